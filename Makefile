@@ -1,0 +1,34 @@
+# Every target works from a fresh clone. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install test check demo bench clean
+
+help:            ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv with the project and its development tools
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) tools/make_venv.py $(VENV)
+	@touch $@
+
+test: $(STAMP)   ## the test suite (8 minutes at most, no root, no network)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(STAMP)  ## ruff, mypy --strict, import rules (1 minute)
+	$(BIN)/ruff check src tests bench tools examples
+	$(BIN)/ruff format --check src tests bench tools examples
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+demo: $(STAMP)   ## two nodes and everything between them, as separate processes (90 s at most)
+	$(BIN)/python tools/demo.py
+
+bench: $(STAMP)  ## every figure as JSON lines; ONLY=a,b runs some
+	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+
+clean:           ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis out

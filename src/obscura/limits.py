@@ -1,0 +1,80 @@
+"""Every number that the protocol or the node promises: value, unit, source, reason.
+
+*Specification* values come first and are never changed by configuration. *Ours* may be tuned; a ``Security:`` line stands where
+an attacker chooses the value that the number bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- Frame (design 3) -------------------------------------------------------------------------------------------------
+HEADER_BYTES: Final = 20  # size u32, type 12, checksum 4 (specification, Message Format)
+MAX_UNKNOWN_PAYLOAD: Final = 4 << 20  # bytes; an unknown type may be an extension. Security: skipped, never kept.
+MAX_OPENING_PAYLOAD: Final = 1_024  # bytes before both veracks. Security: what a stranger may make us hold.
+
+# --- Messages (design 4) ----------------------------------------------------------------------------------------------
+MAX_USER_AGENT: Final = 256  # bytes of UTF-8
+MAX_ADDR: Final = 1_000  # entries in one addr (BIP155)
+MAX_INVENTORY: Final = 50_000  # entries in inv, getdata, notfound (Bitcoin's MAX_INV_SZ)
+MAX_LOCATOR: Final = 101  # hashes in getblocks, getheaders (Bitcoin's MAX_LOCATOR_SZ)
+MAX_HEADERS: Final = 2_000  # entries in headers
+MAX_BLOCK: Final = 4_000_000  # bytes; Bitcoin's MAX_BLOCK_SERIALIZED_SIZE
+MAX_TX: Final = 4_000_000  # bytes; a transaction of a block may be as large as the block (one of 1 MB exists)
+MAX_STEM_TX: Final = 100_000  # bytes; the mempool's own limit (design 12), since a stemtx is always relayed
+
+# --- Handshake (design 5) ---------------------------------------------------------------------------------------------
+PROTOCOL_VERSION: Final = 1
+MIN_PROTOCOL_VERSION: Final = 1
+HANDSHAKE_S: Final = 30.0  # seconds for channel and handshake together
+MAX_CLOCK_SKEW_S: Final = 2 * 3600  # seconds; beyond it a peer's clock is noted, nothing else
+COARSE_TIMESTAMP_S: Final = 300  # seconds; timestamps on anonymity networks are rounded to it (design 5)
+
+# --- Channel (design 6) -----------------------------------------------------------------------------------------------
+KEY_BYTES: Final = 32
+TAG_BYTES: Final = 16
+MIN_FLIGHT: Final = 256  # bytes, plain carrier; flights are drawn uniform from MIN_FLIGHT..MAX_FLIGHT
+MAX_FLIGHT: Final = 1_280  # bytes
+NK_TRIAL_BYTES: Final = 56  # R 32 | E(hdr) 24: enough to know an NK flight from anything else
+END_MARK_BYTES: Final = 16  # T of NX on plain
+EPOCH_S: Final = 600  # seconds of unix time per replay epoch
+REPLAY_EPOCHS: Final = 3  # epochs -1, 0, +1
+REPLAY_ENTRIES: Final = 65_536  # per epoch. Security: a full cache refuses rather than forgets.
+FIRST_RECORD: Final = 256  # bytes of record 0 of each direction
+MIN_RECORD: Final = 64  # bytes
+MAX_RECORD: Final = 65_536  # bytes
+RECORD_OVERHEAD: Final = 21  # bytes: flags 1, next size 2, used 2, tag 16
+REKEY_RECORDS: Final = 4_096  # records under one key at most; the receiver enforces it
+REKEY_S: Final = 600.0  # seconds under one key at most, by the sender
+CLEAN_END_S: Final = 10.0  # seconds to finish the current frame and send the own flag 2
+DISCARD_S: Final = (30.0, 90.0)  # seconds; plain reads and discards this long after a failure (uniform)
+DISCARD_BYTES: Final = (4 << 10, 64 << 10)  # bytes; or this much, whichever is first (uniform)
+TRIALS_PER_S: Final = 300.0  # key agreements per second for strangers in all. Security: 275 us each at most.
+TRIALS_PER_GROUP_PER_S: Final = 2.0  # the same per network group, clearnet listeners only
+TRIALS_PER_GROUP_BURST: Final = 10.0
+MAX_UNAUTHENTICATED: Final = 256  # connections without a proven channel, discarding ones included
+UNAUTHENTICATED_BYTES: Final = 4_096  # bytes kept for each of them
+
+# --- Padding (design 7) -----------------------------------------------------------------------------------------------
+CELL: Final = 1_024  # bytes; record sizes of the rule `cells`, and every record before the own verack
+UNIFORM_PADDING: Final = (64, 512)  # bytes; the published range of the rule `uniform`
+
+# --- Link (ours) ------------------------------------------------------------------------------------------------------
+CONNECT_S: Final = 10.0  # seconds for TCP to connect
+PING_INTERVAL_S: Final = 120.0  # seconds between pings of one link (design 10), each link with its own phase
+PING_DEAD_S: Final = 1_200.0  # seconds without a pong: the peer is dead (design 10)
+SEND_QUEUE_HIGH: Final = 4 << 20  # bytes waiting for one peer; above it we stop reading from that peer
+SEND_QUEUE_LOW: Final = 1 << 20  # bytes; below it we read again and senders go on
+SEND_QUEUE_MAX: Final = 32 << 20  # bytes; a peer that makes us hold more is cut. Security: one slow reader's cost.
+SEND_STALL_S: Final = 120.0  # seconds during which a peer takes nothing of what waits for it: cut
+READ_CHUNK: Final = 256 << 10  # bytes of the one receive buffer that all links of a loop share
+
+# --- Addresses (design 10) --------------------------------------------------------------------------------------------
+GETADDR_SHARE: Final = 0.23  # part of the book that one getaddr answer shows
+ADDRESS_BOOK_ENTRIES: Final = 1_024 * 64  # entries of the book
+MAX_CANDIDATE_KEYS: Final = 3  # unproven keys kept per address
+
+# --- Local control (ours) ---------------------------------------------------------------------------------------------
+RPC_LINE_BYTES: Final = 16 << 20  # bytes of one request: a block of 4 MB as hex, twice over. Security: owner only.
+RPC_CONNECTIONS: Final = 64  # clients of the control socket at once
+RPC_EVENTS_QUEUED: Final = 10_000  # events held for a subscriber that does not read; then it is told how many were lost
