@@ -40,3 +40,7 @@ class AddressError(UserError):
 
 class Unreachable(UserError):
     """A peer or a daemon could not be reached, or did not prove its key."""
+
+
+class Refused(ObscuraError):
+    """The peer followed the protocol but is not wanted (feature missing, too old): the link ends, nobody is at fault."""

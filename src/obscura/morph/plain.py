@@ -1,0 +1,69 @@
+"""Carrier ``plain``: the channel's own bytes. Loopback, onion services and I2P only (design 8)."""
+
+from __future__ import annotations
+
+import random
+from math import inf
+
+from obscura.limits import DISCARD_BYTES, DISCARD_S, MAX_FLIGHT, MIN_FLIGHT
+from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Ready
+from obscura.wire.address import CarrierNumber
+
+
+class Plain(Carrier):
+    """Either role. After ``refuse`` it reads and discards for a random time or number of bytes, then closes, saying nothing."""
+
+    NUMBER = CarrierNumber.PLAIN
+    STREAMED = True
+
+    __slots__ = ("_client", "_discard_bytes", "_discard_until", "_out", "_rng")
+
+    def __init__(self, rng: random.Random, *, client: bool) -> None:
+        self._rng = rng
+        self._client = client
+        self._out: list[bytes] = []
+        self._discard_until = inf
+        self._discard_bytes = 0
+
+    def start(self, now: float) -> list[CarrierEvent]:
+        return [Ready(b"", (MIN_FLIGHT, MAX_FLIGHT))] if self._client else []
+
+    def receive(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
+        if self._discard_until == inf:
+            return [Data(data)]
+        self._discard_bytes -= len(data)
+        return [Finished()] if self._discard_bytes <= 0 else []
+
+    def send_flight(self, flight: bytes, now: float) -> None:
+        self.send(flight, now)
+
+    def send(self, data: bytes, now: float) -> None:
+        if self._discard_until == inf:
+            self._out.append(data)
+
+    def take(self) -> bytes:
+        out = self._out
+        if len(out) == 1:
+            (data,) = out
+        else:
+            data = b"".join(out)
+        out.clear()
+        return data
+
+    def refuse(self, now: float) -> None:
+        if self._discard_until == inf:
+            self._out.clear()
+            self._discard_until = now + self._rng.uniform(*DISCARD_S)
+            self._discard_bytes = self._rng.randint(*DISCARD_BYTES)
+
+    def end(self, now: float) -> list[CarrierEvent]:
+        return [Finished()]
+
+    def eof(self, now: float) -> list[CarrierEvent]:
+        return [Finished()]
+
+    def deadline(self) -> float:
+        return self._discard_until
+
+    def due(self, now: float) -> list[CarrierEvent]:
+        return [Finished()] if now >= self._discard_until else []
