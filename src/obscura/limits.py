@@ -52,6 +52,7 @@ DISCARD_BYTES: Final = (4 << 10, 64 << 10)  # bytes; or this much, whichever is 
 TRIALS_PER_S: Final = 300.0  # key agreements per second for strangers in all. Security: 275 us each at most.
 TRIALS_PER_GROUP_PER_S: Final = 2.0  # the same per network group, clearnet listeners only
 TRIALS_PER_GROUP_BURST: Final = 10.0
+TRIAL_GROUPS: Final = 4_096  # groups remembered. Security: many groups at once meet the total instead.
 MAX_UNAUTHENTICATED: Final = 256  # connections without a proven channel, discarding ones included
 UNAUTHENTICATED_BYTES: Final = 4_096  # bytes kept for each of them
 
@@ -78,3 +79,30 @@ MAX_CANDIDATE_KEYS: Final = 3  # unproven keys kept per address
 RPC_LINE_BYTES: Final = 16 << 20  # bytes of one request: a block of 4 MB as hex, twice over. Security: owner only.
 RPC_CONNECTIONS: Final = 64  # clients of the control socket at once
 RPC_EVENTS_QUEUED: Final = 10_000  # events held for a subscriber that does not read; then it is told how many were lost
+RPC_BATCH: Final = 1_000  # calls in one batch
+RPC_IN_FLIGHT: Final = 32  # calls of one client being worked on; beyond it we stop reading from that client
+RPC_STALL_S: Final = 30.0  # seconds for a client to finish a line that it began, or to take an answer
+RPC_CALL_S: Final = 90.0  # seconds that our own client waits for an answer: CONNECT_S and HANDSHAKE_S with room
+SOCKET_PATH_BYTES: Final = 107  # sun_path of unix(7), without its NUL
+CONFIG_FILE_BYTES: Final = 64 << 10  # bytes; a larger file is a mistaken path, and finding its lines would take long
+
+# --- Ledger (design 12; Bitcoin's consensus values where nothing else is said) ------------------------------------------
+MAX_BLOCK_WEIGHT: Final = 4_000_000  # units: 3 x bytes without witnesses + bytes (BIP141)
+MAX_MONEY: Final = 21_000_000 * 100_000_000  # smallest units; no output and no sum of outputs is larger
+MAX_FUTURE_S: Final = 2 * 3600  # seconds a header's time may be ahead of our clock
+MEDIAN_TIME_SPAN: Final = 11  # headers whose median time the next header's time must exceed
+COINBASE_SCRIPT: Final = (2, 100)  # bytes of a coinbase's input script
+RETARGET_FACTOR: Final = 4  # a retarget changes the target by at most this factor either way
+HEADERS_BYTES_EACH: Final = 81  # bytes per entry of `headers`: the header and CompactSize 0
+PRESYNC_PERIOD: Final = 600  # headers per commitment bit. Security: a peer's presync costs one bit per this many headers.
+PRESYNC_BUFFER: Final = 12_000  # headers held back on the second pass; 20 bits stand behind each released one
+PRESYNC_HEADERS: Final = 20_000_000  # headers in one presync at most. Security: ends a peer with endless headers.
+NEAR_TIP_HEADERS: Final = 144  # headers' worth of work below our tip that a new branch may lack without a presync
+
+# --- Store (ours) -----------------------------------------------------------------------------------------------------
+KEPT_BLOCKS: Final = 288  # newest heights whose bodies pruning never takes (Bitcoin's MIN_BLOCKS_TO_KEEP)
+LEAST_PRUNE_TARGET: Final = 64 << 20  # bytes; a smaller `prune` is refused by the configuration, not by the store
+STORE_BATCH_BYTES: Final = 16 << 20  # bytes of bodies in one commit at most
+STORE_PAGE: Final = 32 << 10  # bytes; measured: bodies of 1 MB are written 1.4 x faster than with 16 KiB
+STORE_CHECKPOINT_PAGES: Final = 1_000  # pages of WAL (32 MB) before it is copied back; 8,000 halved the rate
+STORE_CHECKED_BLOCKS: Final = 32  # newest bodies whose checksums are read again at a start after a crash

@@ -1,0 +1,195 @@
+"""What a node can be told: one struct of all keys, and where its file, its data and its defaults are found.
+
+Each module declares the section that it owns as a frozen ``msgspec.Struct`` with ``rename="kebab"`` beside its
+code, with a default for every field and ``msgspec.Meta(description=...)`` on it, and gets one line here::
+
+    mempool: Annotated[MempoolLimits, Meta(description="...")] = MempoolLimits()
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from obscura.daemon import layers
+from obscura.errors import ConfigError
+from obscura.handshake.features import named
+
+BUILT_IN_NETWORKS = ("main", "test", "dev", "bitcoin")
+SYSTEM_FILE = Path("/etc/obscura/obscura.toml")
+
+Texts = tuple[str, ...]
+
+
+def _xdg(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
+    """A base directory of the XDG specification, which demands that a relative one is ignored."""
+    given = Path(environ.get(variable, ""))
+    if given.is_absolute():
+        return given / "obscura"
+    try:
+        return Path(environ["HOME"] if environ.get("HOME") else Path.home()) / below_home / "obscura"
+    except RuntimeError:
+        raise ConfigError(
+            f"there is no home directory: set HOME, {variable} or --data-dir and --config"
+        ) from None
+
+
+def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """``$OBSCURA_DATA_DIR``, else ``$XDG_DATA_HOME/obscura``, else ``~/.local/share/obscura``."""
+    given = environ.get("OBSCURA_DATA_DIR")
+    return Path(given).expanduser() if given else _xdg(environ, "XDG_DATA_HOME", ".local/share")
+
+
+def user_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """``$XDG_CONFIG_HOME/obscura/obscura.toml``, else ``~/.config/obscura/obscura.toml``."""
+    return _xdg(environ, "XDG_CONFIG_HOME", ".config") / "obscura.toml"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """Everything a node can be told. Made directly in Python, or by ``load``. Raises ``ConfigError``.
+
+    >>> Config(network="dev", data_dir="/tmp/a").privacy
+    'medium'
+    """
+
+    network: Annotated[
+        str, Meta(description="main, test, dev, bitcoin, or the path of a network file (ends in .toml)")
+    ] = "main"
+    data_dir: Annotated[
+        Path,
+        Meta(description="where blocks, keys and the control socket are kept, one directory per network"),
+    ] = msgspec.field(default_factory=default_data_dir)
+    privacy: Annotated[
+        Literal["standard", "medium", "high", "custom"],
+        Meta(description="how much cover traffic, delay and disguise to pay for"),
+    ] = "medium"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="how much is said on standard error")
+    ] = "info"
+    listen: Annotated[
+        Texts | None,
+        Meta(
+            description='where to accept links, such as "127.0.0.1:19733" or "127.0.0.1:0?carrier=plain"; '
+            "[] accepts none; unset is the network's own port on 127.0.0.1"
+        ),
+    ] = None
+    connect: Annotated[
+        Texts,
+        Meta(
+            description="obscura:// addresses of peers to keep a link with, beside those that the node finds"
+        ),
+    ] = ()
+    required_features: Annotated[
+        Texts, Meta(description="features without which a peer is refused, such as CompactBlocks")
+    ] = ()
+    required_privacy_features: Annotated[
+        Texts, Meta(description="privacy features without which a peer is refused, such as DandelionPlusPlus")
+    ] = ()
+    experimental: Annotated[Texts, Meta(description="experimental features to switch on")] = ()
+    unlisted: Annotated[
+        bool, Meta(description="never announce the own address and answer only those who know the key")
+    ] = False
+    allow_unauthenticated: Annotated[
+        bool, Meta(description="make full links to clearnet addresses whose key is not known")
+    ] = False
+    allow_plaintext: Annotated[
+        bool,
+        Meta(description="accept links without the secure channel; for experiments on a development network"),
+    ] = False
+
+    def __post_init__(self) -> None:
+        layers.check(self)
+        msgspec.structs.force_setattr(self, "data_dir", self.data_dir.expanduser().absolute())
+        named((*self.required_features, *self.required_privacy_features, *self.experimental))
+        if not _is_file_name(self.network) and self.network not in BUILT_IN_NETWORKS:
+            raise ConfigError(
+                f"network {self.network!r} is not known; {layers.nearest(self.network, BUILT_IN_NETWORKS)} "
+                "A network of your own is the path of its file, ending in .toml"
+            )
+
+    @property
+    def network_name(self) -> str:
+        """The network's name: the key itself, or what the network's file says. Raises ``ConfigError``."""
+        return _name_in_file(Path(self.network)) if _is_file_name(self.network) else self.network
+
+
+def _is_file_name(network: str) -> bool:
+    return "/" in network or network.endswith(".toml")
+
+
+def _name_in_file(path: Path) -> str:
+    try:
+        name = tomllib.loads(path.expanduser().read_text("utf-8")).get("name")
+    except OSError as error:
+        raise ConfigError(f"network file {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"network file {path} is not TOML: {error}") from None
+    letters = name.replace("-", "") if isinstance(name, str) else ""
+    if not (letters.isascii() and letters.isalnum() and letters == letters.lower() and len(str(name)) <= 32):
+        raise ConfigError(f"network file {path}: name must be a text of at most 32 of a-z, 0-9 and -")
+    if name in BUILT_IN_NETWORKS:
+        raise ConfigError(f"network file {path}: {name} is the name of a built-in network, choose another")
+    return str(name)
+
+
+def find_file(explicit: Path | str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The file to read: ``--config``, ``$OBSCURA_CONFIG``, the user's, the system's; None if there is none."""
+    chosen = explicit or environ.get("OBSCURA_CONFIG")
+    if chosen:
+        path = Path(chosen).expanduser()
+        if not path.exists():
+            raise ConfigError(
+                f"configuration file {path} does not exist; `obscura config init {path}` writes one"
+            )
+        return path
+    return next((path for path in (user_file(environ), SYSTEM_FILE) if path.is_file()), None)
+
+
+def load(
+    file: Path | str | None = None,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> layers.Loaded[Config]:
+    """The configuration of TOML < environment < flags (by dotted key), with the origin of every value.
+
+    Raises ``ConfigError``: one sentence that names the place, the key, the value and what is expected.
+    """
+    found = find_file(file, environ)
+    settings = layers.from_toml(Config, found) if found else []
+    settings += layers.from_environment(Config, environ)
+    settings += layers.from_flags(flags or {})
+    if not any(setting.key == ("data-dir",) for setting in settings):
+        data_dir = layers.Setting(("data-dir",), default_data_dir(environ), layers.DEFAULT)
+        settings.insert(0, data_dir)
+    return layers.merge(Config, settings)
+
+
+def template() -> str:
+    """A configuration file that says nothing yet: every key, its meaning and its default, commented out."""
+    lines = [
+        "# Obscura. Uncomment what you change. Flags and OBSCURA_<KEY> in the environment go before this file."
+    ]
+    section: layers.Key = ()
+    defaults = Config(data_dir=default_data_dir())
+    for key, field in layers.leaves(Config):
+        if key[:-1] != section:
+            section = key[:-1]
+            lines += ["", f"[{'.'.join(section)}]"]
+        value = value_at(defaults, key)
+        lines += ["", f"# {layers.description(field)}", f"# ({layers.expected(field.type)})"]
+        lines.append(f"# {key[-1]} =" if value is None else f"# {key[-1]} = {layers.to_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def value_at(config: msgspec.Struct, key: layers.Key) -> object:
+    """The value of a dotted key of kebab-case names."""
+    value: object = config
+    for name in key:
+        value = getattr(value, name.replace("-", "_"))
+    return value
