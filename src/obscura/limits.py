@@ -16,12 +16,16 @@ MAX_OPENING_PAYLOAD: Final = 1_024  # bytes before both veracks. Security: what 
 # --- Messages (design 4) ----------------------------------------------------------------------------------------------
 MAX_USER_AGENT: Final = 256  # bytes of UTF-8
 MAX_ADDR: Final = 1_000  # entries in one addr (BIP155)
+MAX_ADDR_HOST: Final = 512  # bytes of an address of a network that we do not know (BIP155)
 MAX_INVENTORY: Final = 50_000  # entries in inv, getdata, notfound (Bitcoin's MAX_INV_SZ)
 MAX_LOCATOR: Final = 101  # hashes in getblocks, getheaders (Bitcoin's MAX_LOCATOR_SZ)
 MAX_HEADERS: Final = 2_000  # entries in headers
+HEADER_ITEM_BYTES: Final = 81  # a block header of Bitcoin and the zero behind it, in headers
 MAX_BLOCK: Final = 4_000_000  # bytes; Bitcoin's MAX_BLOCK_SERIALIZED_SIZE
 MAX_TX: Final = 4_000_000  # bytes; a transaction of a block may be as large as the block (one of 1 MB exists)
 MAX_STEM_TX: Final = 100_000  # bytes; the mempool's own limit (design 12), since a stemtx is always relayed
+MAX_BLOCK_TXS: Final = 65_535  # highest transaction index in compact block relay (BIP152: 16 bits)
+MAX_PADDING_RULES: Final = 8  # rules in each half of padneg
 
 # --- Handshake (design 5) ---------------------------------------------------------------------------------------------
 PROTOCOL_VERSION: Final = 1
@@ -68,7 +72,22 @@ SEND_QUEUE_HIGH: Final = 4 << 20  # bytes waiting for one peer; above it we stop
 SEND_QUEUE_LOW: Final = 1 << 20  # bytes; below it we read again and senders go on
 SEND_QUEUE_MAX: Final = 32 << 20  # bytes; a peer that makes us hold more is cut. Security: one slow reader's cost.
 SEND_STALL_S: Final = 120.0  # seconds during which a peer takes nothing of what waits for it: cut
+SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
+STOP_S: Final = 10.0  # seconds for all links to end cleanly when the node stops
+WRITE_BUFFER: Final = 1 << 20  # bytes in a socket's write buffer above which nothing more is sealed for it
 READ_CHUNK: Final = 256 << 10  # bytes of the one receive buffer that all links of a loop share
+
+# --- Penalties (design 10) --------------------------------------------------------------------------------------------
+MALFORMED_POINTS: Final = 20  # points for a message whose checksum or payload is wrong
+DISCONNECT_POINTS: Final = 100  # points that end a link
+POINTS_HALF_LIFE_S: Final = 600.0  # seconds in which points halve
+
+# --- Slots (design 10) ------------------------------------------------------------------------------------------------
+MAX_INBOUND: Final = 125  # established inbound links
+
+# --- Reconnection (ours) ----------------------------------------------------------------------------------------------
+BACKOFF_FIRST_S: Final = 1.0  # seconds; shortest wait before a failed address is dialled again
+BACKOFF_MOST_S: Final = 600.0  # seconds; longest
 
 # --- Addresses (design 10) --------------------------------------------------------------------------------------------
 GETADDR_SHARE: Final = 0.23  # part of the book that one getaddr answer shows

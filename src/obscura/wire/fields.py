@@ -1,7 +1,7 @@
-"""Reading and writing the integers and strings of the wire. Everything is little-endian unless its name says otherwise.
+"""Reading and writing the integers and strings of the wire: little-endian unless a name says otherwise.
 
-The reader consumes and cannot overrun: a read past the end raises ``DecodeError``, and a length read from the wire is checked
-against a limit *and* against what is there before anything is allocated.
+The reader consumes and cannot overrun: a read past the end raises ``DecodeError``, and a length read from the
+wire is checked against a limit *and* against what is there before anything is allocated.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Reader:
         return value
 
     def count(self, limit: int, least_item_bytes: int) -> int:
-        """A CompactSize that counts items of at least ``least_item_bytes`` each: never more than can still follow."""
+        """A CompactSize that counts items of ``least_item_bytes`` or more: never more than can still follow."""
         value = self.compact_size(limit)
         if value * least_item_bytes > self.left:
             raise DecodeError(f"{value} items announced, {self.left} bytes there")
@@ -114,3 +114,8 @@ def compact_size(value: int) -> bytes:
     if value <= 0xFFFFFFFF:
         return b"\xfe" + U32.pack(value)
     return b"\xff" + U64.pack(value)
+
+
+def printable(text: str) -> str:
+    """Text of a peer, safe to show: what could move a cursor or turn a line round is escaped, as is ``\\``."""
+    return "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,114 @@
+"""The table of message types, and what each phase of a link admits of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+from obscura.errors import DecodeError
+from obscura.limits import MAX_OPENING_PAYLOAD, MAX_UNKNOWN_PAYLOAD
+from obscura.wire.frame import Decode, Kinds
+from obscura.wire.message import Message, Phase, padded_type
+from obscura.wire.messages.blocks import (
+    Block,
+    BlockTxn,
+    CmpctBlock,
+    GetBlocks,
+    GetBlockTxn,
+    GetHeaders,
+    Headers,
+    Inv,
+    SendCmpct,
+)
+from obscura.wire.messages.network import Addr, GetAddr, Ping, Pong, Verack, Version
+from obscura.wire.messages.privacy import PadNeg, Resume, Resumed, Rotate
+from obscura.wire.messages.transactions import GetData, MempoolRequest, NotFound, StemTx, Tx
+
+BUILT_IN: tuple[type[Message], ...] = (
+    *(Version, Verack, Ping, Pong, Addr, GetAddr),
+    *(Block, GetBlocks, Headers, GetHeaders, Inv),
+    *(Tx, MempoolRequest, GetData, NotFound, StemTx),
+    *(PadNeg, Resume, Resumed, Rotate),
+    *(SendCmpct, CmpctBlock, GetBlockTxn, BlockTxn),
+)
+
+
+class Catalogue:
+    """Message classes by type name. Immutable; iteration gives the classes."""
+
+    def __init__(self, classes: Iterable[type[Message]]) -> None:
+        self._classes = {cls.TYPE: cls for cls in classes}
+
+    def __iter__(self) -> Iterator[type[Message]]:
+        return iter(self._classes.values())
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def get(self, type: str) -> type[Message] | None:
+        """The class of a type name."""
+        return self._classes.get(type)
+
+    def with_message(self, cls: type[Message]) -> Catalogue:
+        """This catalogue and an application's own message. What its ``decode`` raises counts as malformed.
+
+        ``ValueError`` for a type name that is taken or not ``[a-z0-9]{1,12}``, for a ``MAX_SIZE`` over 4 MiB
+        (peers that do not know the type take more as a violation), and for a phase other than
+        ``ESTABLISHED``.
+        """
+        padded_type(cls.TYPE)
+        if cls.TYPE in self._classes:
+            raise ValueError(f"the message type {cls.TYPE} is taken")
+        if not 0 <= cls.MAX_SIZE <= MAX_UNKNOWN_PAYLOAD:
+            raise ValueError(f"{cls.TYPE}: MAX_SIZE is 0 to {MAX_UNKNOWN_PAYLOAD} bytes")
+        if cls.PHASE is not Phase.ESTABLISHED:
+            raise ValueError(f"{cls.TYPE}: only established links carry messages of an application")
+        return Catalogue((*self, cls))
+
+    @cached_property
+    def opening(self) -> Kinds:
+        """Before both veracks: few types, small ones, nothing unknown or malformed."""
+        return Kinds(
+            self._admitted(Phase.OPENING, MAX_OPENING_PAYLOAD),
+            self._illegal(Phase.OPENING),
+            False,
+            True,
+            "opening",
+        )
+
+    @cached_property
+    def established(self) -> Kinds:
+        """After both veracks."""
+        return Kinds(self._admitted(Phase.ESTABLISHED, MAX_UNKNOWN_PAYLOAD), self._illegal(Phase.ESTABLISHED))
+
+    @cached_property
+    def any_phase(self) -> Kinds:
+        """Everything, as for a dissector that does not follow the handshake."""
+        return Kinds(self._admitted(Phase.ALWAYS, MAX_UNKNOWN_PAYLOAD))
+
+    def _admitted(self, phase: Phase, cap: int) -> dict[bytes, tuple[int, Decode]]:
+        return {cls.NAME: (min(cls.MAX_SIZE, cap), _decode_of(cls)) for cls in self if cls.PHASE & phase}
+
+    def _illegal(self, phase: Phase) -> frozenset[bytes]:
+        return frozenset(cls.NAME for cls in self if not cls.PHASE & phase)
+
+
+def _decode_of(cls: type[Message]) -> Decode:
+    return cls.decode if cls in BUILT_IN else _translated(cls.decode)
+
+
+def _translated(decode: Decode) -> Decode:
+    """The boundary to code that is not ours: whatever it raises on a peer's bytes is a ``DecodeError``."""
+
+    def decode_foreign(payload: bytes) -> Message:
+        try:
+            return decode(payload)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"{type(error).__name__} in the decoder") from error
+
+    return decode_foreign
+
+
+CATALOGUE = Catalogue(BUILT_IN)
