@@ -28,7 +28,7 @@ class ReplayCache:
         self._most = most
 
     def admit(self, representative: bytes, epoch: int, unix: int) -> bool:
-        """Whether a flight with this header is new and timely; if so, it is remembered. A full one refuses."""
+        """Whether a flight with this header is new and timely; if so, it is kept. A full set refuses."""
         current = epoch_of(unix)
         for old in [e for e in self._seen if abs(e - current) > 1]:
             del self._seen[old]
