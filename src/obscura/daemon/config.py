@@ -1,7 +1,7 @@
 """What a node can be told: one struct of all keys, and where its file, its data and its defaults are found.
 
-Each module declares the section that it owns as a frozen ``msgspec.Struct`` with ``rename="kebab"`` beside its
-code, with a default for every field and ``msgspec.Meta(description=...)`` on it, and gets one line here::
+Each module declares the section that it owns as a frozen ``msgspec.Struct`` with ``rename="kebab"`` beside
+its code, with a default and ``msgspec.Meta(description=...)`` for every field, and gets one line here::
 
     mempool: Annotated[MempoolLimits, Meta(description="...")] = MempoolLimits()
 """
@@ -139,7 +139,7 @@ def _name_in_file(path: Path) -> str:
 
 
 def find_file(explicit: Path | str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The file to read: ``--config``, ``$OBSCURA_CONFIG``, the user's, the system's; None if there is none."""
+    """File to read: ``--config``, ``$OBSCURA_CONFIG``, the user's, the system's; None if none is there."""
     chosen = explicit or environ.get("OBSCURA_CONFIG")
     if chosen:
         path = Path(chosen).expanduser()
@@ -172,9 +172,7 @@ def load(
 
 def template() -> str:
     """A configuration file that says nothing yet: every key, its meaning and its default, commented out."""
-    lines = [
-        "# Obscura. Uncomment what you change. Flags and OBSCURA_<KEY> in the environment go before this file."
-    ]
+    lines = ["# Obscura. Uncomment what you change. Flags, and OBSCURA_<KEY> in the environment, win."]
     section: layers.Key = ()
     defaults = Config(data_dir=default_data_dir())
     for key, field in layers.leaves(Config):

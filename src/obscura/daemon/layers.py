@@ -1,8 +1,8 @@
-"""One typed value out of several layers: TOML < environment < flags, strictly checked, each value with its origin.
+"""One typed value out of several layers: TOML < environment < flags, checked, each value with its origin.
 
 The schema is a ``msgspec.Struct`` with ``rename="kebab"``. A field whose type is another such struct is a
-*section*: a table in TOML, ``OBSCURA_SECTION__KEY`` in the environment, ``section.key`` as a flag. This module
-knows no key by name.
+*section*: a table in TOML, ``OBSCURA_SECTION__KEY`` in the environment, ``section.key`` as a flag. No key is
+known here by name.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _key_lines(text: str) -> dict[Key, int]:
     """The line of each key of a valid TOML text.
 
     ``tomllib`` keeps no positions; but a statement of TOML ends with its line unless an array or a multi-line
-    string is open, and then its beginning alone does not parse. So the parser itself tells where statements end.
+    string is open, and then its beginning alone does not parse. So the parser tells where statements end.
     """
     found: dict[Key, int] = {}
     header: Key = ()
@@ -172,7 +172,7 @@ def _keys(tree: Mapping[str, Any], prefix: Key = ()) -> Iterator[Key]:
 
 
 def from_environment(schema: Schema, environ: Mapping[str, str]) -> list[Setting]:
-    """The settings of ``OBSCURA_KEY`` and ``OBSCURA_SECTION__KEY``; the items of a list are separated by commas."""
+    """The settings of ``OBSCURA_KEY`` and ``OBSCURA_SECTION__KEY``; commas separate the items of a list."""
     settings = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in RESERVED:
@@ -222,7 +222,7 @@ def _build(schema: type[T], values: Mapping[Key, object], prefix: Key) -> T:
 
 
 def converted(setting: Setting, kind: Any) -> object:
-    """The setting's value as its field's type. Raises ``ConfigError`` with key, value and what is expected."""
+    """The setting's value as its field's type. Raises ``ConfigError``: key, value, what is expected."""
     dotted, value = ".".join(setting.key), setting.value
     wrong = ConfigError(f"{setting.origin}: {dotted} is {_shown(value)}, but {expected(kind)} is expected")
     listed = _listed(inspect.type_info(kind))

@@ -1,0 +1,95 @@
+"""A client of a node's control socket for programs with an event loop: many calls at once, and events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from obscura.daemon import jsonrpc
+from obscura.daemon.client import START, NoNode
+from obscura.daemon.datadir import socket_address
+from obscura.daemon.events import Broadcast
+from obscura.limits import RPC_LINE_BYTES
+
+
+class AsyncClient:
+    """``async with AsyncClient(path) as node: await node.call("status")``. Errors as in ``client.Client``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._calls = 0
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._events = Broadcast()
+        self._writer: asyncio.StreamWriter
+        self._reading: asyncio.Task[None]
+
+    async def __aenter__(self) -> AsyncClient:
+        try:
+            with socket_address(self._path) as address:
+                reader, self._writer = await asyncio.open_unix_connection(address, limit=4 * RPC_LINE_BYTES)
+        except OSError:
+            raise NoNode(f"no node is running on {self._path.parent}: start one with `{START}`") from None
+        self._reading = asyncio.create_task(self._read(reader))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reading.cancel()
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+    async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """The result of a method, with parameters by position or by name (not both)."""
+        if args and kwargs:
+            raise TypeError("JSON-RPC takes parameters by position or by name, not both")
+        if self._reading.done():
+            raise self._gone()
+        self._calls += 1
+        id = self._calls
+        self._waiting[id] = asyncio.get_running_loop().create_future()
+        try:
+            self._writer.write(jsonrpc.request(method, list(args) or kwargs, id))
+            with contextlib.suppress(ConnectionError):
+                await self._writer.drain()
+            return jsonrpc.result(await self._waiting[id])
+        finally:
+            del self._waiting[id]
+
+    async def events(self, kinds: Collection[str] | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Events as they happen, until the node goes. One stream per client."""
+        subscription = self._events.subscribe()
+        try:
+            await self.call("events.subscribe", kinds=None if kinds is None else list(kinds))
+            async for event in subscription:
+                yield dict(event)
+        finally:
+            subscription.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                told = msgspec.json.decode(line, type=dict[str, Any])
+                if told.get("method") == "event":
+                    self._events.publish(told["params"])
+                    continue
+                waiting = self._waiting.get(told.get("id") or self._calls)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(told)
+        except (ConnectionError, ValueError, msgspec.MsgspecError):
+            pass
+        finally:
+            self._events.close()
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(self._gone())
+
+    def _gone(self) -> NoNode:
+        return NoNode(f"the node on {self._path.parent} went away; `obscura status` shows if it runs")

@@ -1,0 +1,144 @@
+"""The directory of one node: private, held by one process, written so that a crash leaves old or new."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from obscura.errors import UserError
+from obscura.limits import SOCKET_PATH_BYTES
+
+
+class DataDir:
+    """``<data-dir>/<network>``. Making the object touches nothing; ``hold`` creates and locks it."""
+
+    def __init__(self, root: Path, network: str) -> None:
+        self.path = root / network
+
+    @property
+    def rpc_socket(self) -> Path:
+        return self.path / "rpc.sock"
+
+    @property
+    def keys(self) -> Path:
+        """Directory of secret keys; it exists, 0700, once the directory has been held."""
+        return self.path / "keys"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / ".lock"
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[DataDir]:
+        """Create the directory (0700) and keep every other node out of it for the length of the block.
+
+        Raises ``UserError`` if another node holds it or it cannot be private. The lock dies with the process.
+        """
+        make_private(self.path)
+        make_private(self.keys)
+        try:
+            fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise UserError(f"{self.lock_file} cannot be opened: {error.strerror}") from None
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another node (pid {self.holder() or 'unknown'}) uses {self.path}: "
+                    "stop it or choose another --data-dir"
+                ) from None
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            try:
+                yield self
+            finally:
+                os.ftruncate(fd, 0)  # before the lock goes: afterwards the text may be the next holder's
+        finally:
+            os.close(fd)
+
+    def holder(self) -> int | None:
+        """The pid of the node that holds the directory, None if none does or it is gone. Takes no lock."""
+        try:
+            pid = int(self.lock_file.read_bytes()[:20])
+        except (OSError, ValueError):
+            return None
+        return pid if 0 < pid < 1 << 31 and _is_alive(pid) else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the file ``name`` below the directory by ``data`` (see ``write_atomic``)."""
+        write_atomic(self.path / name, data)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # alive, and another user's
+    return True
+
+
+def make_private(path: Path) -> None:
+    """Make sure that ``path`` is a directory of ours with mode 0700. Raises ``UserError``."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+        if found.st_uid != os.geteuid():
+            raise UserError(f"{path} belongs to another user: choose another --data-dir")
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            path.chmod(0o700)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made: {error.strerror}; choose another --data-dir") from None
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` with mode 0600; a crash leaves the old content or the new, no mixture.
+
+    Durable when it returns: the file and its directory entry are synced. Raises ``OSError``, leaving nothing.
+    """
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """What to give bind or connect for a Unix socket at ``path``, valid inside the block.
+
+    A path over 107 bytes does not fit into ``sockaddr_un``; it is reached through a descriptor of its
+    directory, as ``/proc/self/fd/N/name``. Raises ``UserError`` where the system has no such thing, ``OSError``
+    if the directory is missing.
+    """
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        yield str(path)
+        return
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        through = f"/proc/self/fd/{fd}"
+        if not os.path.isdir(through):
+            raise UserError(
+                f"the path of the control socket {path} is longer than {SOCKET_PATH_BYTES} bytes: "
+                "choose a shorter --data-dir"
+            )
+        yield f"{through}/{path.name}"
+    finally:
+        os.close(fd)
