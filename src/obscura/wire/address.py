@@ -88,7 +88,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
 
     @classmethod
     def of(cls, host: str, port: int) -> Self | None:
-        """The endpoint of a host as people write it, IPv6 without brackets; ``None`` for a name. ``AddressError``."""
+        """The endpoint of a host as people write it (IPv6 bare); ``None`` for a name. ``AddressError``."""
         if host == "localhost":  # RFC 6761, 6.3: never a question to a resolver
             host = "127.0.0.1"
         if host.endswith(".onion"):
@@ -250,7 +250,7 @@ def split_host_port(text: str) -> tuple[str, int]:
 
 
 def canonical_host(host: str) -> str:
-    """The one way to write a host: lower case, short IPv6, IPv4-mapped as IPv4. ``AddressError`` if it is none."""
+    """The one way to write a host: lower case, short IPv6, IPv4-mapped as IPv4. ``AddressError`` if none."""
     host = host.lower()
     endpoint = Endpoint.of(host, 0)
     if endpoint is not None:

@@ -89,7 +89,7 @@ class Reader:
         return value
 
     def count(self, limit: int, least_item_bytes: int) -> int:
-        """A CompactSize that counts items of ``least_item_bytes`` or more: never more than can still follow."""
+        """A CompactSize that counts items of ``least_item_bytes`` or more: no more than can still follow."""
         value = self.compact_size(limit)
         if value * least_item_bytes > self.left:
             raise DecodeError(f"{value} items announced, {self.left} bytes there")
@@ -117,5 +117,5 @@ def compact_size(value: int) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Text of a peer, safe to show: what could move a cursor or turn a line round is escaped, as is ``\\``."""
+    """Text of a peer, safe to show: what could move a cursor or turn a line is escaped, as is ``\\``."""
     return "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text)

@@ -46,7 +46,7 @@ class Malformed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unknown(msgspec.Struct, frozen=True, gc=False):
-    """An intact frame of a type that the catalogue does not have: perhaps an extension; ignored, but counted."""
+    """An intact frame of a type that the catalogue does not have: an extension perhaps; ignored, counted."""
 
     type: str
     size: int
@@ -137,14 +137,14 @@ class FrameDecoder:
 
     @property
     def pending(self) -> tuple[int, int] | None:
-        """Of an incomplete frame: bytes that are there, bytes that it has (20 without its header). Else ``None``."""
+        """Of an incomplete frame: bytes there, and bytes in all (20 while its header is incomplete)."""
         if self._begun is not None:
             size = HEADER_BYTES + self._begun.size
             return size - self._begun.missing, size
         return (len(self._head), HEADER_BYTES) if self._head else None
 
     def receive(self, data: bytes | memoryview, start: int = 0, end: int | None = None) -> Iterator[Item]:
-        """The items that ``data[start:end]`` completes. Exhaust it before the next call or change of ``data``.
+        """The items that ``data[start:end]`` completes. Exhaust it before the next call; then reuse ``data``.
 
         A ``Violation`` is the last item ever: afterwards the decoder gives nothing.
         """
@@ -273,4 +273,7 @@ def encode_frame(message: Message) -> bytes:
 
 def encode_raw(type: str, payload: bytes, checksum: bytes | None = None) -> bytes:
     """The frame of any payload, under any checksum. ``ValueError`` if ``type`` is not ``[a-z0-9]{1,12}``."""
-    return _HEADER.pack(len(payload), padded_type(type), checksum or checksum_of(payload)) + payload
+    return (
+        _HEADER.pack(len(payload), padded_type(type), checksum_of(payload) if checksum is None else checksum)
+        + payload
+    )

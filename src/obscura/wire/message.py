@@ -1,4 +1,4 @@
-"""What every message is: a frozen value with a type name, a maximum size, a phase, and an encoding both ways."""
+"""What every message is: a frozen value with a type name, a maximum size, a phase, an encoding both ways."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
             cls.NAME = padded_type(cls.TYPE)
 
     def encode(self) -> bytes:
-        """The payload, without the header. ``ValueError`` or ``struct.error`` if a field is out of its range."""
+        """The payload. ``ValueError`` or ``struct.error`` if a field is out of its range."""
         return b""
 
     @classmethod

@@ -170,7 +170,7 @@ class Block(Message, frozen=True, gc=False):
 
 
 class SendCmpct(Message, frozen=True, gc=False):
-    """sendcmpct: how the sender wants to hear of blocks (BIP152); before verack, and later to change its mind.
+    """sendcmpct: how the sender wants to hear of blocks (BIP152); before verack, and later to change it.
 
     ``announce``: send cmpctblock without asking (high-bandwidth mode).
     """

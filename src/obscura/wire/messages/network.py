@@ -155,7 +155,7 @@ class AddrEntry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """The place; ``None`` for what BIP155 ignores: unknown networks, IPv6 that stands for something else."""
+        """The place; ``None`` for what is to be ignored: unknown networks, IPv6 that stands for others."""
         return _endpoint(self.network, self.host, self.port)
 
     def encode(self) -> bytes:
