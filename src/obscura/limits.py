@@ -112,9 +112,8 @@ MAX_FUTURE_S: Final = 2 * 3600  # seconds a header's time may be ahead of our cl
 MEDIAN_TIME_SPAN: Final = 11  # headers whose median time the next header's time must exceed
 COINBASE_SCRIPT: Final = (2, 100)  # bytes of a coinbase's input script
 RETARGET_FACTOR: Final = 4  # a retarget changes the target by at most this factor either way
-HEADERS_BYTES_EACH: Final = 81  # bytes per entry of `headers`: the header and CompactSize 0
 PRESYNC_PERIOD: Final = 600  # headers per commitment bit. Security: a peer's presync costs one bit per this many headers.
-PRESYNC_BUFFER: Final = 12_000  # headers held back on the second pass; 20 bits stand behind each released one
+PRESYNC_BUFFER: Final = 14_400  # headers held back on the second pass; 24 bits stand behind each released one
 PRESYNC_HEADERS: Final = 20_000_000  # headers in one presync at most. Security: ends a peer with endless headers.
 NEAR_TIP_HEADERS: Final = 144  # headers' worth of work below our tip that a new branch may lack without a presync
 

@@ -1,0 +1,64 @@
+"""A table from 32-byte ids to small numbers in as little memory as a chain's index allows."""
+
+from __future__ import annotations
+
+from array import array
+
+from obscura.ledger.port import ID_BYTES
+
+_FREE = 0  # slots hold number + 1
+
+
+class IdTable:
+    """Ids in the order in which they were added; ``number(id)`` is the place in that order.
+
+    Open addressing over one array of u32: 40-48 bytes an id, where a dict of bytes to int takes 150. Slots
+    follow from Python's hash of bytes, which is keyed anew in each process, so nobody can choose ids that
+    collide.
+    """
+
+    __slots__ = ("_ids", "_mask", "_slots")
+
+    def __init__(self) -> None:
+        self._ids = bytearray()
+        self._mask = 0xFF
+        self._slots = array("I", bytes(4 * (self._mask + 1)))
+
+    def __len__(self) -> int:
+        return len(self._ids) // ID_BYTES
+
+    def __getitem__(self, number: int) -> bytes:
+        return bytes(self._ids[ID_BYTES * number : ID_BYTES * (number + 1)])
+
+    def number(self, identity: bytes) -> int | None:
+        """The id's place, or ``None``."""
+        slots, mask, ids = self._slots, self._mask, self._ids
+        slot = hash(identity) & mask
+        while entry := slots[slot]:
+            if ids[ID_BYTES * (entry - 1) : ID_BYTES * entry] == identity:
+                return entry - 1
+            slot = slot + 1 & mask
+        return None
+
+    def add(self, identity: bytes) -> int:
+        """Append an id that is not there yet; its place."""
+        number = len(self)
+        self._ids += identity
+        if number * 2 > self._mask:
+            self._grow()
+        else:
+            self._put(identity, number)
+        return number
+
+    def _put(self, identity: bytes, number: int) -> None:
+        slots, mask = self._slots, self._mask
+        slot = hash(identity) & mask
+        while slots[slot] != _FREE:
+            slot = slot + 1 & mask
+        slots[slot] = number + 1
+
+    def _grow(self) -> None:
+        self._mask = 2 * self._mask + 1
+        self._slots = array("I", bytes(4 * (self._mask + 1)))
+        for number in range(len(self)):
+            self._put(self[number], number)
