@@ -1,0 +1,66 @@
+"""The command line: parses arguments and prints. Nothing but click is imported before a command is chosen."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from obscura.cli.frame import Lazy, Root
+
+_NODE = "obscura.cli.node"
+_PEERS = "obscura.cli.peers"
+
+COMMANDS: dict[str, dict[str, Lazy]] = {
+    "Node": {
+        "run": Lazy(_NODE, "run", "Run a node until Ctrl-C, SIGTERM or `obscura stop`."),
+        "stop": Lazy(_NODE, "stop", "Stop the running node and wait for its end."),
+        "status": Lazy(_NODE, "status", "Show how the running node is doing."),
+        "features": Lazy("obscura.cli.features", "features", "List the features and what becomes of them."),
+        "events": Lazy("obscura.cli.control", "events", "Follow what the running node does, as JSON lines."),
+    },
+    "Peers": {
+        "peers": Lazy(_PEERS, "peers", "List the peers of the running node."),
+        "connect": Lazy(_PEERS, "connect", "Make a link to a peer."),
+        "disconnect": Lazy(_PEERS, "disconnect", "End the link to a peer."),
+        "ping": Lazy(_PEERS, "ping", "Measure the round trip to a peer."),
+    },
+    "Identity": {
+        "address": Lazy(
+            "obscura.cli.identity", "address", "Print the addresses that others reach the node by."
+        ),
+        "key": Lazy("obscura.cli.identity", "key", "Show or forget the keys that peers have proven."),
+    },
+    "Tools": {
+        "config": Lazy("obscura.cli.config", "config", "Show, check and begin configurations."),
+        "rpc": Lazy("obscura.cli.control", "rpc", "Call a method of the running node."),
+        "wire": Lazy("obscura.cli.wire", "wire", "Turn frames into JSON and back."),
+        "version": Lazy("obscura.cli.version", "version", "Print the version."),
+    },
+}
+
+root = Root(COMMANDS, name="obscura", help="Obscura: a peer-to-peer network for privacy.")
+
+
+def main() -> NoReturn:
+    """Run the command line. Exit status: 0 done, 1 error, 2 usage, 3 no node, 130 Ctrl-C."""
+    try:
+        result = root.main(prog_name="obscura", standalone_mode=False)
+        sys.stdout.flush()
+        status = result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # else the interpreter's flush fails too
+        status = 1
+    sys.exit(status)

@@ -46,7 +46,7 @@ class AsyncClient:
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """The result of a method, with parameters by position or by name (not both)."""
         if args and kwargs:
             raise TypeError("JSON-RPC takes parameters by position or by name, not both")

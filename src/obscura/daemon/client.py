@@ -16,7 +16,6 @@ from obscura.daemon.datadir import socket_address
 from obscura.errors import Unreachable
 from obscura.limits import RPC_CALL_S
 
-
 START = "obscura run"  # the command that starts a node, as the error for a missing one says
 
 
@@ -61,7 +60,7 @@ class Client:
         self._file.close()
         self._socket.close()
 
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """The result of a method, with parameters by position or by name (not both)."""
         if args and kwargs:
             raise TypeError("JSON-RPC takes parameters by position or by name, not both")

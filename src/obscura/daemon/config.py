@@ -18,8 +18,11 @@ import msgspec
 from msgspec import Meta
 
 from obscura.daemon import layers
-from obscura.errors import ConfigError
+from obscura.errors import AddressError, ConfigError
 from obscura.handshake.features import named
+from obscura.limits import MAX_INBOUND
+from obscura.node.admission import AdmissionLimits
+from obscura.wire.address import Address
 
 BUILT_IN_NETWORKS = ("main", "test", "dev", "bitcoin")
 SYSTEM_FILE = Path("/etc/obscura/obscura.toml")
@@ -103,10 +106,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Meta(description="accept links without the secure channel; for experiments on a development network"),
     ] = False
 
+    max_inbound: Annotated[int, Meta(ge=0, le=10_000, description="inbound links at once")] = MAX_INBOUND
+    admission: Annotated[
+        AdmissionLimits, Meta(description="what strangers may cost before they have proved anything")
+    ] = AdmissionLimits()
+
     def __post_init__(self) -> None:
         layers.check(self)
         msgspec.structs.force_setattr(self, "data_dir", self.data_dir.expanduser().absolute())
         named((*self.required_features, *self.required_privacy_features, *self.experimental))
+        for text in self.connect:
+            try:
+                Address.parse(text)
+            except AddressError as error:
+                raise ConfigError(f"connect: {error}") from None
         if not _is_file_name(self.network) and self.network not in BUILT_IN_NETWORKS:
             raise ConfigError(
                 f"network {self.network!r} is not known; {layers.nearest(self.network, BUILT_IN_NETWORKS)} "
@@ -154,9 +167,12 @@ def find_file(explicit: Path | str | None, environ: Mapping[str, str] = os.envir
 def load(
     file: Path | str | None = None,
     flags: Mapping[str, object] | None = None,
+    assigned: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> layers.Loaded[Config]:
     """The configuration of TOML < environment < flags (by dotted key), with the origin of every value.
+
+    ``assigned`` are the texts of ``--set KEY=VALUE``, which win over flags that have a name of their own.
 
     Raises ``ConfigError``: one sentence that names the place, the key, the value and what is expected.
     """
@@ -164,6 +180,7 @@ def load(
     settings = layers.from_toml(Config, found) if found else []
     settings += layers.from_environment(Config, environ)
     settings += layers.from_flags(flags or {})
+    settings += layers.from_flags(assigned or {}, "flag --set ")
     if not any(setting.key == ("data-dir",) for setting in settings):
         data_dir = layers.Setting(("data-dir",), default_data_dir(environ), layers.DEFAULT)
         settings.insert(0, data_dir)

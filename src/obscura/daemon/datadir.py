@@ -125,8 +125,8 @@ def socket_address(path: Path) -> Iterator[str]:
     """What to give bind or connect for a Unix socket at ``path``, valid inside the block.
 
     A path over 107 bytes does not fit into ``sockaddr_un``; it is reached through a descriptor of its
-    directory, as ``/proc/self/fd/N/name``. Raises ``UserError`` where the system has no such thing, ``OSError``
-    if the directory is missing.
+    directory, as ``/proc/self/fd/N/name``. Raises ``UserError`` where the system has no such thing,
+    ``OSError`` if the directory is missing.
     """
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
         yield str(path)

@@ -183,10 +183,10 @@ def from_environment(schema: Schema, environ: Mapping[str, str]) -> list[Setting
     return settings
 
 
-def from_flags(flags: Mapping[str, object]) -> list[Setting]:
+def from_flags(flags: Mapping[str, object], label: str = "flag --") -> list[Setting]:
     """The settings of flags by dotted key; ``None`` = not given. Texts are parsed as in the environment."""
     return [
-        Setting(tuple(key.split(".")), value, f"flag --{key}", isinstance(value, str))
+        Setting(tuple(key.split(".")), value, f"{label}{key}", isinstance(value, str))
         for key, value in flags.items()
         if value is not None
     ]

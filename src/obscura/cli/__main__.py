@@ -1,0 +1,5 @@
+"""``python -m obscura.cli``."""
+
+from obscura.cli import main
+
+main()

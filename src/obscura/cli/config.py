@@ -1,0 +1,86 @@
+"""config show, config check, config init."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from obscura.cli.frame import Failure, Globals, Group, pass_globals
+from obscura.cli.output import printable, show_json
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Show, check and begin configurations."""
+
+
+@config.command()
+@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@pass_globals
+def show(globals: Globals, origin: bool) -> None:
+    """Print the configuration that a node would run with, as TOML."""
+    from obscura.daemon.config import Config, value_at
+    from obscura.daemon.layers import leaves, to_toml
+
+    loaded = globals.load()
+    tree: dict[str, Any] = {}
+    section: tuple[str, ...] = ()
+    for key, _ in leaves(Config):
+        value, source = value_at(loaded.value, key), loaded.origins[".".join(key)]
+        if globals.json:
+            inner = tree
+            for name in key[:-1]:
+                inner = inner.setdefault(name, {})
+            inner[key[-1]] = {"value": value, "origin": source} if origin else value
+            continue
+        if key[:-1] != section:
+            section = key[:-1]
+            click.echo(f"\n[{'.'.join(section)}]")
+        line = f"# {key[-1]} =" if value is None else f"{key[-1]} = {to_toml(value)}"
+        click.echo(printable(f"{line}  # {source}" if origin else line))
+    if globals.json:
+        show_json(tree)
+
+
+@config.command()
+@click.argument("file", required=False)
+@pass_globals
+def check(globals: Globals, file: str | None) -> None:
+    """Check a configuration: FILE alone, or what a node would run with."""
+    from obscura.daemon.config import Config, find_file
+    from obscura.daemon.layers import from_toml, merge
+
+    path = Path(file) if file else find_file(globals.config)
+    loaded = merge(Config, from_toml(Config, Path(file))) if file else globals.load()
+    name = loaded.value.network_name
+    if globals.json:
+        show_json({"file": path, "valid": True, "network": name})
+    else:
+        click.echo(f"{printable(str(path or 'the configuration'))} is valid (network {name})")
+
+
+@config.command()
+@click.argument("file", required=False)
+@pass_globals
+def init(globals: Globals, file: str | None) -> None:
+    """Write a file with every key, its meaning and its default, to FILE, - or where a node looks for it."""
+    from obscura.daemon.config import template, user_file
+
+    if file == "-":
+        click.echo(template(), nl=False)
+        return
+    path = Path(file or globals.config or user_file()).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as target:
+            target.write(template())
+    except FileExistsError:
+        raise Failure(f"{path} exists already: edit it, or name another file") from None
+    except OSError as error:
+        raise Failure(f"{path} cannot be written: {error.strerror}") from None
+    if globals.json:
+        show_json({"file": path})
+    else:
+        click.echo(f"wrote {printable(str(path))}")

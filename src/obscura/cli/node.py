@@ -1,0 +1,115 @@
+"""run, stop, status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from obscura.cli.frame import Command, Failure, Globals, pass_globals
+from obscura.cli.output import show_fields, show_json, show_line
+
+STOP_S = 30.0  # seconds that `stop` waits for the node's end
+POLL_S = 0.05
+
+
+def _assignments(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    assigned = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", context, parameter)
+        assigned[key.strip()] = value.strip()
+    return assigned
+
+
+@click.command(cls=Command)
+@click.option("--privacy", metavar="LEVEL", help="standard, medium, high or custom.")
+@click.option("--listen", metavar="HOST:PORT", multiple=True, help="Accept links here; may be repeated.")
+@click.option("--no-listen", is_flag=True, help="Accept no links.")
+@click.option(
+    "--connect", metavar="ADDRESS", multiple=True, help="Keep a link to this peer; may be repeated."
+)
+@click.option("--unlisted", is_flag=True, help="Never announce the own address.")
+@click.option("--allow-unauthenticated", is_flag=True, help="Link to clearnet addresses without a key.")
+@click.option("--allow-plaintext", is_flag=True, help="Accept links without the secure channel.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option(
+    "--set",
+    "assigned",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_assignments,
+    help="Any configuration key.",
+)
+@pass_globals
+def run(
+    globals: Globals, /, listen: tuple[str, ...], no_listen: bool, assigned: dict[str, str], **given: Any
+) -> int:
+    """Run a node until Ctrl-C, SIGTERM or `obscura stop`.
+
+    Prints a line for each address that it listens on as soon as it does.
+
+    \b
+    Examples:
+      obscura run --network dev
+      obscura run --network dev --listen 127.0.0.1:0 --connect obscura://KEY@HOST:PORT
+    """
+    import logging
+
+    from obscura.daemon import runtime
+
+    if listen and no_listen:
+        raise click.UsageError("--listen and --no-listen exclude each other")
+    flags = {name.replace("_", "-"): value or None for name, value in given.items()}
+    flags["listen"] = listen or (() if no_listen else None)
+    config = globals.load(flags, assigned).value
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+    def ready(facts: Mapping[str, Any]) -> None:
+        if globals.json:
+            show_line(facts)
+            return
+        for address in facts.get("listening", ()):
+            show_address(address)
+
+    return runtime.run(config, ready=ready)
+
+
+def show_address(address: object) -> None:
+    """One address as a line, sent at once: what starts the node may wait for it."""
+    click.echo(str(address))
+
+
+@click.command(cls=Command)
+@pass_globals
+def stop(globals: Globals) -> None:
+    """Stop the running node and wait for its end."""
+    import time
+
+    folder = globals.folder()
+    pid = folder.holder()
+    globals.call("stop")
+    deadline = time.monotonic() + STOP_S
+    while pid is not None and folder.holder() == pid:
+        if time.monotonic() > deadline:
+            raise Failure(f"the node (pid {pid}) has not ended after {STOP_S:g} s: see its log")
+        time.sleep(POLL_S)
+    if globals.json:
+        show_json({"stopped": True, "pid": pid})
+
+
+@click.command(cls=Command)
+@pass_globals
+def status(globals: Globals) -> None:
+    """Show how the running node is doing."""
+    found = globals.call("status")
+    if globals.json:
+        show_json(found)
+    else:
+        show_fields(found)
