@@ -134,8 +134,10 @@ def _of(rows: list[FeatureRow]) -> Flags:
 
 
 CORE = _of([row for row in TABLE if row.kind is FeatureClass.CORE])
-CORE_PLAINTEXT = Flags(CORE.features, CORE.privacy & ~Privacy.SecureChannel)  # what a bare link can have
+_SEALED = Privacy.SecureChannel | Privacy.Padding  # need records
 BUILT = _of([row for row in TABLE if row.built and not row.anonymity_only])
+CORE_BARE = Flags(CORE.features, CORE.privacy & ~_SEALED)  # what a bare link can have
+BUILT_BARE = Flags(BUILT.features, BUILT.privacy & ~_SEALED)
 BUILT_ANONYMOUS = _of([row for row in TABLE if row.built])  # shown on links of an anonymity network only
 
 
@@ -156,3 +158,18 @@ def named(names: tuple[str, ...] | list[str]) -> Flags:
         else:
             raise ConfigError(f"There is no feature {name!r}: `obscura features` lists them")
     return Flags(features, privacy)
+
+
+def describe() -> list[dict[str, object]]:
+    """The table, ready for JSON."""
+    return [
+        {
+            "name": row.flag.name,
+            "word": "features" if isinstance(row.flag, Feature) else "privacy",
+            "bit": f"0x{row.flag.value:x}",
+            "class": row.kind.value,
+            "offered": row.built and not row.anonymity_only,
+            "meaning": row.meaning,
+        }
+        for row in TABLE
+    ]

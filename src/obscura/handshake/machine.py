@@ -136,7 +136,12 @@ class Handshake:
     @property
     def negotiated(self) -> Negotiated | None:
         """The outcome, once established."""
-        if self.state is not State.ESTABLISHED or self._version is None:
+        return self.settled if self.state is State.ESTABLISHED else None
+
+    @property
+    def settled(self) -> Negotiated | None:
+        """The same, as soon as the peer's ``version`` and ``padneg`` are known: shaping starts behind the own ``verack``."""
+        if self._version is None:
             return None
         return Negotiated(
             version=min(self._offer.version.protocol_version, self._version.protocol_version),
@@ -177,7 +182,9 @@ class Handshake:
 
     def _judge(self, peer: Version) -> None:
         if peer.protocol_version < MIN_PROTOCOL_VERSION:
-            raise Refused(f"the peer speaks protocol version {peer.protocol_version}, below {MIN_PROTOCOL_VERSION}")
+            raise Refused(
+                f"the peer speaks protocol version {peer.protocol_version}, below {MIN_PROTOCOL_VERSION}"
+            )
         theirs = Flags(peer.feature_flags, peer.privacy_feature_flags)
         self._version = peer
         self._flags = self._offer.flags.both(theirs)
@@ -194,5 +201,3 @@ def diagram() -> str:
             line = f"{role}: {state.value} --{message.TYPE}--> {step.state.value}: {step.then.value}"
             lines.append(line)
     return "\n".join(lines)
-
-

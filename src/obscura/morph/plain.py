@@ -38,7 +38,7 @@ class Plain(Carrier):
         self.send(flight, now)
 
     def send(self, data: bytes, now: float) -> None:
-        if self._discard_until == inf:
+        if data and self._discard_until == inf:
             self._out.append(data)
 
     def take(self) -> bytes:
@@ -52,7 +52,6 @@ class Plain(Carrier):
 
     def refuse(self, now: float) -> None:
         if self._discard_until == inf:
-            self._out.clear()
             self._discard_until = now + self._rng.uniform(*DISCARD_S)
             self._discard_bytes = self._rng.randint(*DISCARD_BYTES)
 

@@ -1,0 +1,497 @@
+"""One link without I/O: carrier + channel + records + frames + handshake -> events.
+
+Bytes of the socket go in by ``receive``; bytes for the socket come out of ``flush``; what happened comes back as events, the typed
+messages among them. The same bytes give the same events at any fragmentation. Nothing here calls a reaction, and no reaction
+calls this: the engine stands between.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from enum import Enum
+from math import inf
+
+import msgspec
+
+from obscura.channel.opening import Initiator, Prologue, Responder, Secured
+from obscura.channel.records import Opener, Sealer
+from obscura.channel.replay import ReplayCache
+from obscura.channel.uniform import StaticKey
+from obscura.errors import ChannelFault, Refused, Violation
+from obscura.handshake.machine import Handshake, Negotiated, Offer
+from obscura.limits import CLEAN_END_S, HANDSHAKE_S, MAX_FLIGHT, MIN_FLIGHT
+from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
+from obscura.shaping.padding import Cells, Padding
+from obscura.shaping.schedule import IMMEDIATE, Schedule
+from obscura.wire.catalogue import Catalogue
+from obscura.wire.frame import FrameDecoder, Malformed, Unknown, frame_parts
+from obscura.wire.message import Message
+from obscura.wire.messages.network import Verack
+
+
+class Bare(msgspec.Struct, frozen=True):
+    """No channel: frames as they are (design 6, *Plaintext*: debugging and very small clients, loopback only)."""
+
+
+class Dialling(msgspec.Struct, frozen=True):
+    """The initiator's side of the channel. ``responder_key`` None = NX; ``joining`` = NXpsk0 inside a carrier."""
+
+    network_id: bytes
+    listener_kind: int
+    responder_key: bytes | None
+    joining: bool = False
+
+
+class Listening(msgspec.Struct, frozen=True):
+    """The responder's side: the listener's own key, whether strangers without it may join, and what all its links share."""
+
+    network_id: bytes
+    listener_kind: int
+    static: StaticKey
+    strangers: bool
+    replay: ReplayCache
+    may_try: Callable[[], bool]
+
+
+class Reason(Enum):
+    """Why a link ended. Only ``VIOLATION`` says anything about the peer; the others may be a man in the middle's work."""
+
+    CLEAN = "closed cleanly"
+    LOST = "connection lost"
+    FAULT = "the channel failed"
+    UNPROVEN = "the peer did not prove its key"
+    VIOLATION = "protocol violation"
+    REFUSED = "refused"
+    TIMEOUT = "no handshake in time"
+    STALLED = "the peer does not read"
+    OURSELVES = "connected to itself"
+    LOCAL = "closed by this node"
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """The channel is up. ``session_id`` is the final handshake hash, shown for out-of-band comparison."""
+
+    session_id: bytes
+    pattern: str
+    peer_key: bytes | None
+
+
+class Established(msgspec.Struct, frozen=True):
+    """Both veracks were exchanged; messages may flow."""
+
+    negotiated: Negotiated
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """Nothing is delivered after this. The socket may live on for a while, as the carrier's cover would."""
+
+    reason: Reason
+    detail: str = ""
+
+
+Event = Message | Malformed | Unknown | Opened | Established | Ended
+Shaping = Callable[[Negotiated], tuple[Padding, Schedule]]
+
+
+def unshaped(negotiated: Negotiated) -> tuple[Padding, Schedule]:
+    """Cells and no schedule: what a link has until a level says more."""
+    return Cells(), IMMEDIATE
+
+
+class _Stage(Enum):
+    OPENING = 1  # channel not up
+    HANDSHAKE = 2
+    ESTABLISHED = 3
+    ENDING = 4  # own last record is out, the peer's is awaited
+    OVER = 5  # nothing is delivered; the carrier finishes in its own way
+
+
+class Connection:
+    """One link, either role. ``over`` turns true when the socket is to be closed after what ``flush`` still gives."""
+
+    __slots__ = (
+        "_carrier",
+        "_deadline",
+        "_decoder",
+        "_established_kinds",
+        "_handshake",
+        "_initiator",
+        "_opener",
+        "_opening",
+        "_padding",
+        "_queue",
+        "_rng",
+        "_schedule",
+        "_sealer",
+        "_security",
+        "_shaping",
+        "_stage",
+        "_unix",
+        "dummies_received",
+        "dummies_sent",
+        "over",
+        "real_sent",
+        "waiting",
+        "wire_received",
+        "wire_sent",
+    )
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        security: Dialling | Listening | Bare,
+        offer: Offer,
+        catalogue: Catalogue,
+        rng: random.Random,
+        unix: Callable[[], int],
+        *,
+        initiator: bool,
+        now: float,
+        shaping: Shaping = unshaped,
+    ) -> None:
+        self._carrier = carrier
+        self._security = security
+        self._handshake = Handshake(offer, initiator=initiator)
+        self._decoder = FrameDecoder(catalogue.opening)
+        self._established_kinds = catalogue.established
+        self._initiator = initiator
+        self._rng = rng
+        self._unix = unix
+        self._shaping = shaping
+        self._padding: Padding = Cells()
+        self._schedule: Schedule = IMMEDIATE
+        self._opening: Initiator | Responder | None = None
+        self._sealer: Sealer | None = None
+        self._opener: Opener | None = None
+        self._queue: list[bytes] = []
+        self._stage = _Stage.OPENING
+        self._deadline = now + HANDSHAKE_S
+        self.waiting = 0
+        self.over = False
+        self.wire_received = self.wire_sent = self.real_sent = self.dummies_sent = self.dummies_received = 0
+
+    # --- What the engine asks ---------------------------------------------------------------------------------------
+
+    @property
+    def is_established(self) -> bool:
+        """Whether messages may be sent."""
+        return self._stage is _Stage.ESTABLISHED
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the channel is up, so that the connection no longer counts as a stranger's."""
+        return self._sealer is not None or (isinstance(self._security, Bare) and self.is_established)
+
+    def start(self, now: float) -> list[Event]:
+        """The socket is connected."""
+        events: list[Event] = []
+        for event in self._carrier.start(now):
+            self._on_carrier(event, now, events)
+        security = self._security
+        if isinstance(security, Bare):
+            self._greet(now)
+        elif isinstance(security, Listening) and self._carrier.STREAMED:
+            self._opening = self._responder(security, b"", (MIN_FLIGHT, MAX_FLIGHT))
+        return events
+
+    def receive(self, data: bytes | memoryview, now: float) -> list[Event]:
+        """Bytes of the socket. ``data`` may be reused by the caller afterwards. Never raises."""
+        self.wire_received += len(data)
+        events: list[Event] = []
+        for event in self._carrier.receive(data, now):
+            self._on_carrier(event, now, events)
+        return events
+
+    def eof(self, now: float) -> list[Event]:
+        """The peer closed its side, or the socket broke."""
+        events: list[Event] = []
+        for event in self._carrier.eof(now):
+            self._on_carrier(event, now, events)
+        return events
+
+    def send(self, message: Message) -> None:
+        """Queue one message; ``flush`` seals what is queued. The caller bounds ``waiting`` (bytes of frames queued)."""
+        if self._stage is _Stage.ESTABLISHED:
+            self._enqueue(message)
+
+    def flush(self, now: float) -> bytes:
+        """Everything that is to be written to the socket now, in one piece."""
+        if self.waiting or self._schedule is not IMMEDIATE:
+            self._seal_waiting(now)
+        data = self._carrier.take()
+        self.wire_sent += len(data)
+        return data
+
+    def close(self, now: float, reason: Reason = Reason.LOCAL, detail: str = "") -> list[Event]:
+        """End cleanly: what waits is sent, then the last record; the peer has 10 s to do the same."""
+        if self._stage in (_Stage.ENDING, _Stage.OVER):
+            return []
+        self._send_last(now)
+        if self._sealer is not None:
+            self._stage = _Stage.ENDING
+            self._deadline = now + CLEAN_END_S
+        else:
+            self._finish(now)
+        return [Ended(reason, detail)]
+
+    def abort(self, now: float, reason: Reason) -> list[Event]:
+        """End at once: what waits is dropped, and the carrier closes as its cover would."""
+        if self._stage is _Stage.OVER:
+            return []
+        ended = self._stage is _Stage.ENDING
+        self._queue.clear()
+        self.waiting = 0
+        self._finish(now)
+        return [] if ended else [Ended(reason)]
+
+    def deadline(self) -> float:
+        """When ``due`` wants to be called; ``inf`` = never."""
+        when = min(self._carrier.deadline(), self._schedule.deadline(self.waiting))
+        return when if self._stage is _Stage.ESTABLISHED else min(when, self._deadline)
+
+    def due(self, now: float) -> list[Event]:
+        """A deadline has passed."""
+        events: list[Event] = []
+        if now >= self._deadline:
+            if self._stage is _Stage.OPENING:
+                self._fail(now, Reason.TIMEOUT, "", events)
+            elif self._stage is _Stage.HANDSHAKE:
+                events += self.close(now, Reason.TIMEOUT)
+            elif self._stage is _Stage.ENDING:
+                self._finish(now)
+        for event in self._carrier.due(now):
+            self._on_carrier(event, now, events)
+        return events
+
+    # --- Carrier ----------------------------------------------------------------------------------------------------
+
+    def _on_carrier(self, event: CarrierEvent, now: float, events: list[Event]) -> None:
+        if type(event) is Data:
+            self._on_bytes(event.data, now, events)
+        elif isinstance(event, Ready):
+            self._on_ready(event, now)
+        elif isinstance(event, Flight):
+            self._on_flight(event, now, events)
+        elif isinstance(event, Finished):
+            self.over = True
+            if self._stage is not _Stage.OVER:
+                if self._stage is not _Stage.ENDING:
+                    events.append(Ended(Reason.LOST))
+                self._stage = _Stage.OVER
+                self._deadline = inf
+
+    def _on_ready(self, ready: Ready, now: float) -> None:
+        security = self._security
+        if isinstance(security, Dialling):
+            prologue = Prologue(
+                security.network_id, security.listener_kind, self._carrier.NUMBER, ready.binding
+            )
+            self._opening = Initiator(
+                prologue,
+                self._rng,
+                self._unix(),
+                responder_key=security.responder_key,
+                joining=security.joining,
+                streamed=self._carrier.STREAMED,
+                flight_size=ready.flight_size,
+            )
+            self._carrier.send_flight(self._opening.take(), now)
+
+    def _on_flight(self, flight: Flight, now: float, events: list[Event]) -> None:
+        if self._stage is not _Stage.OPENING:
+            return
+        if isinstance(self._security, Listening):
+            self._opening = self._responder(self._security, flight.binding, flight.answer_size)
+        self._on_bytes(flight.data, now, events)
+
+    def _responder(self, security: Listening, binding: bytes, answer_size: tuple[int, int]) -> Responder:
+        prologue = Prologue(security.network_id, security.listener_kind, self._carrier.NUMBER, binding)
+        return Responder(
+            prologue,
+            security.static,
+            self._rng,
+            strangers=security.strangers,
+            streamed=self._carrier.STREAMED,
+            replay=security.replay,
+            may_try=security.may_try,
+            answer_size=answer_size,
+        )
+
+    # --- Bytes upward -----------------------------------------------------------------------------------------------
+
+    def _on_bytes(self, data: bytes | memoryview, now: float, events: list[Event]) -> None:
+        try:
+            if self._opener is not None:
+                self._open(self._opener, data, now, events)
+            elif self._opening is not None:
+                secured = self._opening.receive(data, self._unix())
+                answer = self._opening.take()
+                if answer:
+                    self._carrier.send_flight(answer, now)
+                if secured is not None:
+                    self._secure(secured, now, events)
+            elif isinstance(self._security, Bare):
+                self._deliver(bytes(data), 0, len(data), now, events)
+        except ChannelFault as fault:
+            if (
+                self._opening is not None
+            ):  # an answer given before the fault goes out however the bytes were cut
+                self._carrier.send(self._opening.take(), now)
+            dialled_opening = self._initiator and self._opener is None
+            self._fail(now, Reason.UNPROVEN if dialled_opening else Reason.FAULT, str(fault), events)
+
+    def _secure(self, secured: Secured, now: float, events: list[Event]) -> None:
+        self._sealer, self._opener, self._opening = secured.sealer, secured.opener, None
+        if secured.prefix:
+            self._carrier.send(secured.prefix, now)
+        events.append(Opened(secured.session_id, secured.pattern, secured.peer_key))
+        self._greet(now)
+        if secured.leftover:
+            self._open(secured.opener, secured.leftover, now, events)
+
+    def _open(self, opener: Opener, data: bytes | memoryview, now: float, events: list[Event]) -> None:
+        for plain, start, end in opener.receive(data):
+            if start == end:
+                self.dummies_received += 1
+            else:
+                self._deliver(plain, start, end, now, events)
+            if self._stage is _Stage.OVER:
+                return
+        if opener.ended:
+            self._on_last(now, events)
+
+    def _on_last(self, now: float, events: list[Event]) -> None:
+        if self._stage is _Stage.ENDING:
+            self._finish(now)
+        elif self._stage is not _Stage.OVER:
+            if self._decoder.pending is not None:
+                raise ChannelFault("the peer's last record ends inside a frame")
+            self._send_last(now)
+            self._finish(now)
+            events.append(Ended(Reason.CLEAN))
+
+    def _deliver(self, plain: bytes, start: int, end: int, now: float, events: list[Event]) -> None:
+        items = self._decoder.receive(plain, start, end)
+        if self._stage is _Stage.HANDSHAKE:
+            for item in items:
+                self._negotiate(item, now, events)
+                if self._stage is not _Stage.HANDSHAKE:
+                    break
+        if self._stage is _Stage.ESTABLISHED:
+            delivered: list[Event | Violation] = events  # type: ignore[assignment]  # the Violation is taken off again
+            delivered.extend(items)
+            if delivered and isinstance(delivered[-1], Violation):
+                violation = delivered.pop()
+                events += self.close(now, Reason.VIOLATION, str(violation))
+                self._finish(now)
+
+    def _negotiate(self, item: object, now: float, events: list[Event]) -> None:
+        try:
+            if not isinstance(item, Message):
+                raise Violation(str(item))
+            for message in self._handshake.receive(item):
+                self._enqueue(message)
+                if isinstance(message, Verack):
+                    self._shape()
+        except (Violation, Refused) as end:
+            reason = Reason.VIOLATION if isinstance(end, Violation) else Reason.REFUSED
+            events += self.close(now, reason, str(end))
+            self._finish(now)
+            return
+        negotiated = self._handshake.negotiated
+        if negotiated is not None:
+            self._stage = _Stage.ESTABLISHED
+            self._deadline = inf
+            self._decoder.kinds = self._established_kinds
+            events.append(Established(negotiated))
+
+    # --- Frames downward --------------------------------------------------------------------------------------------
+
+    def _greet(self, now: float) -> None:
+        self._stage = _Stage.HANDSHAKE
+        for message in self._handshake.start():
+            self._enqueue(message)
+
+    def _shape(self) -> None:
+        settled = self._handshake.settled
+        if settled is not None:
+            self._padding, self._schedule = self._shaping(settled)
+
+    def _enqueue(self, message: Message) -> None:
+        header, payload = frame_parts(message)
+        self._queue.append(header)
+        self._queue.append(payload)
+        size = len(header) + len(payload)
+        self.waiting += size
+        self.real_sent += size
+
+    def _seal_waiting(self, now: float) -> None:
+        sealer = self._sealer
+        if sealer is None:
+            if isinstance(self._security, Bare):
+                self._send_bare(now)
+            return
+        allowed, dummies = self._schedule.allowance(now, self.waiting)
+        body = b"".join(self._queue)
+        left = len(body)
+        self._queue.clear()
+        next_size = self._padding.next_size
+        send = self._carrier.send
+        view, position = memoryview(body), 0
+        while allowed > 0:
+            size = min(allowed, sealer.capacity)
+            left -= size
+            allowed -= size
+            piece = view[position : position + size]
+            send(sealer.seal(piece, next_size(left), rekey=sealer.due_rekey(now)), now)
+            position += size
+        if left:
+            self._queue.append(body[position:])
+        self.waiting = left
+        for _ in range(dummies):
+            send(sealer.seal(b"", next_size(left), rekey=sealer.due_rekey(now)), now)
+        self.dummies_sent += dummies
+
+    def _send_bare(self, now: float) -> None:
+        self._carrier.send(b"".join(self._queue), now)
+        self._queue.clear()
+        self.waiting = 0
+
+    def _send_last(self, now: float) -> None:
+        """Everything that waits, whole frames only, then a record with flag 2."""
+        sealer = self._sealer
+        if sealer is None:
+            if isinstance(self._security, Bare):
+                self._send_bare(now)
+            return
+        body = memoryview(b"".join(self._queue))
+        self._queue.clear()
+        self.waiting = 0
+        while len(body) > sealer.capacity:
+            piece, body = body[: sealer.capacity], body[sealer.capacity :]
+            self._carrier.send(sealer.seal(piece, self._padding.next_size(len(body))), now)
+        self._carrier.send(sealer.seal(body, self._padding.next_size(0), last=True), now)
+
+    # --- Ends -------------------------------------------------------------------------------------------------------
+
+    def _finish(self, now: float) -> None:
+        """Both directions are done: the carrier closes as its cover would."""
+        self._stage = _Stage.OVER
+        self._deadline = inf
+        for event in self._carrier.end(now):
+            if isinstance(event, Finished):
+                self.over = True
+
+    def _fail(self, now: float, reason: Reason, detail: str, events: list[Event]) -> None:
+        """The one failure path: deliver nothing more, say nothing; the session goes on as the cover's."""
+        if self._stage is _Stage.OVER:
+            return
+        if self._stage is not _Stage.ENDING:
+            events.append(Ended(reason, detail))
+        self._stage = _Stage.OVER
+        self._deadline = inf
+        self._opening = self._opener = self._sealer = None
+        self._queue.clear()
+        self.waiting = 0
+        self._carrier.refuse(now)

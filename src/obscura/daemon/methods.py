@@ -1,0 +1,122 @@
+"""What a running node answers over local control: the methods behind the commands of ``obscura``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import obscura
+from obscura.errors import AddressError, UserError
+from obscura.handshake import features
+from obscura.wire.address import Address, key_text
+
+if TYPE_CHECKING:
+    from obscura.daemon.node import Node
+
+
+def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
+    """Method names and functions; their docstrings are the help that ``rpc.methods`` shows."""
+
+    def status() -> dict[str, Any]:
+        """What this node is and does."""
+        peers = node.peers()
+        links = node.engine.describe(node.now())
+        return {
+            "version": obscura.__version__,
+            "network": node.network.name,
+            "network_id": node.network.id.hex(),
+            "privacy": node.config.privacy,
+            "uptime_s": round(node.uptime_s, 1),
+            "addresses": [str(address) for address in node.addresses],
+            "peers": {
+                "inbound": sum(peer.is_inbound for peer in peers),
+                "outbound": sum(not peer.is_inbound for peer in peers),
+            },
+            "known_addresses": len(node.assembly.book),
+            "wire_bytes_sent": sum(link["wire_bytes_sent"] for link in links),
+            "wire_bytes_received": sum(link["wire_bytes_received"] for link in links),
+            "real_bytes_sent": sum(link["real_bytes_sent"] for link in links),
+        }
+
+    def peers() -> list[dict[str, Any]]:
+        """All established links."""
+        return node.engine.describe(node.now())
+
+    async def connect(address: str) -> dict[str, Any]:
+        """Open a link and wait until it is established."""
+        peer = await node.connect(address)
+        return next(link for link in node.engine.describe(node.now()) if link["peer"] == peer.link)
+
+    def disconnect(peer: int) -> bool:
+        """End a link cleanly."""
+        node.disconnect(peer)
+        return True
+
+    async def ping(peer: int) -> dict[str, float]:
+        """Measure one round trip."""
+        return {"rtt_ms": round(await node.ping(peer) * 1000, 3)}
+
+    def addresses_own() -> list[str]:
+        """Where this node listens, with its keys."""
+        return [str(address) for address in node.addresses]
+
+    def keys_show(address: str | None = None) -> list[dict[str, Any]]:
+        """The channel keys of the own listening addresses, or what is known of a peer's."""
+        if address is None:
+            return [
+                {
+                    "address": f"{own.host}:{own.port}",
+                    "carrier": own.carrier.name.lower(),
+                    "key": key_text(own.key),
+                }
+                for own in node.addresses
+                if own.key is not None
+            ]
+        place = _place(address)
+        entry = dict(node.assembly.book.entries()).get(place)
+        if entry is None:
+            raise UserError(f"{address} is not in the address book")
+        return [
+            {
+                "address": address,
+                "verified": key_text(entry.verified) if entry.verified is not None else None,
+                "candidates": [key_text(key) for key in entry.candidates],
+            }
+        ]
+
+    def keys_forget(address: str) -> bool:
+        """Forget every key that was learnt for a peer's address."""
+        if not node.assembly.book.forget_key(_place(address)):
+            raise UserError(f"no key is known for {address}: `obscura key show {address}` shows what is")
+        return True
+
+    def features_list() -> list[dict[str, Any]]:
+        """The feature table and what this node offers on clearnet links."""
+        return features.describe()
+
+    def stop() -> bool:
+        """Stop the node; answered before it does."""
+        asyncio.get_running_loop().call_soon(node.stop)
+        return True
+
+    return {
+        "status": status,
+        "peers": peers,
+        "connect": connect,
+        "disconnect": disconnect,
+        "ping": ping,
+        "addresses.own": addresses_own,
+        "keys.show": keys_show,
+        "keys.forget": keys_forget,
+        "features": features_list,
+        "stop": stop,
+    }
+
+
+def _place(text: str) -> Any:
+    address = Address.parse(text)
+    endpoint = address.endpoint
+    if endpoint is None:
+        raise AddressError(f"{text}: give the IP address of the peer, as `obscura peers` shows it")
+    return endpoint, address.carrier

@@ -1,0 +1,441 @@
+"""The first interpreter of the core: a node under asyncio, with real sockets and real time.
+
+Everything that one turn of the loop queued for a link leaves in one write. The node owns its sockets and tasks: leaving the
+``async with`` ends every link cleanly and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+import traceback
+from collections.abc import Collection
+from typing import Self
+
+from obscura.channel.replay import ReplayCache
+from obscura.daemon.config import Config
+from obscura.daemon.control import ControlServer
+from obscura.daemon.datadir import DataDir
+from obscura.daemon.events import Broadcast, Subscription
+from obscura.daemon.keys import KeyStore
+from obscura.daemon.methods import control_methods
+from obscura.daemon.rpc import MethodRegistry
+from obscura.errors import AddressError, ConfigError, Unreachable, UserError
+from obscura.handshake.features import Flags, named
+from obscura.ledger.network import Network
+from obscura.ledger.networks import load_network
+from obscura.limits import HANDSHAKE_S, READ_CHUNK, STOP_S
+from obscura.node.assembly import Assembly, Settings, assemble
+from obscura.node.core import Part, Reaction
+from obscura.node.effects import LinkId, Notify
+from obscura.node.engine import Engine, Hold, Listener, Reach, Shut, Write, face_of
+from obscura.node.peer import Peer
+from obscura.shaping.levels import LEVELS, PrivacyLevel
+from obscura.transport import tcp
+from obscura.wire.address import Address, CarrierNumber
+from obscura.wire.message import Message
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """A node of the network, embedded in a program or run by ``obscura run``.
+
+    ::
+
+        async with Node(Config(network="dev", data_dir=path)) as node:
+            peer = await node.connect("obscura://KEY@127.0.0.1:19733")
+            print(await node.ping(peer))
+
+    Several nodes in one process are fine. All methods belong to the event loop that entered the node.
+    """
+
+    def __init__(self, config: Config | None = None, *, rng: random.Random | None = None) -> None:
+        """``rng`` None = the system's; another one makes a node predictable and is for tests."""
+        self.config = config or Config()
+        self.network: Network = load_network(self.config.network)
+        self.data_dir = DataDir(self.config.data_dir, self.network.name)
+        self.events_out = Broadcast()
+        self.receive_buffer = memoryview(bytearray(READ_CHUNK))
+        self._rng = rng or random.SystemRandom()
+        self._messages: list[type[Message]] = []
+        self._reactions: dict[type[Message], Reaction] = {}
+        self._parts: list[Part] = []
+        self._extra = named(self.config.experimental)
+        self._assembly: Assembly | None = None
+        self._listening: list[Address] = []
+        self._sockets: dict[LinkId, tcp.Socket] = {}
+        self._outcomes: dict[LinkId, asyncio.Future[str]] = {}
+        self._pongs: dict[LinkId, list[asyncio.Future[float]]] = {}
+        self._drained: dict[LinkId, list[asyncio.Future[None]]] = {}
+        self._resources = contextlib.AsyncExitStack()
+        self._dials: set[asyncio.Task[None]] = set()
+        self.stopped = (
+            asyncio.Event()
+        )  # someone asked it to stop; whoever runs it leaves its ``async with`` then
+        self._idle = asyncio.Event()  # no links are left
+        self._tasks: asyncio.TaskGroup | None = None
+        self._is_turn_planned = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._started = 0.0
+
+    # --- Life -------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        async with contextlib.AsyncExitStack() as resources:
+            resources.enter_context(self.data_dir.hold())
+            self._assembly = assemble(
+                self._settings(),
+                self._rng,
+                lambda: int(time.time()),
+                self._started,
+                messages=self._messages,
+                reactions=self._reactions,
+                parts=self._parts,
+            )
+            self._tasks = await resources.enter_async_context(asyncio.TaskGroup())
+            resources.callback(self._disarm)
+            await self._listen(resources)
+            resources.push_async_callback(self._close_links)
+            await resources.enter_async_context(
+                ControlServer(self.data_dir.rpc_socket, self._registry(), self.events_out)
+            )
+            self._resources = resources.pop_all()
+        self._plan_turn()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._resources.aclose()
+
+    def register(
+        self,
+        message: type[Message],
+        reaction: Reaction,
+        *,
+        feature: int = 0,
+    ) -> None:
+        """Add a message type and its reaction, and optionally a general feature bit (0x100 and up) that says so to peers.
+
+        Before the node is entered. A reaction gets ``(peer, message, now)``, returns effects or None, and must not block.
+        Raises ``ValueError`` for a type that exists, and for a bit that belongs to the specification.
+        """
+        if feature and (feature < 0x100 or feature.bit_count() != 1 or feature >> 32):
+            raise ValueError("a feature is one bit from 0x100 up to 0x80000000")
+        self._messages.append(message)
+        self.react(message, reaction)
+        self._extra = self._extra.with_(Flags(feature, 0))
+
+    def react(self, message: type[Message], reaction: Reaction) -> None:
+        """Set the reaction to a built-in message type that no part of this node reacts to. Before the node is entered."""
+        if self._assembly is not None:
+            raise UserError("reactions are registered before the node is entered")
+        if message in self._reactions:
+            raise ValueError(f"{message.TYPE} already has a reaction")
+        self._reactions[message] = reaction
+
+    # --- What the application asks ----------------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where this node listens, with the channel key of each address."""
+        return tuple(self._listening)
+
+    @property
+    def assembly(self) -> Assembly:
+        """The pure node. Raises ``UserError`` before the node was entered."""
+        if self._assembly is None:
+            raise UserError("the node is not running: enter it with `async with`")
+        return self._assembly
+
+    @property
+    def engine(self) -> Engine:
+        """The pure node's links."""
+        return self.assembly.engine
+
+    def now(self) -> float:
+        """The monotonic clock of this node's loop, in seconds."""
+        return self._loop.time()
+
+    def stop(self) -> None:
+        """Ask for the end: ``stopped`` is set."""
+        self.stopped.set()
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the node was entered."""
+        return self._loop.time() - self._started
+
+    def peers(self) -> list[Peer]:
+        """All established links."""
+        return list(self.assembly.core.peers.values())
+
+    async def connect(self, address: Address | str) -> Peer:
+        """Open a link and wait until it is established. Raises ``AddressError`` or ``Unreachable``."""
+        place = Address.parse(address) if isinstance(address, str) else address
+        engine = self.engine
+        link = engine.dial(place, self._loop.time(), manual=True)
+        outcome: asyncio.Future[str] = self._loop.create_future()
+        self._outcomes[link] = outcome
+        self._plan_turn()
+        try:
+            async with asyncio.timeout(HANDSHAKE_S * 2):
+                why = await outcome
+        except TimeoutError:
+            why = "no answer in time"
+        finally:
+            self._outcomes.pop(link, None)
+        peer = self.assembly.core.peers.get(link)
+        if peer is None:
+            raise Unreachable(f"no link to {place.host}:{place.port}: {why}")
+        return peer
+
+    def disconnect(self, peer: Peer | LinkId, why: str = "as asked") -> None:
+        """End a link cleanly. Raises ``UserError`` if there is none."""
+        link = peer if isinstance(peer, int) else peer.link
+        if not self.engine.disconnect(link, why, self._loop.time()):
+            raise UserError(f"there is no peer {link}: `obscura peers` lists them")
+        self._plan_turn()
+
+    async def ping(self, peer: Peer | LinkId, timeout_s: float = 20.0) -> float:
+        """Round trip in seconds. Raises ``UserError`` without such a peer, ``Unreachable`` without an answer."""
+        link = peer if isinstance(peer, int) else peer.link
+        if link not in self.assembly.core.peers:
+            raise UserError(f"there is no peer {link}: `obscura peers` lists them")
+        pong: asyncio.Future[float] = self._loop.create_future()
+        self._pongs.setdefault(link, []).append(pong)
+        now = self._loop.time()
+        self.engine.apply(self.assembly.liveness.ask(link, now), now)
+        self._plan_turn()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await pong
+        except TimeoutError:
+            raise Unreachable(f"peer {link} did not answer within {timeout_s:.0f} s") from None
+
+    def send(self, peer: Peer | LinkId, message: Message) -> None:
+        """Queue a message. Raises ``UserError`` if the link is gone. ``drained`` tells when more is welcome."""
+        link = peer if isinstance(peer, int) else peer.link
+        if not self.engine.send(link, message, self._loop.time()):
+            raise UserError(f"there is no peer {link}: `obscura peers` lists them")
+        self._plan_turn()
+
+    async def drained(self, peer: Peer | LinkId) -> None:
+        """Return once what waits for the peer has been handed to its socket (or the link is gone)."""
+        link = peer if isinstance(peer, int) else peer.link
+        if link in self.engine.links and self.engine.waiting(link):
+            room: asyncio.Future[None] = self._loop.create_future()
+            self._drained.setdefault(link, []).append(room)
+            self._plan_turn()
+            await room
+
+    def events(self, kinds: Collection[str] | None = None) -> Subscription:
+        """What happens from now on, as dicts with a ``kind``; ends when the subscription is closed."""
+        return self.events_out.subscribe(kinds)
+
+    # --- Owner of the sockets (transport.tcp) -----------------------------------------------------------------------
+
+    def socket_up(self, link: tcp.Socket) -> None:
+        now = self._loop.time()
+        engine = self.engine
+        if isinstance(link.tag, Listener):
+            link.tag = engine.accepted(link.tag, link.remote, now)
+        elif link.tag not in engine.links:
+            link.abort()  # given up while it was being dialled
+            return
+        else:
+            engine.connected(link.tag, link.remote, now)
+        self._sockets[link.tag] = link
+        self._plan_turn()
+
+    def socket_bytes(self, link: tcp.Socket, data: memoryview) -> None:
+        assert isinstance(link.tag, int)
+        try:
+            self.engine.receive(link.tag, data, self._loop.time())
+        except (
+            Exception
+        ) as fault:  # a defect of ours, or of an application's reaction: it costs this link, not the node
+            frames = "".join(traceback.format_tb(fault.__traceback__))
+            log.error("fault in a reaction, its link is ended: %s\n%s", type(fault).__name__, frames)
+            link.abort()
+        self._plan_turn()
+
+    def socket_writable(self, link: tcp.Socket, is_writable: bool) -> None:
+        if isinstance(link.tag, int):
+            self.engine.writable(link.tag, is_writable, self._loop.time())
+            self._plan_turn()
+
+    def socket_down(self, link: tcp.Socket) -> None:
+        if isinstance(link.tag, int):
+            self.engine.eof(link.tag, self._loop.time())
+            self._plan_turn()
+
+    # --- Turns of the loop ------------------------------------------------------------------------------------------
+
+    def _plan_turn(self) -> None:
+        if not self._is_turn_planned:
+            self._is_turn_planned = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._is_turn_planned = False
+        now = self._loop.time()
+        engine = self.engine
+        if engine.deadline() <= now:
+            engine.due(now)
+        for io in engine.drain(now):
+            if type(io) is Write:
+                socket = self._sockets.get(io.link)
+                if socket is not None:
+                    socket.write(io.data)
+            elif isinstance(io, Notify):
+                self._told(io)
+            elif isinstance(io, Shut):
+                socket = self._sockets.pop(io.link, None)
+                if socket is not None:
+                    socket.shut()
+            elif isinstance(io, Reach):
+                assert self._tasks is not None
+                dial = self._tasks.create_task(self._reach(io))
+                self._dials.add(dial)
+                dial.add_done_callback(self._dials.discard)
+            elif isinstance(io, Hold):
+                self._sockets[io.link].hold(io.held)
+        self._release_drained(engine)
+        if not engine.links:
+            self._idle.set()
+        self._arm(engine.deadline())
+
+    def _release_drained(self, engine: Engine) -> None:
+        for link in [link for link in self._drained if not engine.waiting(link)]:
+            for room in self._drained.pop(link):
+                if not room.done():
+                    room.set_result(None)
+
+    def _arm(self, deadline: float) -> None:
+        timer = self._timer
+        if timer is not None and not timer.cancelled() and timer.when() <= deadline:
+            return
+        self._disarm()
+        if deadline != float("inf"):
+            self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._turn()
+
+    async def _reach(self, wanted: Reach) -> None:
+        why = await tcp.dial(self, wanted.address, wanted.link)
+        if why is not None:
+            self.engine.unreachable(wanted.link, why, self._loop.time())
+            self._plan_turn()
+
+    def _told(self, told: Notify) -> None:
+        link = told.fields.get("peer")
+        if isinstance(link, int):
+            self._settle(told, link)
+        self.events_out.publish({"kind": told.kind, **told.fields})
+
+    def _settle(self, told: Notify, link: LinkId) -> None:
+        if told.kind in ("peer-connected", "dial-failed"):
+            outcome = self._outcomes.get(link)
+            if outcome is not None and not outcome.done():
+                outcome.set_result(str(told.fields.get("why", "")))
+        elif told.kind == "pong":
+            for pong in self._pongs.pop(link, []):
+                if not pong.done():
+                    pong.set_result(float(told.fields["rtt_ms"]) / 1000)
+        elif told.kind == "peer-disconnected":
+            for pong in self._pongs.pop(link, []):
+                if not pong.done():
+                    pong.set_exception(Unreachable(f"peer {link} is gone: {told.fields['reason']}"))
+
+    # --- Starting and stopping --------------------------------------------------------------------------------------
+
+    def _settings(self) -> Settings:
+        config = self.config
+        required = named((*config.required_features, *config.required_privacy_features))
+        return Settings(
+            network_id=self.network.id,
+            is_dev=self.network.name == "dev",
+            knobs=LEVELS[PrivacyLevel(config.privacy)],
+            required=required,
+            extra=self._extra,
+            manual=tuple(Address.parse(text) for text in config.connect),
+            max_inbound=config.max_inbound,
+            admission=config.admission,
+        )
+
+    async def _listen(self, resources: contextlib.AsyncExitStack) -> None:
+        keys = KeyStore(self.data_dir.keys, self._rng)
+        texts = self.config.listen
+        if texts is None:
+            texts = (f"127.0.0.1:{self.network.port}",)
+        for text in texts:
+            place = listen_address(text)
+            check_listenable(place, allow_plaintext=self.config.allow_plaintext)
+            static = None if place.carrier is CarrierNumber.BARE else keys.of(place)
+            listener = Listener(place, face_of(place), static, not self.config.unlisted, ReplayCache())
+            server, port = await tcp.listen(self, place, listener)
+            resources.callback(server.close)
+            public = static.public if static is not None else None
+            self._listening.append(
+                Address(public, place.host, port, place.carrier, place.name, place.binding)
+            )
+
+    async def _close_links(self) -> None:
+        engine = self.engine
+        now = self._loop.time()
+        self._idle.clear()
+        for link in list(engine.links):
+            engine.disconnect(link, "the node stops", now)
+        self._turn()
+        if engine.links:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await self._idle.wait()
+        for socket in list(self._sockets.values()):
+            socket.abort()
+        for dial in self._dials:
+            dial.cancel()
+
+    def _registry(self) -> MethodRegistry:
+        registry = MethodRegistry()
+        for name, method in control_methods(self).items():
+            registry.method(name)(method)
+        return registry
+
+
+def listen_address(text: str) -> Address:
+    """A listening address of the configuration; port 0 = any free one. Raises ``ConfigError``."""
+    try:
+        place = Address.parse(text, listening=True)
+    except AddressError as error:
+        raise ConfigError(f"listen = {text}: {error}") from None
+    if place.key is not None:
+        raise ConfigError(f"listen = {text}: leave the key out, the node has its own for each address")
+    return place
+
+
+def check_listenable(place: Address, *, allow_plaintext: bool) -> None:
+    """Which carrier may listen where (design 6, 8). Raises ``ConfigError``."""
+    if place.carrier is CarrierNumber.BARE and not (allow_plaintext and place.is_loopback):
+        raise ConfigError(
+            f"listen = {place}: carrier=bare has no encryption; it needs allow-plaintext = true and a loopback address"
+        )
+    if place.carrier is CarrierNumber.PLAIN and not place.is_loopback:
+        raise ConfigError(
+            f"listen = {place}: carrier plain is for loopback, behind an onion service or an I2P tunnel; "
+            "listen on 127.0.0.1"
+        )
+    if place.carrier not in (CarrierNumber.PLAIN, CarrierNumber.BARE):
+        raise ConfigError(f"listen = {place}: this version has no carrier {place.carrier.name.lower()} yet")

@@ -1,0 +1,55 @@
+"""The process of ``obscura run``: event loop, signals, log, and a word when the node is up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from obscura.daemon.config import Config
+from obscura.daemon.node import Node
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # the extra [fast] is not installed
+    from asyncio import new_event_loop
+
+Told = Callable[[Mapping[str, Any]], None]
+
+
+def run(config: Config, *, ready: Told) -> int:
+    """Run a node until SIGTERM, SIGINT or the method ``stop``. ``ready`` gets what a caller needs to reach it.
+
+    The exit status. Raises ``UserError`` if the node cannot start.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=config.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(Node(config), ready))
+
+
+async def _serve(node: Node, ready: Told) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, node, loop, number)
+    async with node:
+        ready(
+            {
+                "network": node.network.name,
+                "addresses": [str(address) for address in node.addresses],
+                "rpc": str(node.data_dir.rpc_socket),
+            }
+        )
+        await node.stopped.wait()
+    return 0
+
+
+def _on_signal(node: Node, loop: asyncio.AbstractEventLoop, number: int) -> None:
+    node.stop()
+    loop.remove_signal_handler(number)  # the second one ends the process as it always would

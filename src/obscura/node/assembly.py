@@ -1,0 +1,135 @@
+"""One node put together from its settings: the only place that names all parts. Both interpreters start here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from obscura.handshake import features
+from obscura.handshake.features import Flags
+from obscura.handshake.machine import Negotiated, Offer
+from obscura.limits import COARSE_TIMESTAMP_S, MAX_INBOUND, PROTOCOL_VERSION
+from obscura.node.addresses import AddressBook
+from obscura.node.admission import AdmissionLimits
+from obscura.node.core import Core, Part, Reaction
+from obscura.node.engine import Engine
+from obscura.node.manual import ManualPeers
+from obscura.node.peer import Face
+from obscura.node.ping import Liveness
+from obscura.node.reputation import Reputation
+from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, agreed_rule, padneg
+from obscura.shaping.padding import Cells, Padding, padding
+from obscura.shaping.schedule import IMMEDIATE, Schedule
+from obscura.wire.address import Address, Endpoint, Network
+from obscura.wire.catalogue import CATALOGUE
+from obscura.wire.message import Message
+from obscura.wire.messages.network import Extension, Version
+
+USER_AGENT = "Obscura/1.0.0"  # constant and without platform: it must not tell nodes apart (design 5)
+NO_BLOCK = (bytes(32), 0)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the pure node has to know. The daemon derives it from its configuration, the simulator makes it."""
+
+    network_id: bytes
+    is_dev: bool = False  # loopback is a network like any other
+    knobs: Knobs = LEVELS[PrivacyLevel.MEDIUM]
+    required: Flags = Flags()
+    extra: Flags = Flags()  # experimental bits and those of registered messages
+    manual: tuple[Address, ...] = ()
+    max_inbound: int = MAX_INBOUND
+    admission: AdmissionLimits = AdmissionLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts by name, for whoever asks them something, and the engine over all of them."""
+
+    engine: Engine
+    core: Core
+    liveness: Liveness
+    book: AddressBook
+
+
+def assemble(
+    settings: Settings,
+    rng: random.Random,
+    unix: Callable[[], int],
+    now: float,
+    *,
+    messages: Sequence[type[Message]] = (),
+    reactions: Mapping[type[Message], Reaction] | None = None,
+    parts: Sequence[Part] = (),
+    best_block: Callable[[], tuple[bytes, int]] = lambda: NO_BLOCK,
+) -> Assembly:
+    """A node without links. ``messages``, ``reactions`` and ``parts`` are what an application adds."""
+    liveness, book = Liveness(rng), AddressBook(rng, allow_loopback=settings.is_dev)
+    manual = ManualPeers(settings.manual, rng, now)
+    core = Core([liveness, book, Reputation(), manual, *parts])
+    for message, reaction in (reactions or {}).items():
+        core.route(message, reaction)
+    catalogue = CATALOGUE
+    for message in messages:
+        catalogue = catalogue.with_message(message)
+
+    def offer(face: Face, remote: Endpoint | None, is_bare: bool) -> Offer:
+        return _offer(settings, face, remote, is_bare, best_block(), unix(), rng)
+
+    engine = Engine(
+        core,
+        catalogue,
+        settings.network_id,
+        offer,
+        rng,
+        unix,
+        now=now,
+        shaping=lambda negotiated: _shaping(negotiated, rng),
+        admission=settings.admission,
+        loopback_is_free=settings.is_dev,
+        max_inbound=settings.max_inbound,
+    )
+    return Assembly(engine, core, liveness, book)
+
+
+def _offer(
+    settings: Settings,
+    face: Face,
+    remote: Endpoint | None,
+    is_bare: bool,
+    best: tuple[bytes, int],
+    unix: int,
+    rng: random.Random,
+) -> Offer:
+    is_clearnet = face is Face.CLEARNET
+    built = features.BUILT_BARE if is_bare else features.BUILT if is_clearnet else features.BUILT_ANONYMOUS
+    flags = built.with_(settings.extra)
+    observed = is_clearnet and remote is not None and remote.network in (Network.IPV4, Network.IPV6)
+    version = Version(
+        protocol_version=PROTOCOL_VERSION,
+        timestamp=unix if is_clearnet else round(unix / COARSE_TIMESTAMP_S) * COARSE_TIMESTAMP_S,
+        feature_flags=flags.features,
+        privacy_feature_flags=flags.privacy,
+        user_agent=USER_AGENT,
+        best_block_hash=best[0],
+        best_block_height=best[1],
+        nonce=rng.getrandbits(64),
+        extensions=(Extension.observed(remote),) if observed and remote is not None else (),
+    )
+    core = features.CORE_BARE if is_bare else features.CORE
+    return Offer(
+        version=version,
+        padneg=None if is_bare else padneg(settings.knobs),
+        demanded=core.with_(settings.required),
+    )
+
+
+def _shaping(negotiated: Negotiated, rng: random.Random) -> tuple[Padding, Schedule]:
+    """Computed alike at both ends from both ``padneg`` (design 7)."""
+    mine, theirs = negotiated.own_padneg, negotiated.peer_padneg
+    if mine is None or theirs is None:
+        return Cells(), IMMEDIATE
+    return padding(agreed_rule(mine.send, theirs.accept), rng), IMMEDIATE

@@ -1,0 +1,533 @@
+"""All links of one node and its core, without I/O: what sockets and clocks bring goes in, what they shall do comes out.
+
+Both interpreters (asyncio, simulator) do the same four things: pass bytes in, call ``due`` at ``deadline``, and after each turn carry
+out what ``drain`` gives. One ``Write`` per link and turn, however many messages were queued.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from obscura.channel.replay import ReplayCache
+from obscura.channel.uniform import StaticKey
+from obscura.connection import (
+    Bare,
+    Connection,
+    Dialling,
+    Ended,
+    Established,
+    Event,
+    Listening,
+    Opened,
+    Reason,
+    Shaping,
+    unshaped,
+)
+from obscura.errors import AddressError
+from obscura.handshake.machine import Offer
+from obscura.limits import MAX_INBOUND, SEND_QUEUE_HIGH, SEND_QUEUE_LOW, SEND_QUEUE_MAX, SEND_STALL_S
+from obscura.morph.carrier import Carrier
+from obscura.morph.plain import Plain
+from obscura.node.admission import Admission, AdmissionLimits
+from obscura.node.core import Core
+from obscura.node.effects import Dial, Disconnect, Effect, LinkId, Notify, Penalise, Send
+from obscura.node.peer import Face, Peer
+from obscura.node.timers import Timers
+from obscura.wire.address import Address, CarrierNumber, Endpoint
+from obscura.wire.catalogue import Catalogue
+from obscura.wire.message import Message
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """One listening address: one carrier, one channel key of its own (None for bare), one face."""
+
+    address: Address
+    face: Face
+    static: StaticKey | None
+    strangers: bool
+    replay: ReplayCache
+
+
+class Write(msgspec.Struct, frozen=True):
+    """Put bytes on the link's socket."""
+
+    link: LinkId
+    data: bytes
+
+
+class Shut(msgspec.Struct, frozen=True):
+    """Close the link's socket once what was written is out."""
+
+    link: LinkId
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Open a socket to the address; answer with ``connected`` or ``unreachable``."""
+
+    link: LinkId
+    address: Address
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Stop (``held``) or go on reading from the link's socket."""
+
+    link: LinkId
+    held: bool
+
+
+Io = Write | Shut | Reach | Hold | Notify
+OfferFor = Callable[
+    [Face, Endpoint | None, bool], Offer
+]  # face, where we see the peer, whether the link is bare
+
+
+class Link:
+    """The engine's record of one socket."""
+
+    __slots__ = (
+        "blocked_since",
+        "carrier",
+        "connection",
+        "dialled",
+        "face",
+        "held",
+        "id",
+        "inbound",
+        "manual",
+        "nonce",
+        "opened",
+        "peer",
+        "remote",
+    )
+
+    def __init__(
+        self, link: LinkId, *, dialled: Address | None, inbound: bool, manual: bool, face: Face
+    ) -> None:
+        self.id = link
+        self.connection: Connection | None = None
+        self.dialled = dialled
+        self.inbound = inbound
+        self.manual = manual
+        self.face = face
+        self.carrier = CarrierNumber.PLAIN if dialled is None else dialled.carrier
+        self.remote: Endpoint | None = None
+        self.opened: Opened | None = None
+        self.peer: Peer | None = None
+        self.nonce = 0
+        self.held = False  # we do not read from it
+        self.blocked_since: float | None = None  # its socket takes no more
+
+
+class Engine:
+    """One node's links. Entry points take ``now``; nothing is done until ``drain`` hands it out."""
+
+    def __init__(
+        self,
+        core: Core,
+        catalogue: Catalogue,
+        network_id: bytes,
+        offer_for: OfferFor,
+        rng: random.Random,
+        unix: Callable[[], int],
+        *,
+        now: float,
+        shaping: Shaping = unshaped,
+        admission: AdmissionLimits | None = None,
+        loopback_is_free: bool = False,
+        max_inbound: int = MAX_INBOUND,
+    ) -> None:
+        self.core = core
+        self.links: dict[LinkId, Link] = {}
+        self._catalogue = catalogue
+        self._network_id = network_id
+        self._offer_for = offer_for
+        self._rng = rng
+        self._unix = unix
+        self._shaping = shaping
+        self._admission = Admission(
+            admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now
+        )
+        self._max_inbound = max_inbound
+        self._now = now
+        self._last_id = 0
+        self._io: list[Io] = []
+        self._dirty: dict[LinkId, None] = {}  # in order of touching, so that a replay is exact
+        self._timers: Timers[LinkId] = Timers()
+        self._outbound_sessions: dict[bytes, LinkId] = {}
+        self._inbound_sessions: dict[bytes, LinkId] = {}
+        self._outbound_nonces: set[int] = set()
+
+    # --- Sockets come and go ----------------------------------------------------------------------------------------
+
+    def dial(self, address: Address, now: float, *, manual: bool = False) -> LinkId:
+        """Start a link. Raises ``AddressError`` where that carrier may not be used for that address (design 8)."""
+        self._now = now
+        face = face_of(address)
+        check_dialable(address, face)
+        link = self._new_link(dialled=address, inbound=False, manual=manual, face=face)
+        self._io.append(Reach(link.id, address))
+        return link.id
+
+    def connected(self, link_id: LinkId, remote: Endpoint | None, now: float) -> None:
+        """The socket of a dialled link is up."""
+        link = self.links.get(link_id)
+        if link is None or link.dialled is None:
+            return
+        address = link.dialled
+        link.remote = remote
+        security = (
+            Bare()
+            if address.carrier is CarrierNumber.BARE
+            else Dialling(self._network_id, link.face, address.key)
+        )
+        self._attach(link, Plain(self._rng, client=True), security, now)
+
+    def unreachable(self, link_id: LinkId, why: str, now: float) -> None:
+        """The socket of a dialled link could not be opened."""
+        link = self.links.pop(link_id, None)
+        if link is not None and link.dialled is not None:
+            self._now = now
+            self.apply(self.core.dial_failed(link_id, link.dialled, why, now), now)
+
+    def accepted(self, listener: Listener, remote: Endpoint | None, now: float) -> LinkId:
+        """A socket was accepted."""
+        self._now = now
+        link = self._new_link(dialled=None, inbound=True, manual=False, face=listener.face)
+        link.carrier = listener.address.carrier
+        link.remote = remote
+        victim = self._admission.admit(link.id, remote)
+        if victim is not None:
+            self._drop(self.links[victim])
+        security: Listening | Bare = Bare()
+        if listener.static is not None:
+            security = Listening(
+                self._network_id,
+                listener.face,
+                listener.static,
+                listener.strangers,
+                listener.replay,
+                lambda: self._admission.may_try(remote, self._now),
+            )
+        self._attach(link, Plain(self._rng, client=False), security, now)
+        return link.id
+
+    def receive(self, link_id: LinkId, data: bytes | memoryview, now: float) -> None:
+        """Bytes of a socket; the buffer may be reused afterwards."""
+        link = self.links.get(link_id)
+        if link is None or link.connection is None:
+            return
+        self._now = now
+        events = link.connection.receive(data, now)
+        if events:
+            self._on_events(link, events, now)
+        self._touch(link)
+
+    def eof(self, link_id: LinkId, now: float) -> None:
+        """The peer's side of the socket ended, or it broke."""
+        link = self.links.get(link_id)
+        if link is None:
+            return
+        self._now = now
+        if link.connection is not None:
+            self._on_events(link, link.connection.eof(now), now)
+        self._drop(link)
+
+    def writable(self, link_id: LinkId, is_writable: bool, now: float) -> None:
+        """The socket takes no more for now (back-pressure), or takes again."""
+        link = self.links.get(link_id)
+        if link is not None:
+            link.blocked_since = None if is_writable else now
+            self._touch(link)
+
+    # --- Time -------------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        """When ``due`` wants to be called."""
+        return min(self._timers.deadline(), self.core.deadline())
+
+    def due(self, now: float) -> None:
+        """A deadline has passed."""
+        self._now = now
+        for link_id in self._timers.due(now):
+            link = self.links.get(link_id)
+            if link is None or link.connection is None:
+                continue
+            if link.blocked_since is not None and now - link.blocked_since >= SEND_STALL_S:
+                self._cut(link, Reason.STALLED, now)
+                continue
+            self._on_events(link, link.connection.due(now), now)
+            self._touch(link)
+        if self.core.deadline() <= now:
+            self.apply(self.core.due(now), now)
+
+    # --- What shall happen ------------------------------------------------------------------------------------------
+
+    def apply(self, effects: Iterable[Effect], now: float) -> None:
+        """Carry out effects of the core or of the application."""
+        for effect in effects:
+            if type(effect) is Send:
+                self.send(effect.link, effect.message, now)
+            elif isinstance(effect, Notify):
+                self._io.append(effect)
+            elif isinstance(effect, Disconnect):
+                self.disconnect(effect.link, effect.why, now)
+            elif isinstance(effect, Penalise):
+                self.apply(self.core.penalise(effect.link, effect.points, effect.why, now), now)
+            elif isinstance(effect, Dial):
+                try:
+                    self.dial(effect.address, now, manual=effect.manual)
+                except AddressError as error:
+                    self.apply(self.core.dial_failed(0, effect.address, str(error), now), now)
+
+    def send(self, link_id: LinkId, message: Message, now: float) -> bool:
+        """Queue a message. False if the link is not established. A peer for whom too much waits is cut."""
+        link = self.links.get(link_id)
+        if link is None or link.connection is None or not link.connection.is_established:
+            return False
+        link.connection.send(message)
+        self._dirty[link_id] = None
+        if link.connection.waiting > SEND_QUEUE_MAX:
+            self._cut(link, Reason.STALLED, now)
+        return True
+
+    def disconnect(self, link_id: LinkId, why: str, now: float) -> bool:
+        """End a link cleanly. False if there is none."""
+        link = self.links.get(link_id)
+        if link is None:
+            return False
+        if link.connection is None:
+            self.unreachable(link_id, why, now)
+            return True
+        self._on_events(link, link.connection.close(now, Reason.LOCAL, why), now)
+        self._touch(link)
+        return True
+
+    def waiting(self, link_id: LinkId) -> int:
+        """Bytes of frames queued for the link and not sealed yet; 0 if it is gone."""
+        link = self.links.get(link_id)
+        return link.connection.waiting if link is not None and link.connection is not None else 0
+
+    def drain(self, now: float) -> list[Io]:
+        """Everything that sockets and subscribers shall get now, in order."""
+        while self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            for link_id in dirty:
+                link = self.links.get(link_id)
+                if link is not None and link.connection is not None:
+                    self._flush(link, link.connection, now)
+        io, self._io = self._io, []
+        return io
+
+    # --- Inside -----------------------------------------------------------------------------------------------------
+
+    def _new_link(self, *, dialled: Address | None, inbound: bool, manual: bool, face: Face) -> Link:
+        self._last_id += 1
+        link = Link(self._last_id, dialled=dialled, inbound=inbound, manual=manual, face=face)
+        self.links[link.id] = link
+        return link
+
+    def _attach(
+        self, link: Link, carrier: Carrier, security: Dialling | Listening | Bare, now: float
+    ) -> None:
+        self._now = now
+        offer = self._offer_for(link.face, link.remote, isinstance(security, Bare))
+        if isinstance(security, Bare) and not link.inbound:
+            link.nonce = offer.version.nonce
+            self._outbound_nonces.add(link.nonce)
+        link.connection = Connection(
+            carrier,
+            security,
+            offer,
+            self._catalogue,
+            self._rng,
+            self._unix,
+            initiator=not link.inbound,
+            now=now,
+            shaping=self._shaping,
+        )
+        self._on_events(link, link.connection.start(now), now)
+        self._touch(link)
+
+    def _on_events(self, link: Link, events: list[Event], now: float) -> None:
+        routes, peer = self.core.routes, link.peer
+        for event in events:
+            reaction = routes.get(type(event))  # type: ignore[arg-type]  # link events have no route
+            if reaction is not None and peer is not None:
+                effects = reaction(peer, event, now)
+                if effects:
+                    self.apply(effects, now)
+            elif isinstance(event, Opened | Established | Ended):
+                self._on_link_event(link, event, now)
+                peer = link.peer
+
+    def _on_link_event(self, link: Link, event: Opened | Established | Ended, now: float) -> None:
+        if isinstance(event, Opened):
+            link.opened = event
+            self._admission.release(link.id)
+            self._recognise_ourselves(link, event.session_id, now)
+        elif isinstance(event, Established):
+            self._on_established(link, event, now)
+        else:
+            self._on_ended(link, event, now)
+
+    def _on_established(self, link: Link, event: Established, now: float) -> None:
+        self._admission.release(link.id)
+        if link.inbound and link.opened is None and event.negotiated.peer.nonce in self._outbound_nonces:
+            self._cut(link, Reason.OURSELVES, now)
+            return
+        if (
+            link.inbound
+            and sum(1 for peer in self.core.peers.values() if peer.is_inbound) >= self._max_inbound
+        ):
+            self.disconnect(link.id, "no free inbound slot", now)
+            return
+        opened = link.opened
+        link.peer = Peer(
+            link=link.id,
+            face=link.face,
+            carrier=link.carrier,
+            is_inbound=link.inbound,
+            is_manual=link.manual,
+            dialled=link.dialled,
+            remote=link.remote,
+            session_id=opened.session_id if opened is not None else b"",
+            proved_key=opened.peer_key if opened is not None else None,
+            pattern=opened.pattern if opened is not None else "none",
+            negotiated=event.negotiated,
+            since=now,
+        )
+        self.apply(self.core.established(link.peer, now), now)
+
+    def _on_ended(self, link: Link, event: Ended, now: float) -> None:
+        why = f"{event.reason.value}: {event.detail}" if event.detail else event.reason.value
+        if link.peer is not None:
+            self.apply(self.core.closed(link.id, why, now), now)
+            link.peer = None
+        elif link.dialled is not None:
+            if link.opened is None and link.dialled.key is not None:
+                place = f"{link.dialled.host}:{link.dialled.port}"
+                why = f"{place} did not prove its key: offline, key changed, wrong clock, or interference"
+            self.apply(self.core.dial_failed(link.id, link.dialled, why, now), now)
+
+    def _recognise_ourselves(self, link: Link, session_id: bytes, now: float) -> None:
+        mine, others = (
+            (self._inbound_sessions, self._outbound_sessions)
+            if link.inbound
+            else (self._outbound_sessions, self._inbound_sessions)
+        )
+        mine[session_id] = link.id
+        other = others.get(session_id)
+        if other is not None:
+            for link_id in (other, link.id):
+                self._cut(self.links[link_id], Reason.OURSELVES, now)
+
+    def _cut(self, link: Link, reason: Reason, now: float) -> None:
+        """End a link without waiting for what is queued."""
+        if link.connection is not None:
+            self._on_events(link, link.connection.abort(now, reason), now)
+            self._touch(link)
+
+    def _touch(self, link: Link) -> None:
+        """Something changed: flush it at the next drain, and look at its deadline again."""
+        self._dirty[link.id] = None
+
+    def _flush(self, link: Link, connection: Connection, now: float) -> None:
+        if link.blocked_since is None:
+            data = connection.flush(now)
+            if data:
+                self._io.append(Write(link.id, data))
+        if connection.over:
+            self._drop(link)
+            return
+        waiting = connection.waiting
+        if waiting > SEND_QUEUE_HIGH and not link.held:
+            link.held = True  # who does not read is not read from
+            self._io.append(Hold(link.id, True))
+        elif waiting <= SEND_QUEUE_LOW and link.held:
+            link.held = False
+            self._io.append(Hold(link.id, False))
+        deadline = connection.deadline()
+        if link.blocked_since is not None:
+            deadline = min(deadline, link.blocked_since + SEND_STALL_S)
+        self._timers.set(link.id, deadline)
+
+    def _drop(self, link: Link) -> None:
+        """Forget the link and close its socket."""
+        if self.links.pop(link.id, None) is None:
+            return
+        self._timers.clear(link.id)
+        self._admission.release(link.id)
+        self._outbound_nonces.discard(link.nonce)
+        if link.opened is not None:
+            sessions = self._inbound_sessions if link.inbound else self._outbound_sessions
+            sessions.pop(link.opened.session_id, None)
+        if link.peer is not None:
+            self.apply(self.core.closed(link.id, Reason.LOST.value, self._now), self._now)
+            link.peer = None
+        self._io.append(Shut(link.id))
+
+    def describe(self, now: float) -> list[dict[str, Any]]:
+        """One dict per established link, ready for JSON."""
+        return [
+            {**_describe(peer, self.links[link_id], now), **self.core.describe(link_id, now)}
+            for link_id, peer in self.core.peers.items()
+        ]
+
+
+def face_of(address: Address) -> Face:
+    """The face through which an address is dialled."""
+    if address.host.endswith(".onion"):
+        return Face.ONION
+    return Face.I2P if address.host.endswith(".b32.i2p") else Face.CLEARNET
+
+
+def check_dialable(address: Address, face: Face) -> None:
+    """Who may dial what (design 8). Raises ``AddressError`` that says what else to do."""
+    endpoint = address.endpoint
+    is_loopback = endpoint is not None and endpoint.is_loopback
+    if address.carrier is CarrierNumber.BARE and not is_loopback:
+        raise AddressError(f"{address}: carrier=bare has no encryption and is for loopback only")
+    if address.carrier is CarrierNumber.PLAIN and face is Face.CLEARNET and not is_loopback:
+        raise AddressError(
+            f"{address}: carrier plain is for loopback, onion and I2P addresses; use carrier=tls for this one"
+        )
+    if endpoint is None:
+        raise AddressError(
+            f"{address}: names are not looked up, since that would tell others; give its IP address"
+        )
+    if face is not Face.CLEARNET:
+        raise AddressError(f"{address}: this version does not reach onion and I2P addresses yet")
+    if address.carrier not in (CarrierNumber.PLAIN, CarrierNumber.BARE):
+        raise AddressError(
+            f"{address}: this version has no carrier {address.carrier.name.lower()} yet; use carrier=plain"
+        )
+
+
+def _describe(peer: Peer, link: Link, now: float) -> dict[str, Any]:
+    connection = link.connection
+    return {
+        "peer": peer.link,
+        "address": str(peer.dialled or (peer.remote and f"{peer.remote}") or ""),
+        "inbound": peer.is_inbound,
+        "manual": peer.is_manual,
+        "face": peer.face.name.lower(),
+        "carrier": peer.carrier.name.lower(),
+        "pattern": peer.pattern,
+        "session_id": peer.session_id.hex(),
+        "key_proved": peer.proved_key is not None,
+        "features": list(peer.negotiated.flags.names),
+        "protocol_version": peer.negotiated.version,
+        "user_agent": peer.negotiated.peer.user_agent,
+        "best_block_height": str(peer.negotiated.peer.best_block_height),
+        "connected_s": round(now - peer.since, 3),
+        "wire_bytes_sent": connection.wire_sent if connection else 0,
+        "wire_bytes_received": connection.wire_received if connection else 0,
+        "real_bytes_sent": connection.real_sent if connection else 0,
+        "dummies_sent": connection.dummies_sent if connection else 0,
+        "dummies_received": connection.dummies_received if connection else 0,
+        "queued_bytes": connection.waiting if connection else 0,
+    }

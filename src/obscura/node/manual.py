@@ -1,0 +1,49 @@
+"""Peers that the operator named: dialled at the start and for ever, however often they fail (design 10)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from obscura.node.backoff import Backoff
+from obscura.node.core import Part
+from obscura.node.effects import Dial, Effect
+from obscura.node.peer import Peer
+from obscura.node.timers import Timers
+from obscura.wire.address import Address
+
+
+class ManualPeers(Part):
+    """Keeps one link to each address of ``connect`` in the configuration."""
+
+    def __init__(self, addresses: Iterable[Address], rng: random.Random, now: float) -> None:
+        self._rng = rng
+        self._waits = {address: Backoff() for address in addresses}
+        self._timers: Timers[Address] = Timers()
+        for address in self._waits:
+            self._timers.set(address, now)
+
+    def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
+        if peer.dialled in self._waits:
+            self._waits[peer.dialled] = Backoff()
+        return ()
+
+    def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
+        if peer.dialled is not None:
+            self._again(peer.dialled, now)
+        return ()
+
+    def on_dial_failed(self, address: Address, why: str, now: float) -> Iterable[Effect]:
+        self._again(address, now)
+        return ()
+
+    def deadline(self) -> float:
+        return self._timers.deadline()
+
+    def due(self, now: float) -> Iterable[Effect]:
+        return [Dial(address, manual=True) for address in self._timers.due(now)]
+
+    def _again(self, address: Address, now: float) -> None:
+        wait = self._waits.get(address)
+        if wait is not None:
+            self._timers.set(address, now + wait.next_s(self._rng))

@@ -1,0 +1,63 @@
+"""Many deadlines, one ``deadline()``: a heap with lazy deletion, so that ten thousand idle links cost nothing per tick."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Timers(Generic[Key]):
+    """At most one deadline per key. Keys that are due come out in order of time, then of setting."""
+
+    __slots__ = ("_heap", "_serial", "_when")
+
+    def __init__(self) -> None:
+        self._when: dict[Key, tuple[float, int]] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self._when)
+
+    def set(self, key: Key, when: float) -> None:
+        """(Re)place the key's deadline; ``inf`` clears it."""
+        if when == inf:
+            self.clear(key)
+            return
+        known = self._when.get(key)
+        if known is not None and known[0] == when:
+            return
+        self._serial += 1
+        self._when[key] = (when, self._serial)
+        heappush(self._heap, (when, self._serial, key))
+        if len(self._heap) > 64 + 4 * len(self._when):
+            self._compact()
+
+    def clear(self, key: Key) -> None:
+        """Forget the key's deadline, if it has one."""
+        self._when.pop(key, None)
+
+    def deadline(self) -> float:
+        """The earliest deadline; ``inf`` without any."""
+        heap = self._heap
+        while heap:
+            when, serial, key = heap[0]
+            if self._when.get(key) == (when, serial):
+                return when
+            heappop(heap)
+        return inf
+
+    def due(self, now: float) -> Iterator[Key]:
+        """Remove and yield every key whose deadline is not after ``now``. Keys set again meanwhile for later stay."""
+        while self.deadline() <= now:
+            _, _, key = heappop(self._heap)
+            del self._when[key]
+            yield key
+
+    def _compact(self) -> None:
+        self._heap = [(when, serial, key) for key, (when, serial) in self._when.items()]
+        heapify(self._heap)

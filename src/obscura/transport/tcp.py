@@ -1,0 +1,139 @@
+"""TCP sockets under asyncio (or uvloop): bytes in and out, back-pressure both ways, nothing of the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Protocol
+
+from obscura.errors import UserError
+from obscura.limits import CONNECT_S, SHUT_S, WRITE_BUFFER
+from obscura.wire.address import Address, Endpoint
+
+
+class Owner(Protocol):
+    """Who owns the sockets of one loop. Every method runs in the loop and must not block."""
+
+    receive_buffer: memoryview
+
+    def socket_up(self, link: Socket) -> None:
+        """Connected, in either direction. ``link.tag`` is what it was made with."""
+
+    def socket_bytes(self, link: Socket, data: memoryview) -> None:
+        """Bytes arrived; ``data`` is the shared buffer and valid until this returns."""
+
+    def socket_writable(self, link: Socket, is_writable: bool) -> None:
+        """The write buffer is over its high-water mark, or below its low one again."""
+
+    def socket_down(self, link: Socket) -> None:
+        """The peer's side ended, or all of it; may be called twice."""
+
+
+class Socket(asyncio.BufferedProtocol):
+    """One connection. All sockets of an owner share one receive buffer, since bytes are used before the next read."""
+
+    __slots__ = ("_owner", "_transport", "tag")
+
+    def __init__(self, owner: Owner, tag: object) -> None:
+        self.tag = tag
+        self._owner = owner
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a TCP transport has both directions
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER)  # type: ignore[union-attr]
+        self._owner.socket_up(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._owner.receive_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._owner.socket_bytes(self, self._owner.receive_buffer[:nbytes])
+
+    def pause_writing(self) -> None:
+        self._owner.socket_writable(self, False)
+
+    def resume_writing(self) -> None:
+        self._owner.socket_writable(self, True)
+
+    def eof_received(self) -> bool:
+        self._owner.socket_down(self)
+        return True  # what waits in the write buffer still leaves; the owner closes
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._owner.socket_down(self)
+
+    @property
+    def remote(self) -> Endpoint | None:
+        """Where the peer's side is; None if the socket does not say."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        if not isinstance(name, tuple):
+            return None
+        with contextlib.suppress(ValueError):
+            return Endpoint.of(str(name[0]).partition("%")[0], int(name[1]))
+        return None
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; nothing happens once the socket is closing."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def hold(self, held: bool) -> None:
+        """Stop or go on reading."""
+        if self._transport is not None and not self._transport.is_closing():
+            if held:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def shut(self) -> None:
+        """Close once what was written is out, but after a few seconds in any case."""
+        transport = self._transport
+        if transport is not None:
+            if transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(SHUT_S, self.abort)
+            transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def dial(owner: Owner, address: Address, tag: object) -> str | None:
+    """Open a connection; None, or one phrase that says why not. ``socket_up`` has been called when it is None."""
+    endpoint = address.endpoint
+    if endpoint is None:
+        return "its name is not looked up, give its IP address"
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await loop.create_connection(lambda: Socket(owner, tag), endpoint.host_text, endpoint.port)
+    except TimeoutError:
+        return f"nothing answered at {endpoint} within {CONNECT_S:.0f} s"
+    except ConnectionRefusedError:
+        return f"nothing listens at {endpoint}"
+    except OSError as error:
+        return f"{endpoint} cannot be reached: {error.strerror or error}"
+    return None
+
+
+async def listen(owner: Owner, address: Address, tag: object) -> tuple[asyncio.Server, int]:
+    """Accept connections; the server and the port it has. Raises ``UserError`` if the address cannot be had."""
+    endpoint = address.endpoint
+    if endpoint is None:
+        raise UserError(f"listen = {address.host}: give the IP address to listen on, not a name")
+    family = socket.AF_INET6 if ":" in endpoint.host_text else socket.AF_INET
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(
+            lambda: Socket(owner, tag), endpoint.host_text, endpoint.port, family=family, backlog=512
+        )
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(
+            f"cannot listen on {endpoint}: {reason}; choose another address with --listen"
+        ) from None
+    return server, server.sockets[0].getsockname()[1]
