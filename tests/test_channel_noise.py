@@ -47,16 +47,10 @@ def test_published_vectors() -> None:
     if not DATA.exists():
         print("noise-vectors.json is not there: nothing compared")
         return
-    assert {v["protocol_name"] for v in vectors} == {
-        f"Noise_{n}_25519_ChaChaPoly_SHA256" for n in ("NK", "NX")
-    }
+    assert {v["protocol_name"] for v in vectors} == {f"Noise_{n}_25519_ChaChaPoly_SHA256" for n in ("NK", "NX")}
     for v in vectors:
         pattern = PATTERNS[str(v["protocol_name"]).split("_")[1]]
-        raw = {
-            name: bytes.fromhex(value)
-            for name, value in v.items()
-            if isinstance(value, str) and "_" not in value
-        }
+        raw = {name: bytes.fromhex(value) for name, value in v.items() if isinstance(value, str) and "_" not in value}
         static = StaticKey.from_bytes(raw["resp_static"])
         known = raw.get("init_remote_static")
         assert known in (None, static.public)
@@ -172,9 +166,7 @@ def test_exchanges_agree_with_cryptography_and_monocypher() -> None:
         assert agree(a.private, b.public) == agree(b.private, a.public)
         assert agree(a.private, static.public) == agree(static.private, a.public)
         assert agree(a.private, b.public) == monocypher.x25519(a.private.private_bytes_raw(), b.public)
-        assert (
-            a.public != a.private.public_key().public_bytes_raw() or a.private.private_bytes_raw()[0] % 8 == 0
-        )
+        assert a.public != a.private.public_key().public_bytes_raw() or a.private.private_bytes_raw()[0] % 8 == 0
 
 
 def low_order_representatives() -> list[bytes]:

@@ -47,14 +47,11 @@ class Given(Random):
 def test_its_bytes_open(case: dict[str, Any]) -> None:
     """Each side is fed the other's bytes from the file, one by one on plain."""
     raw = {
-        k: bytes.fromhex(v)
-        for k, v in case.items()
-        if isinstance(v, str) and k not in ("name", "protocol", "pattern")
+        k: bytes.fromhex(v) for k, v in case.items() if isinstance(v, str) and k not in ("name", "protocol", "pattern")
     }
     static = StaticKey.from_bytes(bytes.fromhex(case["responder_static"]["secret"]))
     pairs = [
-        Ephemeral.from_seed(bytes.fromhex(case[f"{side}_ephemeral"]["seed"]))
-        for side in ("initiator", "responder")
+        Ephemeral.from_seed(bytes.fromhex(case[f"{side}_ephemeral"]["seed"])) for side in ("initiator", "responder")
     ]
     streamed = case["carrier"] == 0
     prologue = Prologue(raw["network_id"], case["listener_kind"], case["carrier"], raw["binding"])
