@@ -41,9 +41,7 @@ HOST_BYTES: Final[dict[int, int]] = {
 class CarrierNumber(IntEnum):
     """Carriers as numbered in ``addr`` entries and in the prologue of the channel."""
 
-    BARE = (
-        -1
-    )  # frames without a channel, for debugging: exists in the textual form only and fits no byte on purpose
+    BARE = -1  # frames without a channel, for debugging: exists in the textual form only and fits no byte on purpose
     PLAIN = 0
     HTTP = 1
     TLS = 2
@@ -101,9 +99,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
             return None
         if isinstance(address, IPv6Address):
             if address.scope_id is not None:
-                raise AddressError(
-                    "an address with a zone (%...) means something on one machine only: leave it out"
-                )
+                raise AddressError("an address with a zone (%...) means something on one machine only: leave it out")
             if address in _ONION_CAT:
                 raise AddressError(
                     f"{host} is the OnionCat form of an old Tor address: use the 56-character .onion name"
@@ -152,9 +148,8 @@ class Address(msgspec.Struct, frozen=True):
             raise AddressError(f"a channel key has {KEY_BYTES} bytes")
         if canonical_host(self.host) != self.host:
             raise AddressError(f"write the host {self.host!a} as {canonical_host(self.host)}")
-        least = 0 if self.host.endswith(".b32.i2p") else 1  # BIP155: a port that means nothing is 0
-        if not least <= self.port <= 0xFFFF:
-            raise AddressError(f"the port {self.port} is not one of {least} to 65535")
+        if not 0 <= self.port <= 0xFFFF:
+            raise AddressError(f"the port {self.port} is not one of 0 to 65535")
         if self.name is not None:
             if self.carrier not in _NAMING_CARRIERS:
                 raise AddressError("name= goes with carrier=tls or carrier=http only")
@@ -164,8 +159,11 @@ class Address(msgspec.Struct, frozen=True):
             raise AddressError("binding= can only be binding=cookie, with carrier=tls")
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read an address, with or without ``obscura://``. ``AddressError`` says what to write instead."""
+    def parse(cls, text: str, *, listening: bool = False) -> Self:
+        """Read an address, with or without ``obscura://``. ``AddressError`` says what to write instead.
+
+        Port 0 is for I2P, where a port means nothing (BIP155), and for ``listening``, where it is any free one.
+        """
         if len(text) > MAX_ADDRESS_TEXT:
             raise AddressError(f"an address has at most {MAX_ADDRESS_TEXT} characters, this one {len(text)}")
         rest = text.strip()
@@ -179,6 +177,8 @@ class Address(msgspec.Struct, frozen=True):
         key_text, at, place = rest.rpartition("@")
         options = _parse_query(query) if question else {}
         host, port = split_host_port(place)
+        if not port and not listening and not host.lower().endswith(".b32.i2p"):
+            raise AddressError("port 0 cannot be dialled: write the port that the peer listens on")
         carrier = options.pop("carrier", "plain")
         if carrier not in _CARRIERS:
             raise AddressError(f"carrier={carrier!a} is unknown: use one of {', '.join(_CARRIERS)}")
@@ -222,9 +222,7 @@ def parse_key(text: str) -> bytes:
     """The channel key of its text. ``AddressError``."""
     key = _unbase32(text)
     if key is None or len(key) != KEY_BYTES:
-        raise AddressError(
-            f"a channel key is 52 characters of a-z and 2-7, not {text[:80]!a}: see `obscura key show`"
-        )
+        raise AddressError(f"a channel key is 52 characters of a-z and 2-7, not {text[:80]!a}: see `obscura key show`")
     return key
 
 
@@ -270,9 +268,7 @@ def _parse_query(query: str) -> dict[str, str]:
     for part in query.split("&"):
         key, equals, value = part.partition("=")
         if key not in ("carrier", "name", "binding"):
-            raise AddressError(
-                f"an address knows carrier=, name= and binding= behind the ?, not {part[:80]!a}"
-            )
+            raise AddressError(f"an address knows carrier=, name= and binding= behind the ?, not {part[:80]!a}")
         if not equals or not value or key in options:
             raise AddressError(f"{key}= must stand once, with a value")
         options[key] = value

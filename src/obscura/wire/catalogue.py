@@ -8,7 +8,7 @@ from functools import cached_property
 from obscura.errors import DecodeError
 from obscura.limits import MAX_OPENING_PAYLOAD, MAX_UNKNOWN_PAYLOAD
 from obscura.wire.frame import Decode, Kinds
-from obscura.wire.message import Message, Phase, padded_type
+from obscura.wire.message import Message, Phase, RawMessage, padded_type
 from obscura.wire.messages.blocks import (
     Block,
     BlockTxn,
@@ -94,7 +94,9 @@ class Catalogue:
 
 
 def _decode_of(cls: type[Message]) -> Decode:
-    return cls.decode if cls in BUILT_IN else _translated(cls.decode)
+    if cls not in BUILT_IN:
+        return _translated(cls.decode)
+    return cls if issubclass(cls, RawMessage) else cls.decode  # there the constructor decodes: one call less
 
 
 def _translated(decode: Decode) -> Decode:

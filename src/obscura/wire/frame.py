@@ -25,6 +25,13 @@ _SMALL_PIECE = (
 Decode = Callable[[bytes], Message]
 
 
+def _not_admitted(payload: bytes) -> Message:
+    raise AssertionError("no payload is smaller than nothing")
+
+
+_NOT_ADMITTED: tuple[int, Decode] = (-1, _not_admitted)
+
+
 class Kinds(msgspec.Struct, frozen=True):
     """What one phase of a link admits. The catalogue makes them; a decoder reads them."""
 
@@ -73,9 +80,7 @@ class _Begun:
         "type",
     )
 
-    def __init__(
-        self, type: str, size: int, checksum: bytes, decode: Decode | None, strict: bool, keep: bool
-    ) -> None:
+    def __init__(self, type: str, size: int, checksum: bytes, decode: Decode | None, strict: bool, keep: bool) -> None:
         self.type = type
         self.size = size
         self.missing = size
@@ -176,20 +181,19 @@ class FrameDecoder:
                     self._head = bytes(data[pos:end])
                     return
                 size, name, checksum = unpack_header(data, pos)
-                entry = find(name)
+                limit, decode = find(name, _NOT_ADMITTED)
                 stop = body + size
-                if entry is None or size > entry[0] or stop > end:
+                if size > limit or stop > end:
                     break
-                if (
-                    not in_bytes
-                ):  # slices of bytes cost half of those of a view: one copy for all frames of the chunk
+                if not in_bytes:
+                    # A slice of bytes costs half of one of a view: one copy for all frames of the chunk.
                     data, body, stop, end, pos = bytes(data[pos:end]), HEADER_BYTES, stop - pos, end - pos, 0
                     in_bytes = True
                 payload = data[body:stop]
                 if digest(digest(payload).digest()).digest()[:4] != checksum:
                     break
                 try:
-                    message = entry[1](payload)  # type: ignore[arg-type]  # bytes by now
+                    message = decode(payload)  # type: ignore[arg-type]  # bytes by now
                 except DecodeError:
                     break
                 pos = stop
@@ -244,7 +248,7 @@ class FrameDecoder:
             except DecodeError as error:
                 reason = str(error)
         if frame.strict:
-            return self._end(f"malformed {frame.type} in the opening phase: {reason}")
+            return self._end(f"malformed {frame.type}: {reason}")
         return Malformed(frame.type, frame.size, frame.checksum, reason, kept if self._keep_unknown else None)
 
     def _end(self, reason: str) -> Violation:
@@ -274,6 +278,5 @@ def encode_frame(message: Message) -> bytes:
 def encode_raw(type: str, payload: bytes, checksum: bytes | None = None) -> bytes:
     """The frame of any payload, under any checksum. ``ValueError`` if ``type`` is not ``[a-z0-9]{1,12}``."""
     return (
-        _HEADER.pack(len(payload), padded_type(type), checksum_of(payload) if checksum is None else checksum)
-        + payload
+        _HEADER.pack(len(payload), padded_type(type), checksum_of(payload) if checksum is None else checksum) + payload
     )

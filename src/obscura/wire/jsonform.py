@@ -1,8 +1,8 @@
 """Frames as JSON objects and back, for people and scripts: the form of ``obscura wire decode|encode``.
 
-An object has ``type``, ``size``, ``checksum``, ``valid`` and ``payload``. The payload's fields are those of the
-message class: bytes as hex in wire order, integers as numbers, u64 as decimal strings. ``encode_object(o)`` is
-the frame again for every object ``o`` that ``decode_stream`` gives, malformed frames included.
+An object has ``type``, ``size``, ``checksum``, ``valid`` and ``payload``. The payload's fields are those of
+the message class: bytes as hex in wire order, integers as numbers, u64 as decimal strings.
+``encode_object(o)`` is the frame again for every object ``o`` that ``decode_stream`` gives.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ def from_hex(text: bytes) -> bytes:
     try:
         return bytes.fromhex(b"".join(text.split()).decode("ascii"))
     except ValueError:
-        raise UserError(
-            "the input is not hex, or has an odd number of digits: use --raw for plain bytes"
-        ) from None
+        raise UserError("the input is not hex, or has an odd number of digits: use --raw for plain bytes") from None
 
 
 def decode_stream(data: bytes, catalogue: Catalogue = CATALOGUE) -> Iterator[dict[str, Any]]:
@@ -61,7 +59,7 @@ def decode_stream(data: bytes, catalogue: Catalogue = CATALOGUE) -> Iterator[dic
 def encode_object(shown: Any, catalogue: Catalogue = CATALOGUE) -> bytes:
     """The frame of one JSON object. ``UserError`` names the field that is wrong.
 
-    ``size`` is not read: it follows from the payload. ``checksum`` is read only if ``valid`` is false, and then
+    ``size`` is not read: it follows from the payload. ``checksum`` is read only if ``valid`` is false, then
     used as it is. A payload of ``raw`` alone is taken as it is, whatever the type.
     """
     if not isinstance(shown, dict):
@@ -106,9 +104,8 @@ def _payload(name: str, shown: Any, cls: type[Message] | None) -> bytes:
     return payload
 
 
-# The shape of a field is its annotation: Annotated[int, Struct] is an integer of that size, Annotated[bytes, n]
-# has n bytes; then tuple[x, ...], tuple[x, y], another msgspec.Struct, x | None, bytes, str, bool, and int of at
-# most 64 bits.
+# The shape of a field is its annotation: Annotated[int, Struct] is an integer so large, Annotated[bytes, n]
+# has n bytes; else tuple[x, ...], tuple[x, y], another Struct of msgspec, x | None, bytes, str, bool, int.
 
 
 @cache
@@ -125,10 +122,8 @@ def _to_json(value: Any, kind: Any) -> Any:
     if isinstance(value, int):
         return str(value) if U64 in getattr(kind, "__metadata__", ()) else value
     if isinstance(value, tuple):
-        return [
-            _to_json(item, inner) for item, inner in zip(value, _item_kinds(kind, len(value)), strict=True)
-        ]
-    hints = _hints(type(value))
+        return [_to_json(item, inner) for item, inner in zip(value, _item_kinds(kind, len(value)), strict=True)]
+    hints = _hints(type(value))  # type: ignore[arg-type]  # type[Any] is hashable, whatever mypy says
     return {field: _to_json(getattr(value, field), hints[field]) for field in value.__struct_fields__}
 
 
@@ -143,8 +138,7 @@ def _from_json(shown: Any, kind: Any, path: str) -> Any:
         if len(kinds) != len(shown):
             raise UserError(f"{path} has {len(kinds)} items, not {len(shown)}")
         return tuple(
-            _from_json(item, inner, f"{path}[{i}]")
-            for i, (item, inner) in enumerate(zip(shown, kinds, strict=True))
+            _from_json(item, inner, f"{path}[{i}]") for i, (item, inner) in enumerate(zip(shown, kinds, strict=True))
         )
     kind, bound = get_args(kind) if get_origin(kind) is Annotated else (kind, None)
     if kind is bytes:
@@ -188,9 +182,7 @@ def _read_struct(shown: Any, cls: type[msgspec.Struct], path: str) -> msgspec.St
     if not isinstance(shown, dict):
         raise UserError(f"{path} is an object")
     for field in shown.keys() - set(cls.__struct_fields__):
-        raise UserError(
-            f"{path} has no field {field[:40]!a}: use {', '.join(cls.__struct_fields__) or 'none'}"
-        )
+        raise UserError(f"{path} has no field {field[:40]!a}: use {', '.join(cls.__struct_fields__) or 'none'}")
     hints = _hints(cls)
     for field in cls.__struct_fields__[: len(cls.__struct_fields__) - len(cls.__struct_defaults__)]:
         if field not in shown:

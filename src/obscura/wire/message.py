@@ -63,6 +63,19 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         return cls()
 
 
+class RawMessage(Message, frozen=True, gc=False):
+    """A message whose payload is the ledger's encoding and not looked into here."""
+
+    raw: bytes
+
+    def encode(self) -> bytes:
+        return self.raw
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        return cls(payload)
+
+
 def padded_type(name: str) -> bytes:
     """The 12 bytes of a type name in a header. ``ValueError`` if the name is not ``[a-z0-9]{1,12}``."""
     raw = name.encode("utf-8", "replace")

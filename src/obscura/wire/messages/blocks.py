@@ -23,7 +23,7 @@ from obscura.limits import (
     MAX_LOCATOR,
 )
 from obscura.wire.fields import U32, U64, Reader, compact_size
-from obscura.wire.message import HASH_BYTES, Hash, Message, Phase, Uint16, Uint32, Uint64
+from obscura.wire.message import HASH_BYTES, Hash, Message, Phase, RawMessage, Uint16, Uint32, Uint64
 
 _ITEM = Struct("<I32s")
 _SEND_CMPCT = Struct("<BQ")
@@ -153,20 +153,11 @@ class Headers(Message, frozen=True, gc=False):
         return cls(tuple(items[at : at + step - 1] for at in range(0, len(items), step)))
 
 
-class Block(Message, frozen=True, gc=False):
+class Block(RawMessage, frozen=True, gc=False):
     """block: Full block data (specification, Block Messages). The ledger's encoding, not looked into here."""
 
     TYPE: ClassVar[str] = "block"
     MAX_SIZE: ClassVar[int] = MAX_BLOCK
-
-    raw: bytes
-
-    def encode(self) -> bytes:
-        return self.raw
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Self:
-        return cls(payload)
 
 
 class SendCmpct(Message, frozen=True, gc=False):

@@ -73,9 +73,7 @@ class Version(Message, frozen=True, gc=False):
         if len(self.best_block_hash) != HASH_BYTES:
             raise ValueError(f"a block hash has {HASH_BYTES} bytes")
         parts = [
-            _VERSION_HEAD.pack(
-                self.protocol_version, self.timestamp, self.feature_flags, self.privacy_feature_flags
-            ),
+            _VERSION_HEAD.pack(self.protocol_version, self.timestamp, self.feature_flags, self.privacy_feature_flags),
             U16.pack(len(agent)),
             agent,
             _VERSION_TAIL.pack(self.best_block_hash, self.best_block_height, self.nonce),

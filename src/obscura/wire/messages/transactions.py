@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from obscura.limits import MAX_STEM_TX, MAX_TX
-from obscura.wire.message import Message
+from obscura.wire.message import Message, RawMessage
 from obscura.wire.messages.blocks import Inventory
 
 
-class Tx(Message, frozen=True, gc=False):
+class Tx(RawMessage, frozen=True, gc=False):
     """tx: Transaction data (specification, Transaction Messages), in the ledger's encoding."""
 
     TYPE: ClassVar[str] = "tx"
     MAX_SIZE: ClassVar[int] = MAX_TX
 
-    raw: bytes
 
-    def encode(self) -> bytes:
-        return self.raw
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Self:
-        return cls(payload)
-
-
-class StemTx(Message, frozen=True, gc=False):
+class StemTx(RawMessage, frozen=True, gc=False):
     """stemtx: Stem phase, Single successor routing (specification, Dandelion++ Implementation).
 
     Never announced, never answered.
@@ -33,15 +24,6 @@ class StemTx(Message, frozen=True, gc=False):
 
     TYPE: ClassVar[str] = "stemtx"
     MAX_SIZE: ClassVar[int] = MAX_STEM_TX
-
-    raw: bytes
-
-    def encode(self) -> bytes:
-        return self.raw
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Self:
-        return cls(payload)
 
 
 class MempoolRequest(Message, frozen=True, gc=False):
