@@ -1,0 +1,209 @@
+"""The second interpreter of the core: whole nodes in one process, with links of given latency and virtual time.
+
+It runs the shipped engine, connection and core: each node gets the same bytes, deadlines and chances as a daemon would,
+and does with ``drain`` what the daemon does. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address
+from math import inf
+
+from obscura.channel.replay import ReplayCache
+from obscura.channel.uniform import StaticKey
+from obscura.node.assembly import Assembly, Settings, assemble
+from obscura.node.core import Part, Reaction
+from obscura.node.effects import LinkId, Notify
+from obscura.node.engine import Hold, Listener, Reach, Shut, Write
+from obscura.node.peer import Face, Peer
+from obscura.sim.kernel import Kernel
+from obscura.wire.address import Address, Endpoint, Network
+from obscura.wire.message import Message
+
+Latency = Callable[[int, int], float]  # seconds one way, by the numbers of both nodes
+UNIX_AT_START = 1_800_000_000  # unix seconds at virtual time 0: any constant, so that runs repeat
+PORT = 19733
+FIRST_HOST = int(IPv4Address("127.1.0.1"))  # loopback, since that is where carrier plain may run
+
+
+class _Wire:
+    """One end of one simulated TCP connection: in order, nothing lost, delivered ``latency`` later."""
+
+    __slots__ = ("far", "far_link", "held", "last_arrival", "latency", "pending")
+
+    def __init__(self, far: SimNode, far_link: LinkId, latency: float) -> None:
+        self.far = far
+        self.far_link = far_link
+        self.latency = latency
+        self.last_arrival = 0.0
+        self.held = False  # this end does not read
+        self.pending: list[bytes | None] = []  # what arrived here meanwhile; None = end of stream
+
+
+class SimNode:
+    """One node: the shipped engine over simulated wires."""
+
+    def __init__(self, network: SimNetwork, number: int, settings: Settings, **additions: object) -> None:
+        self.network = network
+        self.number = number
+        self.rng = random.Random(f"obscura node {network.kernel.seed} {number}")
+        static = StaticKey.generate(self.rng)
+        self.address = Address(static.public, str(IPv4Address(FIRST_HOST + number)), PORT)
+        self.listener = Listener(self.address, Face.CLEARNET, static, True, ReplayCache())
+        self.told: list[Notify] = []
+        self._wires: dict[LinkId, _Wire] = {}
+        self._timer = inf
+        kernel = network.kernel
+        self.assembly: Assembly = assemble(
+            settings,
+            self.rng,
+            lambda: UNIX_AT_START + int(kernel.now),
+            kernel.now,
+            **additions,  # type: ignore[arg-type]  # messages, reactions, parts as assemble takes them
+        )
+        self._turn()
+
+    @property
+    def peers(self) -> list[Peer]:
+        """Established links."""
+        return list(self.assembly.core.peers.values())
+
+    def connect(self, address: Address) -> LinkId:
+        """Dial. Raises ``AddressError``."""
+        link = self.assembly.engine.dial(address, self.network.kernel.now, manual=True)
+        self._turn()
+        return link
+
+    def send(self, link: LinkId, message: Message) -> None:
+        """Queue a message on an established link."""
+        self.assembly.engine.send(link, message, self.network.kernel.now)
+        self._turn()
+
+    def disconnect(self, link: LinkId) -> None:
+        """End a link cleanly."""
+        self.assembly.engine.disconnect(link, "as asked", self.network.kernel.now)
+        self._turn()
+
+    # --- What wires and clock bring -----------------------------------------------------------------------------------
+
+    def arrive(self, link: LinkId, data: bytes | None) -> None:
+        """Bytes of a wire, or None at its end."""
+        wire = self._wires.get(link)
+        if wire is not None and wire.held:
+            wire.pending.append(data)
+            return
+        kernel = self.network.kernel
+        if data is None:
+            kernel.note(self.number, link, "eof")
+            self.assembly.engine.eof(link, kernel.now)
+        else:
+            kernel.note(self.number, link, "bytes", data)
+            self.assembly.engine.receive(link, data, kernel.now)
+        self._turn()
+
+    def plug(self, link: LinkId, wire: _Wire) -> None:
+        """Give a link its wire."""
+        self._wires[link] = wire
+
+    def turn(self) -> None:
+        """Carry out what the engine wants."""
+        self._turn()
+
+    def _turn(self) -> None:
+        kernel, engine = self.network.kernel, self.assembly.engine
+        if engine.deadline() <= kernel.now:
+            engine.due(kernel.now)
+        for io in engine.drain(kernel.now):
+            if type(io) is Write:
+                self._write(io.link, io.data)
+            elif isinstance(io, Notify):
+                self.told.append(io)
+                kernel.note(self.number, 0, io.kind)
+            elif isinstance(io, Shut):
+                self._write(io.link, None)
+                self._wires.pop(io.link, None)
+            elif isinstance(io, Reach):
+                self.network.reach(self, io)
+            elif isinstance(io, Hold):
+                self._hold(io)
+        self._arm(engine.deadline())
+
+    def _write(self, link: LinkId, data: bytes | None) -> None:
+        wire = self._wires.get(link)
+        if wire is not None:
+            far, far_link = wire.far, wire.far_link
+            wire.last_arrival = max(wire.last_arrival, self.network.kernel.now + wire.latency)
+            self.network.kernel.at(wire.last_arrival, lambda: far.arrive(far_link, data))
+
+    def _hold(self, io: Hold) -> None:
+        wire = self._wires[io.link]
+        wire.held = io.held
+        if not io.held:
+            pending, wire.pending = wire.pending, []
+            for data in pending:
+                self.arrive(io.link, data)
+
+    def _arm(self, deadline: float) -> None:
+        if deadline < self._timer:
+            self._timer = deadline
+            self.network.kernel.at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = inf
+        self._turn()
+
+
+class SimNetwork:
+    """Nodes by number, and the latency between any two."""
+
+    def __init__(self, kernel: Kernel, latency: Latency = lambda a, b: 0.05) -> None:
+        self.kernel = kernel
+        self.latency = latency
+        self.nodes: list[SimNode] = []
+        self._by_endpoint: dict[Endpoint, SimNode] = {}
+
+    def add(
+        self,
+        settings: Settings,
+        *,
+        messages: Sequence[type[Message]] = (),
+        reactions: Mapping[type[Message], Reaction] | None = None,
+        parts: Sequence[Part] = (),
+    ) -> SimNode:
+        """One more node, listening at its own address."""
+        number = len(self.nodes)
+        node = SimNode(self, number, settings, messages=messages, reactions=reactions, parts=parts)
+        self.nodes.append(node)
+        self._by_endpoint[Endpoint(Network.IPV4, IPv4Address(FIRST_HOST + number).packed, PORT)] = node
+        return node
+
+    def reach(self, dialler: SimNode, wanted: Reach) -> None:
+        """One round trip later the connection stands, or it is known that nobody listens."""
+        endpoint = wanted.address.endpoint
+        listening = self._by_endpoint.get(endpoint) if endpoint is not None else None
+        kernel = self.kernel
+        if endpoint is None or listening is None:
+            kernel.at(kernel.now + 0.1, lambda: self._refuse(dialler, wanted))
+            return
+        one_way = self.latency(dialler.number, listening.number)
+        kernel.at(kernel.now + one_way, lambda: self._accept(dialler, listening, wanted, endpoint, one_way))
+
+    def _refuse(self, dialler: SimNode, wanted: Reach) -> None:
+        dialler.assembly.engine.unreachable(wanted.link, "nothing listens there", self.kernel.now)
+        dialler.turn()
+
+    def _accept(self, dialler: SimNode, listening: SimNode, wanted: Reach, endpoint: Endpoint, one_way: float) -> None:
+        kernel = self.kernel
+        source = Endpoint(Network.IPV4, IPv4Address(FIRST_HOST + dialler.number).packed, 40_000 + wanted.link % 20_000)
+        link = listening.assembly.engine.accepted(listening.listener, source, kernel.now)
+        listening.plug(link, _Wire(dialler, wanted.link, one_way))
+        listening.turn()
+
+        def connected() -> None:
+            dialler.plug(wanted.link, _Wire(listening, link, one_way))
+            dialler.assembly.engine.connected(wanted.link, endpoint, kernel.now)
+            dialler.turn()
+
+        kernel.at(kernel.now + one_way, connected)
