@@ -29,9 +29,7 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "ping": Lazy(_PEERS, "ping", "Measure the round trip to a peer."),
     },
     "Identity": {
-        "address": Lazy(
-            "obscura.cli.identity", "address", "Print the addresses that others reach the node by."
-        ),
+        "address": Lazy("obscura.cli.identity", "address", "Print the addresses that others reach the node by."),
         "key": Lazy("obscura.cli.identity", "key", "Show or forget the keys that peers have proven."),
     },
     "Tools": {
@@ -59,8 +57,6 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno != errno.EPIPE:
             raise
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # else the interpreter's flush fails too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's flush fails too
         status = 1
     sys.exit(status)

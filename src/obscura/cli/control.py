@@ -19,7 +19,7 @@ def _params(context: click.Context, parameter: click.Parameter, text: str | None
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not JSON: {error}", context, parameter) from None
     if not isinstance(params, list | dict):
-        raise click.BadParameter('a list such as [1] or an object such as {"peer": "1"}', context, parameter)
+        raise click.BadParameter('a list such as [1] or an object such as {"peer": 1}', context, parameter)
     return params
 
 
@@ -33,7 +33,7 @@ def rpc(globals: Globals, method: str, params: Any) -> None:
     \b
     Examples:
       obscura rpc rpc.methods
-      obscura rpc ping '{"peer": "1"}'
+      obscura rpc ping '{"peer": 1}'
     """
     if isinstance(params, list):
         show_json(globals.call(method, *params))

@@ -59,9 +59,7 @@ class Globals:
         loaded = self.load()
         given = (("config", self.config), ("data-dir", self.data_dir), ("network", self.network))
         start = "".join(f" --{name} {value}" for name, value in given if value)
-        return Client(
-            self.folder().rpc_socket, start=f"obscura run{start}" if start else _start(loaded.value)
-        )
+        return Client(self.folder().rpc_socket, start=f"obscura run{start}" if start else _start(loaded.value))
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """The result of one RPC. Raises ``NoNode``, ``RemoteError``."""
@@ -70,9 +68,7 @@ class Globals:
 
 
 def _start(config: Config) -> str:
-    return (
-        "obscura run --network dev" if config.network == "main" else f"obscura run --network {config.network}"
-    )
+    return "obscura run --network dev" if config.network == "main" else f"obscura run --network {config.network}"
 
 
 pass_globals = click.make_pass_decorator(Globals, ensure=True)
@@ -89,9 +85,7 @@ def _options(hidden: bool) -> list[click.Parameter]:
     return [
         click.Option(["--json"], is_flag=True, help="Answer in JSON.", **keep),
         click.Option(["--config"], metavar="FILE", hidden=hidden, help="Configuration file.", **keep),
-        click.Option(
-            ["--data-dir"], metavar="DIR", hidden=hidden, help="Where the node keeps its data.", **keep
-        ),
+        click.Option(["--data-dir"], metavar="DIR", hidden=hidden, help="Where the node keeps its data.", **keep),
         click.Option(
             ["--network"],
             metavar="NAME",
@@ -143,9 +137,7 @@ class Root(Group):
     """The command ``obscura``: lazy, its commands listed under headings."""
 
     def __init__(self, commands: Mapping[str, Mapping[str, Lazy]], **kwargs: Any) -> None:
-        super().__init__(
-            no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, **kwargs
-        )
+        super().__init__(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, **kwargs)
         self._headings = commands
         self._lazy = {name: lazy for group in commands.values() for name, lazy in group.items()}
         self.params += _options(hidden=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,7 @@ STOP_S = 30.0  # seconds that `stop` waits for the node's end
 POLL_S = 0.05
 
 
-def _assignments(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
+def _assignments(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     assigned = {}
     for text in values:
         key, equals, value = text.partition("=")
@@ -30,9 +29,7 @@ def _assignments(
 @click.option("--privacy", metavar="LEVEL", help="standard, medium, high or custom.")
 @click.option("--listen", metavar="HOST:PORT", multiple=True, help="Accept links here; may be repeated.")
 @click.option("--no-listen", is_flag=True, help="Accept no links.")
-@click.option(
-    "--connect", metavar="ADDRESS", multiple=True, help="Keep a link to this peer; may be repeated."
-)
+@click.option("--connect", metavar="ADDRESS", multiple=True, help="Keep a link to this peer; may be repeated.")
 @click.option("--unlisted", is_flag=True, help="Never announce the own address.")
 @click.option("--allow-unauthenticated", is_flag=True, help="Link to clearnet addresses without a key.")
 @click.option("--allow-plaintext", is_flag=True, help="Accept links without the secure channel.")
@@ -46,9 +43,7 @@ def _assignments(
     help="Any configuration key.",
 )
 @pass_globals
-def run(
-    globals: Globals, /, listen: tuple[str, ...], no_listen: bool, assigned: dict[str, str], **given: Any
-) -> int:
+def run(globals: Globals, /, listen: tuple[str, ...], no_listen: bool, assigned: dict[str, str], **given: Any) -> int:
     """Run a node until Ctrl-C, SIGTERM or `obscura stop`.
 
     Prints a line for each address that it listens on as soon as it does.
@@ -58,8 +53,6 @@ def run(
       obscura run --network dev
       obscura run --network dev --listen 127.0.0.1:0 --connect obscura://KEY@HOST:PORT
     """
-    import logging
-
     from obscura.daemon import runtime
 
     if listen and no_listen:
@@ -67,23 +60,16 @@ def run(
     flags = {name.replace("_", "-"): value or None for name, value in given.items()}
     flags["listen"] = listen or (() if no_listen else None)
     config = globals.load(flags, assigned).value
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
 
     def ready(facts: Mapping[str, Any]) -> None:
         if globals.json:
             show_line(facts)
             return
-        for address in facts.get("listening", ()):
-            show_address(address)
+        for address in facts["addresses"]:
+            click.echo(address)
+        sys.stdout.flush()  # what started the node may wait for it
 
     return runtime.run(config, ready=ready)
-
-
-def show_address(address: object) -> None:
-    """One address as a line, sent at once: what starts the node may wait for it."""
-    click.echo(str(address))
 
 
 @click.command(cls=Command)

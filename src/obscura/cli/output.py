@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -49,21 +49,21 @@ def _flat(fields: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def show_rows(rows: list[dict[str, Any]], nothing: str) -> None:
-    """A table with a column for each field of the rows; ``nothing`` says what having none means."""
+def show_rows(rows: list[dict[str, Any]], nothing: str, columns: Sequence[str] = ()) -> None:
+    """A table of ``columns``, else of every field of the rows; ``nothing`` says what having no row means."""
     if not rows:
         click.echo(nothing, err=not sys.stdout.isatty())
         return
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_text(row.get(name)) for name in columns] for row in rows]
     if sys.stdout.isatty():
         _show_table(columns, cells)
     else:
-        for line in (columns, *cells):
+        for line in ([printable(name) for name in columns], *cells):
             click.echo("\t".join(line))
 
 
-def _show_table(columns: list[str], cells: list[list[str]]) -> None:
+def _show_table(columns: Sequence[str], cells: list[list[str]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from obscura.cli.frame import Command, Globals, pass_globals
-from obscura.cli.output import printable, show_fields, show_json, show_rows
+from obscura.cli.output import show_fields, show_json, show_rows
+
+COLUMNS = ("peer", "address", "inbound", "carrier", "pattern", "user_agent", "connected_s")  # --json has all
 
 
 @click.command(cls=Command)
@@ -16,7 +18,7 @@ def peers(globals: Globals) -> None:
     if globals.json:
         show_json(rows)
     else:
-        show_rows(rows, "No peers yet; `obscura connect ADDRESS` makes a link.")
+        show_rows(rows, "No peers yet; `obscura connect ADDRESS` makes a link.", COLUMNS)
 
 
 @click.command(cls=Command)
@@ -37,26 +39,24 @@ def connect(globals: Globals, address: str) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("peer")
+@click.argument("peer", type=int)
 @pass_globals
-def disconnect(globals: Globals, peer: str) -> None:
-    """End the link to a peer: its number or its address, as `obscura peers` shows them."""
+def disconnect(globals: Globals, peer: int) -> None:
+    """End the link to a peer: PEER is its number in `obscura peers`."""
     result = globals.call("disconnect", peer=peer)
     if globals.json:
         show_json(result)
     else:
-        click.echo(f"disconnected {printable(peer)}")
+        click.echo(f"disconnected peer {peer}")
 
 
 @click.command(cls=Command)
-@click.argument("peer")
+@click.argument("peer", type=int)
 @click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="How many pings.")
-@click.option(
-    "--interval", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds between them."
-)
+@click.option("--interval", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds between them.")
 @pass_globals
-def ping(globals: Globals, peer: str, count: int, interval: float) -> None:
-    """Measure the round trip to a peer: its number or its address, as `obscura peers` shows them."""
+def ping(globals: Globals, peer: int, count: int, interval: float) -> None:
+    """Measure the round trip to a peer: PEER is its number in `obscura peers`."""
     import time
 
     times = []
@@ -66,6 +66,6 @@ def ping(globals: Globals, peer: str, count: int, interval: float) -> None:
                 time.sleep(interval)
             times.append(client.call("ping", peer=peer)["rtt_ms"])
             if not globals.json:
-                click.echo(f"{printable(peer)}: {times[-1]:.3f} ms")
+                click.echo(f"peer {peer}: {times[-1]:.3f} ms")
     if globals.json:
         show_json({"peer": peer, "rtt_ms": times})

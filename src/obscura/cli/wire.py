@@ -51,7 +51,7 @@ def decode(file: BinaryIO, form: str | None) -> None:
 @click.option("--raw", "form", flag_value="raw", help="Write bytes, even to a terminal.")
 @pass_globals
 def encode(globals: Globals, /, file: BinaryIO, form: str | None) -> None:
-    """Write the frames of JSON objects, one per line of FILE or of standard input: bytes, or hex to a terminal."""
+    """Write the frames of JSON objects, one per line of FILE or of standard input."""
     frames = _frames(file)
     if globals.json:
         show_json({"frames": [frame.hex() for frame in frames]})

@@ -9,7 +9,6 @@ its code, with a default and ``msgspec.Meta(description=...)`` for every field, 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,11 +19,11 @@ from msgspec import Meta
 from obscura.daemon import layers
 from obscura.errors import AddressError, ConfigError
 from obscura.handshake.features import named
+from obscura.ledger.networks import BUILT_IN, load_network
 from obscura.limits import MAX_INBOUND
 from obscura.node.admission import AdmissionLimits
 from obscura.wire.address import Address
 
-BUILT_IN_NETWORKS = ("main", "test", "dev", "bitcoin")
 SYSTEM_FILE = Path("/etc/obscura/obscura.toml")
 
 Texts = tuple[str, ...]
@@ -38,9 +37,7 @@ def _xdg(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
     try:
         return Path(environ["HOME"] if environ.get("HOME") else Path.home()) / below_home / "obscura"
     except RuntimeError:
-        raise ConfigError(
-            f"there is no home directory: set HOME, {variable} or --data-dir and --config"
-        ) from None
+        raise ConfigError(f"there is no home directory: set HOME, {variable} or --data-dir and --config") from None
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -84,9 +81,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = None
     connect: Annotated[
         Texts,
-        Meta(
-            description="obscura:// addresses of peers to keep a link with, beside those that the node finds"
-        ),
+        Meta(description="obscura:// addresses of peers to keep a link with, beside those that the node finds"),
     ] = ()
     required_features: Annotated[
         Texts, Meta(description="features without which a peer is refused, such as CompactBlocks")
@@ -105,7 +100,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         bool,
         Meta(description="accept links without the secure channel; for experiments on a development network"),
     ] = False
-
     max_inbound: Annotated[int, Meta(ge=0, le=10_000, description="inbound links at once")] = MAX_INBOUND
     admission: Annotated[
         AdmissionLimits, Meta(description="what strangers may cost before they have proved anything")
@@ -120,35 +114,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
                 Address.parse(text)
             except AddressError as error:
                 raise ConfigError(f"connect: {error}") from None
-        if not _is_file_name(self.network) and self.network not in BUILT_IN_NETWORKS:
+        if self.network not in BUILT_IN and "." not in self.network and "/" not in self.network:
             raise ConfigError(
-                f"network {self.network!r} is not known; {layers.nearest(self.network, BUILT_IN_NETWORKS)} "
-                "A network of your own is the path of its file, ending in .toml"
+                f"network: there is none called {self.network!r}; {layers.nearest(self.network, BUILT_IN)} "
+                "(one of your own is the path of its file, ending in .toml)"
             )
 
     @property
     def network_name(self) -> str:
         """The network's name: the key itself, or what the network's file says. Raises ``ConfigError``."""
-        return _name_in_file(Path(self.network)) if _is_file_name(self.network) else self.network
-
-
-def _is_file_name(network: str) -> bool:
-    return "/" in network or network.endswith(".toml")
-
-
-def _name_in_file(path: Path) -> str:
-    try:
-        name = tomllib.loads(path.expanduser().read_text("utf-8")).get("name")
-    except OSError as error:
-        raise ConfigError(f"network file {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"network file {path} is not TOML: {error}") from None
-    letters = name.replace("-", "") if isinstance(name, str) else ""
-    if not (letters.isascii() and letters.isalnum() and letters == letters.lower() and len(str(name)) <= 32):
-        raise ConfigError(f"network file {path}: name must be a text of at most 32 of a-z, 0-9 and -")
-    if name in BUILT_IN_NETWORKS:
-        raise ConfigError(f"network file {path}: {name} is the name of a built-in network, choose another")
-    return str(name)
+        return load_network(self.network).name
 
 
 def find_file(explicit: Path | str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -157,9 +132,7 @@ def find_file(explicit: Path | str | None, environ: Mapping[str, str] = os.envir
     if chosen:
         path = Path(chosen).expanduser()
         if not path.exists():
-            raise ConfigError(
-                f"configuration file {path} does not exist; `obscura config init {path}` writes one"
-            )
+            raise ConfigError(f"configuration file {path} does not exist; `obscura config init {path}` writes one")
         return path
     return next((path for path in (user_file(environ), SYSTEM_FILE) if path.is_file()), None)
 
