@@ -105,14 +105,14 @@ RPC_CALL_S: Final = 90.0  # seconds that our own client waits for an answer: CON
 SOCKET_PATH_BYTES: Final = 107  # sun_path of unix(7), without its NUL
 CONFIG_FILE_BYTES: Final = 64 << 10  # bytes; a larger file is a mistaken path, and finding its lines would take long
 
-# --- Ledger (design 12; Bitcoin's consensus values where nothing else is said) ------------------------------------------
+# --- Ledger (design 12; Bitcoin's consensus values where nothing else is said) ----------------------------------------
 MAX_BLOCK_WEIGHT: Final = 4_000_000  # units: 3 x bytes without witnesses + bytes (BIP141)
 MAX_MONEY: Final = 21_000_000 * 100_000_000  # smallest units; no output and no sum of outputs is larger
 MAX_FUTURE_S: Final = 2 * 3600  # seconds a header's time may be ahead of our clock
 MEDIAN_TIME_SPAN: Final = 11  # headers whose median time the next header's time must exceed
 COINBASE_SCRIPT: Final = (2, 100)  # bytes of a coinbase's input script
 RETARGET_FACTOR: Final = 4  # a retarget changes the target by at most this factor either way
-PRESYNC_PERIOD: Final = 600  # headers per commitment bit. Security: a peer's presync costs one bit per this many headers.
+PRESYNC_PERIOD: Final = 600  # headers per kept bit. Security: what a peer's presync costs.
 PRESYNC_BUFFER: Final = 14_400  # headers held back on the second pass; 24 bits stand behind each released one
 PRESYNC_HEADERS: Final = 20_000_000  # headers in one presync at most. Security: ends a peer with endless headers.
 NEAR_TIP_HEADERS: Final = 144  # headers' worth of work below our tip that a new branch may lack without a presync
@@ -123,4 +123,6 @@ LEAST_PRUNE_TARGET: Final = 64 << 20  # bytes; a smaller `prune` is refused by t
 STORE_BATCH_BYTES: Final = 16 << 20  # bytes of bodies in one commit at most
 STORE_PAGE: Final = 32 << 10  # bytes; measured: bodies of 1 MB are written 1.4 x faster than with 16 KiB
 STORE_CHECKPOINT_PAGES: Final = 1_000  # pages of WAL (32 MB) before it is copied back; 8,000 halved the rate
+STORE_PRUNED_PER_COMMIT: Final = 256  # bodies dropped in one commit at most, so that none takes long
+STORE_FREE_PAGES: Final = 2_048  # free pages (64 MB) kept for the next bodies; above it the file is made shorter
 STORE_CHECKED_BLOCKS: Final = 32  # newest bodies whose checksums are read again at a start after a crash

@@ -57,9 +57,7 @@ def check_body(block: Block, height: int, witness_active: bool, height_in_coinba
     if repeated:
         return REPEATED
     if not transactions or not is_coinbase(transactions[0]):
-        return (
-            NO_COINBASE  # a 64-byte transaction can pose as an inner node, so this too may be an altered body
-        )
+        return NO_COINBASE  # a 64-byte transaction can pose as an inner node, so this too may be an altered body
     fault = _check_transactions(transactions) or (
         _check_height(transactions[0], height) if height_in_coinbase else None
     )

@@ -148,9 +148,7 @@ class Chain:
             height -= step
         return [*ids, self.genesis]
 
-    def after(
-        self, locator: Sequence[bytes], stop: bytes = bytes(32), limit: int = limits.MAX_HEADERS
-    ) -> list[bytes]:
+    def after(self, locator: Sequence[bytes], stop: bytes = bytes(32), limit: int = limits.MAX_HEADERS) -> list[bytes]:
         """Ids of the best chain after the first locator entry that lies on it, up to ``stop`` or ``limit``.
 
         No entry known: from the genesis on. An empty locator asks for ``stop`` alone.
@@ -213,9 +211,7 @@ class Chain:
                 new.append(header)
         return new, None
 
-    def restore(
-        self, headers: Iterable[bytes], has_body: Callable[[bytes], bool], bad: Iterable[bytes]
-    ) -> None:
+    def restore(self, headers: Iterable[bytes], has_body: Callable[[bytes], bool], bad: Iterable[bytes]) -> None:
         """What a store kept, unchecked: headers, parents first; which blocks it had; which are bad."""
         for header in headers:
             block_id = self.ledger.block_id(header)

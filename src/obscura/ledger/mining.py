@@ -52,9 +52,7 @@ def block_template(
     return ledger.encode_block(header, [coinbase, *(t.raw for t in transactions)])
 
 
-def _coinbase(
-    ledger: BitcoinLedger, height: int, transactions: Sequence[Transaction], rng: random.Random
-) -> bytes:
+def _coinbase(ledger: BitcoinLedger, height: int, transactions: Sequence[Transaction], rng: random.Random) -> bytes:
     script = height_push(height) + b"\x08" + rng.randbytes(8)
     outputs = [Output(_SUBSIDY >> (height // _HALVING), _ANYONE)]
     witness: tuple[bytes, ...] = ()

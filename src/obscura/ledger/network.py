@@ -1,4 +1,4 @@
-"""What a network is: a name, a ledger, an id that goes into every channel; and how a genesis is made (design 12)."""
+"""What a network is: a name, a ledger, an id for every channel; and how a genesis is made (design 12)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOBODY = b"\x6a"  # OP_RETURN: nobody can spend it
 
 
 def network_id(name: str, genesis_id: bytes | None) -> bytes:
-    """32 bytes that bind a channel to its network (design 12); zeros stand for a genesis that there is not yet."""
+    """32 bytes that bind a channel to its network; zeros stand for a genesis that there is not yet."""
     return sha256(b"obscura network/1\0" + name.encode("ascii") + b"\0" + (genesis_id or bytes(32))).digest()
 
 
@@ -47,7 +47,7 @@ class Network:
 
 
 def own_genesis(message: str, time: int, bits: int, nonce: int) -> bytes:
-    """An own network's genesis block: its coinbase says ``message`` (1-75 ASCII characters) and pays nobody."""
+    """An own network's genesis block; the coinbase says ``message`` (1-75 ASCII characters)."""
     text = message.encode("ascii")
     return genesis_block(b"\0" + bytes([len(text)]) + text, _NOBODY, time, bits, nonce)
 

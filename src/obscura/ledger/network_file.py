@@ -16,16 +16,14 @@ from obscura.ledger.network import Network, display_id, own_genesis
 from obscura.ledger.work import target_of
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_MESSAGE = re.compile(
-    r"[ !#-\[\]-~]{1,75}"
-)  # printable ASCII but quote and backslash: it goes into TOML as it is
+_MESSAGE = re.compile(r"[ !#-\[\]-~]{1,75}")  # printable ASCII but quote and backslash: it goes into TOML as it is
 _SEED = re.compile(r"obscura://[!#-\[\]-~]+")  # read in full where it is dialled
 BUILT_IN_NAMES = ("dev", "test", "main", "bitcoin")  # a file that took one of them would hide it
 _KEY_CHARACTERS = 52  # base32 of 32 bytes without padding
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What an own network consists of; the fields of its file. Values that cannot be raise ``ConfigError``."""
+    """What an own network is; the fields of its file. ``ConfigError`` for values that cannot be."""
 
     name: str
     port: int
@@ -52,9 +50,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if not 0 <= self.work < 2**32 or not target_of(self.work):
             raise ConfigError('work is not a target: compact bits such as "1e0fffff" are wanted')
         if not _MESSAGE.fullmatch(self.message):
-            raise ConfigError(
-                "genesis.message is 1 to 75 printable ASCII characters without quotes and backslashes"
-            )
+            raise ConfigError("genesis.message is 1 to 75 printable ASCII characters without quotes and backslashes")
         for seed in self.seeds:
             if not _SEED.fullmatch(seed):
                 raise ConfigError(f"the seed {seed!r} is not an obscura:// address")
@@ -68,7 +64,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def toml(self) -> str:
         """The file. ``read_network(plan.toml())`` is the same network."""
         lines = [
-            "# A network of the Obscura protocol. Everyone on it needs the same name, genesis, work, spacing, retarget.",
+            "# A network of the Obscura protocol. Its nodes share name, genesis, work, spacing, retarget.",
             f'name = "{self.name}"',
             f"port = {self.port}",
             f'work = "{self.work:08x}"  # easiest target, compact bits',
@@ -136,7 +132,7 @@ _TOML_NAMES = {str: "string", int: "integer", dict: "table", list: "array"}
 
 
 def read_network(text: str) -> Network:
-    """The network of a TOML file. What is missing, unknown, out of range or contradictory: ``ConfigError``."""
+    """The network of a TOML file. ``ConfigError`` for what is missing, unknown or contradictory."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -163,7 +159,5 @@ def read_network(text: str) -> Network:
     )
     network = plan.network()
     if display_id(network.genesis_id) != genesis["id"]:
-        raise ConfigError(
-            f"genesis.id is not this genesis' id {display_id(network.genesis_id)}: the file was altered"
-        )
+        raise ConfigError(f"genesis.id is not this genesis' id {display_id(network.genesis_id)}: the file was altered")
     return network

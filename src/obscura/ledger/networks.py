@@ -13,6 +13,8 @@ from obscura.ledger.bitcoin import BitcoinLedger, Rules
 from obscura.ledger.network import Network, genesis_block, own_genesis
 from obscura.ledger.network_file import read_network
 
+__all__ = ["BUILT_IN", "Network", "load_network"]
+
 
 def _own(name: str, rules: Rules, time: int, nonce: int, port: int) -> Network:
     block = own_genesis(f"Obscura {name} genesis", time, rules.limit_bits, nonce)
@@ -56,16 +58,14 @@ BUILT_IN = {
 
 
 def load_network(name: str) -> Network:
-    """A built-in network by its name, or the one of a TOML file by its path (anything with a ``.`` or a ``/``).
+    """A built-in network by its name, or the one of a TOML file by its path (with a ``.`` or a ``/``).
 
     Raises ``ConfigError``.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
     if "." not in name and "/" not in name:
-        raise ConfigError(
-            f"no network is called {name!r}; there are {', '.join(BUILT_IN)}, or give a TOML file"
-        )
+        raise ConfigError(f"no network is called {name!r}: there are {', '.join(BUILT_IN)}, or a TOML file")
     try:
         raw = Path(name).read_bytes()
         return read_network(raw.decode("utf-8"))

@@ -24,9 +24,7 @@ ID_BYTES = 32
 class FaultKind(Enum):
     """What follows from a fault."""
 
-    INVALID = (
-        "invalid"  # never valid, for anyone: mark the header and all its descendants, penalise the sender
-    )
+    INVALID = "invalid"  # never valid, for anyone: mark the header and all its descendants, penalise the sender
     BODY = "body"  # these bytes are not this header's block; the header is not condemned, ask another peer
     EARLY = "early"  # may become valid as time passes: drop it, mark nothing
     ORPHAN = "orphan"  # the parent is not known: ask for headers
@@ -49,9 +47,7 @@ class Transaction(msgspec.Struct, gc=False):
 
     raw: bytes
     id: bytes
-    witness_id: (
-        bytes  # equal to ``id`` where there is no witness; what compact blocks name (BIP152 version 2)
-    )
+    witness_id: bytes  # equal to ``id`` where there is no witness; what compact blocks name (BIP152 version 2)
     spends: Sequence[bytes] = ()  # outpoints, opaque: two transactions that share one exclude each other
     base_bytes: int = 0  # bytes without witnesses, for ledgers that weigh them apart
     fault: Fault | None = None  # what is wrong with it in any context; found while scanning
@@ -119,7 +115,7 @@ class Ledger(ABC):
         return 1
 
     def check_step(self, height: int, parent: bytes, header: bytes) -> Fault | None:
-        """What its parent alone tells of ``header``, at ``height``. Security: it must cost the sender real work."""
+        """What its parent alone tells of ``header``. Security: must cost the sender real work."""
         return None if self.parent_id(header) == self.block_id(parent) else invalid("wrong parent")
 
     def check_block(self, block: Block, height: int) -> Fault | None:

@@ -38,9 +38,7 @@ class Step(msgspec.Struct, frozen=True):
     """What one ``headers`` message led to."""
 
     headers: Sequence[bytes] = ()  # to be given to ``Chain.add_all`` now, in order
-    fault: Fault | None = (
-        None  # the peer's fault; without one, ``Pass.ENDED`` means only that its chain is short
-    )
+    fault: Fault | None = None  # the peer's fault; without one, ``Pass.ENDED`` means only that its chain is short
 
 
 class HeadersPresync:

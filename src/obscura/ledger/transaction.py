@@ -1,4 +1,4 @@
-"""Bitcoin's transactions with witnesses (BIP144): one tight pass for the node, the fields for who wants them."""
+"""Bitcoin's transactions with witnesses (BIP144): one tight pass for the node, the fields for others."""
 
 from __future__ import annotations
 
@@ -190,9 +190,7 @@ class Fields(msgspec.Struct, frozen=True):
             Input(reader.take(OUTPOINT_BYTES), _take_sized(reader), reader.u32())
             for _ in range(reader.count(len(raw), _LEAST_INPUT))
         ]
-        outputs = [
-            Output(reader.u64(), _take_sized(reader)) for _ in range(reader.count(len(raw), _LEAST_OUTPUT))
-        ]
+        outputs = [Output(reader.u64(), _take_sized(reader)) for _ in range(reader.count(len(raw), _LEAST_OUTPUT))]
         if with_witness:
             stacks = [tuple(_take_sized(reader) for _ in range(reader.count(len(raw), 1))) for _ in inputs]
             inputs = [Input(i.outpoint, i.script, i.sequence, s) for i, s in zip(inputs, stacks, strict=True)]

@@ -1,0 +1,355 @@
+"""The chain on the disk: headers, blocks, waiting transactions and small values in one SQLite file (design 12).
+
+Writes return a future that is done when the data is on the disk; a crash at any instant loses nothing
+acknowledged, and what is there after it is exactly what the first n writes made. Reads block for as long as
+the disk takes and may come from any thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+from zlib import crc32
+
+import msgspec
+
+from obscura import limits
+from obscura.ledger.chain import Chain
+from obscura.ledger.port import ID_BYTES, Ledger
+from obscura.store import schema
+from obscura.store.faults import StoreError, StoreLocked, corrupt, full, read_only, translated
+from obscura.store.writer import Writer
+
+FILE_NAME = "chain.sqlite"
+LOCK_NAME = "chain.lock"
+_NO_SPACE = (28, 122, 27)  # ENOSPC, EDQUOT, EFBIG
+
+
+class StoredTransaction(msgspec.Struct, frozen=True):
+    """A transaction of the mempool that outlives a restart."""
+
+    id: bytes
+    raw: bytes
+    arrival: float  # unix seconds
+    own: bool
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a verification is."""
+
+    done: int  # blocks
+    total: int
+    damaged: bytes | None  # id of the block just looked at, if it is not what was written
+
+
+class Store:
+    """One network's chain in one directory. One process at a time; ``close`` or ``with`` ends it."""
+
+    def __init__(self, path: Path, lock: IO[str], connection: sqlite3.Connection, prune: int | None) -> None:
+        """Use ``Store.open``."""
+        self.path = path
+        self._lock_file = lock
+        self._prune = prune
+        self._connection = connection  # the writer's alone, from here on
+        self._body_bytes = self._stored_body_bytes = _number(schema.get(connection, "body-bytes"))
+        self._tip_height = -1
+        self._pending: dict[bytes, bytes] = {}
+        self._reads = schema.connect(path)
+        self._reads_lock = threading.Lock()
+        self._writer = Writer(connection, path, self._before_commit)
+        tip = self.tip()
+        if tip:
+            self._tip_height = tip[1]
+
+    @classmethod
+    def open(cls, directory: Path, network_id: bytes, prune: int | None = None, repair: bool = False) -> Store:
+        """Open or make the store of a network in ``directory``.
+
+        ``prune``: bytes of block bodies to keep at most; the newest ``limits.KEPT_BLOCKS`` heights stay in
+        any case. After a crash the newest bodies are read again; a damaged one is a ``StoreCorrupt``, or with
+        ``repair`` it is forgotten, to be fetched anew. Raises a child of ``StoreError`` that says what to do.
+        """
+        path = directory / FILE_NAME
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _lock(directory / LOCK_NAME)
+        except OSError as error:
+            raise (full(path) if error.errno in _NO_SPACE else read_only(path, str(error.strerror))) from None
+        connection = None
+        try:
+            connection = schema.connect(path)
+            schema.prepare(connection, path, network_id)
+            if schema.get(connection, "clean") != b"\1":
+                _check_newest(connection, path, repair)
+            schema.put(connection, "clean", b"\0")
+            return cls(path, lock, connection, prune)
+        except (sqlite3.Error, StoreError) as error:
+            if connection:
+                connection.close()
+            lock.close()
+            raise (translated(error, path) if isinstance(error, sqlite3.Error) else error) from None
+
+    def close(self) -> None:
+        """Commit what waits, mark the end as clean, let go of the directory. Calling it again does nothing."""
+        if self._lock_file.closed:
+            return
+        self._writer.close()
+        try:
+            if self._writer.fault is None:
+                schema.put(self._connection, "clean", b"\1")
+        except sqlite3.Error:
+            pass  # the next start reads the newest bodies again, that is all
+        finally:
+            self._reads.close()
+            self._connection.close()
+            self._lock_file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def fault(self) -> StoreError | None:
+        """Why writing ended, if it did: nothing is written any more until the store is opened again."""
+        return self._writer.fault
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of bodies not on the disk yet: whoever brings more waits while this is large."""
+        return self._writer.waiting_bytes
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of all bodies kept."""
+        return self._body_bytes
+
+    # --- writing: each future is done when the data is on the disk
+
+    def put_headers(self, headers: Sequence[bytes]) -> Future[None]:
+        """Headers that are new, parents before children (what ``Chain.add_all`` returned)."""
+        rows = [(header,) for header in headers]
+        return self._write(
+            lambda c: c.executemany("INSERT INTO headers (header) VALUES (?)", rows), sum(map(len, headers))
+        )
+
+    def put_block(self, block_id: bytes, raw: bytes, height: int) -> Future[None]:
+        """A checked block. ``block`` gives it from now on. Known ones change nothing, pruned ones come back."""
+        self._pending[block_id] = raw
+        checksum = crc32(raw)
+
+        def write(connection: sqlite3.Connection) -> None:
+            row = (block_id, height, len(raw), checksum, raw)
+            self._body_bytes += len(raw) * connection.execute(_PUT_BLOCK, row).rowcount
+
+        future = self._write(write, len(raw))
+        future.add_done_callback(lambda _: self._pending.pop(block_id, None))
+        return future
+
+    def forget_blocks(self, ids: Iterable[bytes]) -> Future[None]:
+        """Drop blocks as if they had never come, so that they are fetched again."""
+        wanted = list(ids)
+
+        def write(connection: sqlite3.Connection) -> None:
+            for block_id in wanted:
+                self._body_bytes -= _forget(connection, block_id)
+
+        return self._write(write)
+
+    def refuse(self, block_id: bytes) -> Future[None]:
+        """Remember that a block can never be valid."""
+        return self._write(lambda c: c.execute("INSERT OR IGNORE INTO refused VALUES (?)", (block_id,)))
+
+    def set_tip(self, block_id: bytes, height: int) -> Future[None]:
+        """The end of the best chain. Pruning counts from it."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            schema.put(connection, "tip", block_id + height.to_bytes(8, "little"))
+            self._tip_height = height
+
+        return self._write(write)
+
+    def put_transactions(self, transactions: Iterable[StoredTransaction]) -> Future[None]:
+        """Transactions of the mempool."""
+        rows = [(t.id, t.raw, t.arrival, t.own) for t in transactions]
+        sql = "INSERT OR REPLACE INTO transactions VALUES (?, ?, ?, ?)"
+        return self._write(lambda c: c.executemany(sql, rows), sum(len(row[1]) for row in rows))
+
+    def drop_transactions(self, ids: Iterable[bytes]) -> Future[None]:
+        """Transactions that are no longer waiting."""
+        rows = [(transaction_id,) for transaction_id in ids]
+        return self._write(lambda c: c.executemany("DELETE FROM transactions WHERE id = ?", rows))
+
+    def put(self, key: str, value: bytes | None) -> Future[None]:
+        """A small value of another part, under ``part/name``; ``None`` removes it."""
+        name = _foreign_key(key)
+        return self._write(lambda c: schema.put(c, name, value))
+
+    def flush(self) -> Future[None]:
+        """Done when everything written before is on the disk."""
+        return self._write(lambda _: None)
+
+    # --- reading: what is committed, and bodies that still wait
+
+    def load_chain(self, ledger: Ledger) -> Chain:
+        """The header tree as it was stored."""
+        chain = Chain(ledger)
+        bodies = {row[0] for row in self._read("SELECT id FROM blocks")}
+        chain.restore(self.headers(), bodies.__contains__, [row[0] for row in self._read("SELECT id FROM refused")])
+        return chain
+
+    def headers(self) -> Iterator[bytes]:
+        """All headers in the order in which they were put."""
+        last = 0
+        while rows := self._read("SELECT seq, header FROM headers WHERE seq > ? ORDER BY seq LIMIT 5000", last):
+            yield from (row[1] for row in rows)
+            last = rows[-1][0]
+
+    def block(self, block_id: bytes) -> bytes | None:
+        """A block's bytes, ``None`` if they are not there (never put, or pruned). Raises ``StoreCorrupt``."""
+        waiting = self._pending.get(block_id)
+        if waiting is not None:
+            return waiting
+        rows = self._read("SELECT checksum, raw FROM blocks WHERE id = ? AND size > 0", block_id)
+        if not rows:
+            return None
+        checksum, raw = rows[0]
+        if crc32(raw) != checksum:
+            raise _damaged(self.path, block_id)
+        return bytes(raw)
+
+    def has_block(self, block_id: bytes) -> bool:
+        """Whether ``block`` would give it."""
+        if block_id in self._pending:
+            return True
+        return bool(self._read("SELECT 1 FROM blocks WHERE id = ? AND size > 0", block_id))
+
+    def tip(self) -> tuple[bytes, int] | None:
+        """Id and height given to ``set_tip`` last."""
+        rows = self._read("SELECT value FROM meta WHERE key = 'tip'")
+        return (rows[0][0][:ID_BYTES], _number(rows[0][0][ID_BYTES:])) if rows else None
+
+    def transactions(self) -> list[StoredTransaction]:
+        """The mempool as stored, in order of arrival."""
+        rows = self._read("SELECT id, raw, arrival, own FROM transactions ORDER BY arrival, rowid")
+        return [StoredTransaction(i, raw, arrival, bool(own)) for i, raw, arrival, own in rows]
+
+    def get(self, key: str) -> bytes | None:
+        """A value given to ``put``."""
+        rows = self._read("SELECT value FROM meta WHERE key = ?", _foreign_key(key))
+        return rows[0][0] if rows else None
+
+    def verify(self, is_sound: Callable[[bytes, bytes], bool] = lambda block_id, raw: True) -> Iterator[Progress]:
+        """Read every body again: its checksum, and what ``is_sound(id, raw)`` says. One ``Progress`` for each."""
+        ((total,),) = self._read("SELECT count(*) FROM blocks WHERE size > 0")
+        last = done = 0
+        while rows := self._read(_NEXT_BODY, last):
+            last, block_id, checksum, raw = rows[0]
+            done += 1
+            sound = crc32(raw) == checksum and is_sound(block_id, raw)
+            yield Progress(done, max(done, total), None if sound else block_id)
+
+    # --- inside
+
+    def _write(self, operation: Callable[[sqlite3.Connection], object], size: int = 0) -> Future[None]:
+        def run(connection: sqlite3.Connection) -> None:
+            operation(connection)
+
+        return self._writer.submit(run, size)
+
+    def _read(self, sql: str, *parameters: bytes | int | str) -> list[Any]:
+        try:
+            with self._reads_lock:
+                return self._reads.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from None
+
+    def _before_commit(self, connection: sqlite3.Connection) -> None:
+        if self._prune is not None:
+            self._drop_old(connection, self._prune)
+        if self._body_bytes != self._stored_body_bytes:
+            schema.put(connection, "body-bytes", self._body_bytes.to_bytes(8, "little"))
+            self._stored_body_bytes = self._body_bytes
+
+    def _drop_old(self, connection: sqlite3.Connection, target: int) -> None:
+        """Lowest heights first; the freed pages take the next bodies, so the file stops growing."""
+        if self._body_bytes <= target:
+            return
+        newest = self._tip_height - limits.KEPT_BLOCKS
+        for _ in range(limits.STORE_PRUNED_PER_COMMIT):
+            row = connection.execute(_OLDEST_BODY, (newest,)).fetchone()
+            if row is None or self._body_bytes <= target:
+                break
+            connection.execute("UPDATE blocks SET raw = NULL, size = 0 WHERE seq = ?", (row[0],))
+            self._body_bytes -= row[1]
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        if free > limits.STORE_FREE_PAGES:
+            connection.execute(f"PRAGMA incremental_vacuum({limits.STORE_FREE_PAGES // 4})").fetchall()
+
+
+_PUT_BLOCK = """
+INSERT INTO blocks (id, height, size, checksum, raw) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+size = excluded.size, checksum = excluded.checksum, raw = excluded.raw WHERE size = 0
+"""
+_OLDEST_BODY = "SELECT seq, size FROM blocks WHERE size > 0 AND height <= ? ORDER BY height LIMIT 1"
+_NEXT_BODY = "SELECT seq, id, checksum, raw FROM blocks WHERE seq > ? AND size > 0 ORDER BY seq LIMIT 1"
+_NEWEST_BODIES = "SELECT id, checksum, raw FROM blocks WHERE size > 0 ORDER BY seq DESC LIMIT ?"
+
+
+def _lock(path: Path) -> IO[str]:
+    """Hold the directory until the file is closed or the process ends. Raises ``StoreLocked``, ``OSError``."""
+    file = path.open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read(20).strip() or "unknown"
+        file.close()
+        raise StoreLocked(f"{path.parent} is in use by process {holder}: end it, or choose another data-dir") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _check_newest(connection: sqlite3.Connection, path: Path, repair: bool) -> None:
+    """Read the newest bodies again after a crash."""
+    rows = connection.execute(_NEWEST_BODIES, (limits.STORE_CHECKED_BLOCKS,)).fetchall()
+    for block_id, checksum, raw in rows:
+        if crc32(raw) == checksum:
+            continue
+        if not repair:
+            raise _damaged(path, block_id)
+        left = _number(schema.get(connection, "body-bytes")) - _forget(connection, block_id)
+        schema.put(connection, "body-bytes", max(left, 0).to_bytes(8, "little"))
+
+
+def _forget(connection: sqlite3.Connection, block_id: bytes) -> int:
+    """Drop a block; the size its body had."""
+    row = connection.execute("SELECT size FROM blocks WHERE id = ?", (block_id,)).fetchone()
+    connection.execute("DELETE FROM blocks WHERE id = ?", (block_id,))
+    return int(row[0]) if row else 0
+
+
+def _damaged(path: Path, block_id: bytes) -> StoreError:
+    return corrupt(path, f"block {block_id[::-1].hex()} is not what was written")
+
+
+def _number(raw: bytes | None) -> int:
+    return int.from_bytes(raw or b"", "little")
+
+
+def _foreign_key(key: str) -> str:
+    if "/" not in key:
+        raise ValueError("a key is part/name: bare names are the store's own")
+    return key
