@@ -133,9 +133,7 @@ def _walk(
             yield from _walk(root, section, value, key, origin)
         else:
             dotted = ".".join(key)
-            raise ConfigError(
-                f"{origin(key)}: {dotted} is {_shown(value)}, but it is a section: write [{dotted}]"
-            )
+            raise ConfigError(f"{origin(key)}: {dotted} is {_shown(value)}, but it is a section: write [{dotted}]")
 
 
 def _key_lines(text: str) -> dict[Key, int]:
@@ -148,7 +146,10 @@ def _key_lines(text: str) -> dict[Key, int]:
     header: Key = ()
     start, held = 1, ""
     for number, line in enumerate(text.split("\n"), 1):
+        is_open = bool(held)
         held = f"{held}\n{line}" if held else line
+        if is_open and line.endswith(",") and "#" not in line:
+            continue  # in the middle of an array; long ones would take quadratic time
         try:
             statement = tomllib.loads(held)
         except tomllib.TOMLDecodeError:
@@ -177,9 +178,7 @@ def from_environment(schema: Schema, environ: Mapping[str, str]) -> list[Setting
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in RESERVED:
             key = name.removeprefix(PREFIX).lower().replace("__", ".").replace("_", "-")
-            settings.append(
-                Setting(tuple(key.split(".")), environ[name], f"environment variable {name}", True)
-            )
+            settings.append(Setting(tuple(key.split(".")), environ[name], f"environment variable {name}", True))
     return settings
 
 
@@ -287,9 +286,7 @@ def _words(kind: inspect.Type) -> str:
         case inspect.FloatType():
             return "a number" + _range(kind)
         case inspect.StrType():
-            return "a text" + (
-                f" of at most {kind.max_length} characters" if kind.max_length is not None else ""
-            )
+            return "a text" + (f" of at most {kind.max_length} characters" if kind.max_length is not None else "")
         case inspect.ListType() | inspect.VarTupleType() | inspect.SetType() | inspect.FrozenSetType():
             return f"a list, each item {_words(kind.item_type)}"
         case inspect.CustomType():
@@ -313,9 +310,7 @@ def to_toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | Path):
-        return json.dumps(str(value), ensure_ascii=False).replace(
-            "\x7f", "\\u007f"
-        )  # TOML's basic strings bar DEL
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's basic strings bar DEL
     if isinstance(value, list | tuple):
         return "[" + ", ".join(to_toml(item) for item in value) + "]"
     if isinstance(value, dict):

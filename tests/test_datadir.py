@@ -1,0 +1,168 @@
+"""The data directory: private, held by one process at a time, files whole or old."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from obscura.daemon import datadir
+from obscura.daemon.datadir import DataDir, make_private, socket_address, write_atomic
+from obscura.errors import UserError
+
+HOLD = """
+import sys
+from pathlib import Path
+from obscura.daemon.datadir import DataDir
+with DataDir(Path(sys.argv[1]), "dev").hold():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other_node(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds ``tmp_path/dev``."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_directory_is_private_and_says_who_holds_it(tmp_path: Path) -> None:
+    folder = DataDir(tmp_path / "a" / "b", "dev")
+    assert not folder.path.exists()
+    assert folder.holder() is None
+    with folder.hold() as held:
+        assert held.path == tmp_path / "a/b/dev"
+        assert (mode(held.path), mode(held.keys), mode(held.lock_file)) == (0o700, 0o700, 0o600)
+        assert held.rpc_socket.parent == held.path
+        assert folder.holder() == os.getpid()
+    assert folder.holder() is None
+    with folder.hold():
+        pass
+
+
+def test_a_directory_that_others_could_read_is_made_private(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir(mode=0o755)
+    with DataDir(tmp_path, "dev").hold():
+        assert mode(tmp_path / "dev") == 0o700
+
+
+def test_another_process_is_refused_by_pid(tmp_path: Path, other_node: subprocess.Popen[str]) -> None:
+    folder = DataDir(tmp_path, "dev")
+    assert folder.holder() == other_node.pid
+    with pytest.raises(UserError) as raised, folder.hold():
+        pass
+    assert str(raised.value) == (
+        f"another node (pid {other_node.pid}) uses {tmp_path}/dev: stop it or choose another --data-dir"
+    )
+    with DataDir(tmp_path, "test").hold():
+        pass  # another network is another directory
+
+
+def test_a_killed_holder_leaves_nothing_in_the_way(tmp_path: Path, other_node: subprocess.Popen[str]) -> None:
+    folder = DataDir(tmp_path, "dev")
+    other_node.kill()
+    other_node.wait()
+    assert folder.lock_file.read_text() == f"{other_node.pid}\n"
+    assert folder.holder() is None
+    with folder.hold():
+        assert folder.holder() == os.getpid()
+
+
+def test_the_same_process_is_refused_too(tmp_path: Path) -> None:
+    folder = DataDir(tmp_path, "dev")
+    with folder.hold(), pytest.raises(UserError, match=f"pid {os.getpid()}"), folder.hold():
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"0", b"-1", b"99999999999999999999", b"\xff\n", b"4194304\n"])
+def test_a_lock_file_with_nonsense_names_nobody(tmp_path: Path, content: bytes) -> None:
+    folder = DataDir(tmp_path, "dev")
+    folder.path.mkdir()
+    folder.lock_file.write_bytes(content)
+    assert folder.holder() is None
+
+
+def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    folder = DataDir(tmp_path, "dev")
+    folder.path.mkdir()
+    precious = tmp_path / "precious"
+    precious.write_text("content")
+    folder.lock_file.symlink_to(precious)
+    with pytest.raises(UserError, match="cannot be opened"), folder.hold():
+        pass
+    assert precious.read_text() == "content"
+
+
+def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+    (tmp_path / "dev").write_text("")
+    with pytest.raises(UserError, match="choose another --data-dir"):
+        make_private(tmp_path / "dev")
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(UserError, match="belongs to another user"):
+        make_private(tmp_path / "dev")
+
+
+def test_writing_replaces_as_a_whole(tmp_path: Path) -> None:
+    folder = DataDir(tmp_path, "dev")
+    with folder.hold():
+        folder.write("peers", b"old")
+        folder.write("peers", b"new")
+        assert (folder.path / "peers").read_bytes() == b"new"
+        assert mode(folder.path / "peers") == 0o600
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "peers"
+    write_atomic(path, b"old")
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datadir.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["peers"]
+
+
+@pytest.mark.parametrize("length", [100, 107, 108, 250])
+def test_a_socket_is_reachable_however_long_its_path(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "rpc.sock"
+    while len(str(path)) < length - 101:
+        path = path.parent / ("d" * 100) / "rpc.sock"
+    path = path.parent / ("d" * max(1, length - len(str(path)) - 1)) / "rpc.sock"
+    path.parent.mkdir(parents=True)
+    assert len(str(path)) == max(length, len(str(tmp_path)) + 11)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as caller:
+        with socket_address(path) as address:
+            listener.bind(address)
+        listener.listen()
+        assert path.is_socket()
+        with socket_address(path) as address:
+            caller.connect(address)
+
+
+def test_a_long_path_without_proc_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datadir.os.path, "isdir", lambda path: False)
+    with pytest.raises(UserError, match="choose a shorter --data-dir"), socket_address(tmp_path / ("s" * 110)):
+        pass
