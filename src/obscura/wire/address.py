@@ -133,7 +133,8 @@ class Address(msgspec.Struct, frozen=True):
     """What ``obscura://KEY@HOST:PORT?carrier=tls&name=SNI&binding=cookie`` says, in its one canonical form.
 
     ``key`` is the 32-byte channel key if it is known; ``host`` is lower case, IPv6 without brackets; ``name``
-    is the SNI or Host. ``Address.parse(str(a)) == a``. ``AddressError`` for values that no text can give.
+    is the SNI or Host. ``Address.parse(str(a)) == a``, for port 0 with ``listening``. ``AddressError`` for values
+    that no text can give.
     """
 
     key: bytes | None
