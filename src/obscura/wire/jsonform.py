@@ -148,7 +148,7 @@ def _from_json(shown: Any, kind: Any, path: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _read_struct(shown, kind, path)
     if not isinstance(shown, kind):
-        raise UserError(f"{path} is a {'string' if kind is str else 'true or false'}")
+        raise UserError(f"{path} is {'a string' if kind is str else 'true or false'}")
     return shown
 
 
