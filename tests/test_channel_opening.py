@@ -199,6 +199,13 @@ def test_end_mark_at_every_edge(size: int, cut: int) -> None:
     assert out.to_responder == b"up"
 
 
+@pytest.mark.parametrize("cut", [0, 1])
+def test_end_mark_beyond_the_edge(cut: int) -> None:
+    out = link(dial(known=False, flight_size=(1_281, 1_281)), answer(), cut=cut)
+    assert out.failed
+    assert out.to_responder == b""
+
+
 # --- what a stranger sees ---
 
 
@@ -385,6 +392,9 @@ def test_epoch_and_replay_do_not_count_in_a_carrier() -> None:
 @pytest.mark.parametrize("pattern", [NK, NXPSK0], ids=lambda p: p.name)
 def test_header_in_a_carrier_is_read_for_p1_alone(pattern: Any) -> None:
     assert answer(TLS).receive(forged(pattern, TLS, pack("<IHH", 99, 50, 7), 50), UNIX) is not None
+    for padding in (49, 51):
+        with pytest.raises(ChannelFault):
+            answer(TLS).receive(forged(pattern, TLS, pack("<IHH", 0, 50, 0), padding), UNIX)
 
 
 # --- low order, trials, epochs ---
