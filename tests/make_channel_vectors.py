@@ -66,9 +66,7 @@ def records(sealer: Sealer, associated_data: bytes, side: str) -> list[dict[str,
                 "frame_bytes": body.hex(),
                 "associated_data": (b"" if counter else associated_data).hex(),
                 # a record of 65,536 bytes would swell the file: its hash says as much
-                **(
-                    {"record": record.hex()} if size < 2000 else {"record_sha256": sha256(record).hexdigest()}
-                ),
+                **({"record": record.hex()} if size < 2000 else {"record_sha256": sha256(record).hexdigest()}),
             }
         )
     return made

@@ -242,7 +242,6 @@ class Handshake(SymmetricState):
             self.mix_key(agree(self._static.private, self._remote))
         else:
             assert self._ephemeral is not None
-            assert self.responder_key is not None or token == "ee"
-            self.mix_key(
-                agree(self._ephemeral.private, self._remote if token == "ee" else self.responder_key or b"")
-            )
+            public = self._remote if token == "ee" else self.responder_key
+            assert public is not None  # known from the start, or read as token s before es
+            self.mix_key(agree(self._ephemeral.private, public))

@@ -138,9 +138,7 @@ class _Opening:
         self, pattern: Pattern, *, static: StaticKey | None = None, responder_key: bytes | None = None
     ) -> Handshake:
         psk = self._prologue.psk() if pattern.has_psk else None
-        return Handshake(
-            pattern, self._prologue.encode(), static=static, responder_key=responder_key, psk=psk
-        )
+        return Handshake(pattern, self._prologue.encode(), static=static, responder_key=responder_key, psk=psk)
 
     def _secured(
         self,

@@ -61,9 +61,7 @@ class Sealer:
         self._now = now
         return self._left == 1 or now - self._key_since >= REKEY_S
 
-    def seal(
-        self, body: bytes | memoryview, next_size: int, *, rekey: bool = False, last: bool = False
-    ) -> bytes:
+    def seal(self, body: bytes | memoryview, next_size: int, *, rekey: bool = False, last: bool = False) -> bytes:
         """The next record, ``size`` bytes, with at most ``capacity`` frame bytes; none at all makes a
         dummy.
 
@@ -74,9 +72,7 @@ class Sealer:
         used = len(body)
         padding = self.size - RECORD_OVERHEAD - used
         if padding < 0 or self.ended:
-            raise ValueError(
-                "the body does not fit the record" if padding < 0 else "this direction has ended"
-            )
+            raise ValueError("the body does not fit the record" if padding < 0 else "this direction has ended")
         if last:
             next_size = MIN_RECORD
         elif not MIN_RECORD <= next_size <= MAX_RECORD:
