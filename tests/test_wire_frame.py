@@ -217,6 +217,15 @@ def test_kinds_change_between_two_items_of_one_chunk(step: int) -> None:
     assert [str(item) for item in items[4:]] == ["verack is not legal in the established phase"]
 
 
+def test_what_the_old_kinds_admit_is_judged_by_the_new_ones() -> None:
+    decoder = FrameDecoder(CATALOGUE.opening)
+    items: list[Item] = []
+    for item in decoder.receive(encode_frame(Verack()) * 2):
+        items.append(item)
+        decoder.kinds = CATALOGUE.established
+    assert [type(item) for item in items] == [Verack, Violation]
+
+
 def test_items_say_what_was_wrong() -> None:
     data = encode_raw("tx", b"x", b"bad!") + encode_raw("ping", b"short") + encode_raw("news", b"y")
     wrong, undecodable, unknown = FrameDecoder(CATALOGUE.established).receive(data)
@@ -229,12 +238,14 @@ def test_items_say_what_was_wrong() -> None:
     assert [item.payload for item in kept if isinstance(item, Malformed | Unknown)] == [b"x", b"short", b"y"]
 
 
-def peak_of(pieces: Iterable[bytes], decoder: FrameDecoder) -> int:
-    """Most bytes allocated at once while the decoder takes the pieces."""
+def peak_of(pieces: list[bytes], decoder: FrameDecoder) -> int:
+    """Most bytes allocated at once while the decoder takes the pieces, out of one buffer as on a link."""
+    buffer = memoryview(bytearray(max(map(len, pieces))))
     tracemalloc.start()
     try:
         for piece in pieces:
-            for _ in decoder.receive(piece):
+            buffer[: len(piece)] = piece
+            for _ in decoder.receive(buffer, 0, len(piece)):
                 pass
         return tracemalloc.get_traced_memory()[1]
     finally:

@@ -7,8 +7,8 @@ arrived, never a buffer whose size a length field chose.
 
 from __future__ import annotations
 
-from _hashlib import openssl_sha256 as sha256  # hashlib.sha256 behind one Python call less
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from struct import Struct
 
 import msgspec
