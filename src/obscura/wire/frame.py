@@ -18,9 +18,8 @@ from obscura.limits import HEADER_BYTES, MAX_UNKNOWN_PAYLOAD
 from obscura.wire.message import Message, padded_type, type_of
 
 _HEADER = Struct("<I12s4s")
-_SMALL_PIECE = (
-    4 << 10
-)  # bytes; smaller pieces of a payload are merged, so that an object for each costs no multiple of it
+# bytes; smaller pieces of a payload are merged, so that an object for each costs no multiple of it
+_SMALL_PIECE = 4 << 10
 
 Decode = Callable[[bytes], Message]
 
