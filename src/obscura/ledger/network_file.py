@@ -135,7 +135,7 @@ def read_network(text: str) -> Network:
     """The network of a TOML file. ``ConfigError`` for what is missing, unknown or contradictory."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"the network file is not TOML: {error}") from None
     _checked(table, "", _TOP, _TOP_OPTIONAL)
     genesis = table["genesis"]

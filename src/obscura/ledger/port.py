@@ -15,8 +15,7 @@ from typing import Protocol
 import msgspec
 
 from obscura import limits
-from obscura.errors import DecodeError
-from obscura.wire.fields import Reader, compact_size
+from obscura.wire.fields import compact_size
 
 ID_BYTES = 32
 
@@ -129,18 +128,3 @@ class Ledger(ABC):
     def encode_block(self, header: bytes, transactions: Sequence[bytes]) -> bytes:
         """A block of its parts, as compact blocks put it together again."""
         return b"".join((header, compact_size(len(transactions)), *transactions))
-
-    def encode_headers(self, headers: Sequence[bytes]) -> bytes:
-        """Payload of a ``headers`` message: each header and CompactSize 0 (design 4)."""
-        return compact_size(len(headers)) + b"".join(header + b"\0" for header in headers)
-
-    def decode_headers(self, payload: bytes) -> list[bytes]:
-        """The headers of a ``headers`` message, at most ``limits.MAX_HEADERS``."""
-        reader = Reader(payload)
-        headers = []
-        for _ in range(reader.count(limits.MAX_HEADERS, self.header_bytes + 1)):
-            headers.append(reader.take(self.header_bytes))
-            if reader.u8():
-                raise DecodeError("a header followed by transactions")
-        reader.finish()
-        return headers

@@ -79,7 +79,7 @@ class HeadersPresync:
         if self.state in (Pass.DONE, Pass.ENDED):
             return Step()
         fetching = self.state is Pass.FETCHING
-        for header in headers:
+        for number, header in enumerate(headers, 1):
             fault = self._follow(header, fetching)
             if fault:
                 return self._end(fault)
@@ -88,7 +88,7 @@ class HeadersPresync:
                     self.state = Pass.FETCHING
                     self._rewind()
                     return Step()
-                return self._finish(headers[headers.index(header) + 1 :])
+                return self._finish(headers[number:])
         released = self._release() if fetching else []
         if len(headers) < limits.MAX_HEADERS:
             return self._end(OTHER_CHAIN if fetching else None)

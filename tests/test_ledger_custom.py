@@ -1,0 +1,75 @@
+"""The port is small enough for a chain of twenty lines, and the rest works on it as on the built-in one."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from obscura.ledger.bitcoin import BitcoinLedger
+from obscura.ledger.chain import Chain
+from obscura.ledger.networks import BUILT_IN
+from obscura.ledger.port import FaultKind, Ledger
+from obscura.store.sqlite import Store
+
+EXAMPLE = Path(__file__).parents[1] / "examples/custom_ledger.py"
+LEDGER: Any = runpy.run_path(str(EXAMPLE))["NoteLedger"]()
+
+
+def test_the_example_runs() -> None:
+    done = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, check=True, timeout=60)
+    assert "3 notes" in done.stdout
+
+
+def test_it_is_twenty_lines() -> None:
+    tree = ast.parse(EXAMPLE.read_text())
+    (ledger,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    statements = [node for node in ast.walk(ledger) if isinstance(node, ast.stmt) and not isinstance(node, ast.Expr)]
+    assert len(statements) <= 26, "statements of the class, definitions included, docstrings not"
+
+
+def test_branches_and_store_work_on_it(tmp_path: Path) -> None:
+    chain = Chain(LEDGER)
+    ids = []
+    with Store.open(tmp_path, bytes(32)) as store:
+        for note in (b"a", b"b", b"c"):
+            header = chain.best + sha256(note).digest()
+            assert chain.add(header, 0) is None
+            ids.append(chain.best)
+            chain.received(chain.best)
+            store.put_headers([header])
+            store.put_block(chain.best, header + note, chain.best_height)
+        store.flush().result()
+        assert store.load_chain(LEDGER).tip == ids[-1]
+    side = chain.genesis + sha256(b"x").digest()
+    assert chain.add(side, 0) is None
+    assert chain.best == ids[-1]
+    fault = LEDGER.check_block(LEDGER.decode_block(side + b"y"), 1)
+    assert fault.kind is FaultKind.BODY
+
+
+@pytest.mark.parametrize("ledger", [LEDGER, *(n.ledger for n in BUILT_IN.values())], ids=["notes", *BUILT_IN])
+def test_every_ledger_answers_the_port(ledger: Ledger) -> None:
+    """What the core takes for granted of any ledger."""
+    assert len(ledger.genesis) == ledger.header_bytes
+    assert len(ledger.block_id(ledger.genesis)) == len(ledger.parent_id(ledger.genesis)) == 32
+    assert ledger.work(ledger.genesis) > 0
+    block = ledger.decode_block(ledger.genesis_block)
+    assert (block.header, block.id, block.raw) == (
+        ledger.genesis, ledger.block_id(ledger.genesis), ledger.genesis_block,
+    )  # fmt: skip
+    assert ledger.check_block(block, 0) is None
+    assert ledger.encode_block(block.header, [t.raw for t in block.transactions]) == block.raw
+    for transaction in block.transactions:
+        again = ledger.decode_transaction(transaction.raw)
+        assert (again.id, again.witness_id) == (transaction.id, transaction.witness_id)
+    wrong = ledger.parent_id(ledger.genesis)
+    assert ledger.check_step(1, ledger.genesis, ledger.genesis) is not None
+    assert wrong == bytes(32)
+    assert isinstance(ledger, BitcoinLedger) or ledger is LEDGER
