@@ -277,6 +277,7 @@ class Store:
     def _before_commit(self, connection: sqlite3.Connection) -> None:
         if self._prune is not None:
             self._drop_old(connection, self._prune)
+            _shorten(connection)
         if self._body_bytes != self._stored_body_bytes:
             schema.put(connection, "body-bytes", self._body_bytes.to_bytes(8, "little"))
             self._stored_body_bytes = self._body_bytes
@@ -292,9 +293,6 @@ class Store:
                 break
             connection.execute("UPDATE blocks SET raw = NULL, size = 0 WHERE seq = ?", (row[0],))
             self._body_bytes -= row[1]
-        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        if free > limits.STORE_FREE_PAGES:
-            connection.execute(f"PRAGMA incremental_vacuum({limits.STORE_FREE_PAGES // 4})").fetchall()
 
 
 _PUT_BLOCK = """
@@ -304,6 +302,14 @@ size = excluded.size, checksum = excluded.checksum, raw = excluded.raw WHERE siz
 _OLDEST_BODY = "SELECT seq, size FROM blocks WHERE size > 0 AND height <= ? ORDER BY height LIMIT 1"
 _NEXT_BODY = "SELECT seq, id, checksum, raw FROM blocks WHERE seq > ? AND size > 0 ORDER BY seq LIMIT 1"
 _NEWEST_BODIES = "SELECT id, checksum, raw FROM blocks WHERE size > 0 ORDER BY seq DESC LIMIT ?"
+
+
+def _shorten(connection: sqlite3.Connection) -> None:
+    """Give the disk back, step by step, what pruning freed and the next bodies will not need."""
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    if free > limits.STORE_FREE_PAGES:
+        for _ in range(limits.STORE_FREE_PAGES // 4):
+            connection.execute("PRAGMA incremental_vacuum(1)")  # the module takes one step per call, so one page
 
 
 def _lock(path: Path) -> IO[str]:
