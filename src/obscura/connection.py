@@ -20,7 +20,7 @@ from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
 from obscura.errors import ChannelFault, Refused, Violation
 from obscura.handshake.machine import Handshake, Negotiated, Offer
-from obscura.limits import CLEAN_END_S, HANDSHAKE_S, MAX_FLIGHT, MIN_FLIGHT
+from obscura.limits import CLEAN_END_S, HANDSHAKE_S, HEADER_BYTES, MAX_FLIGHT, MIN_FLIGHT
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
 from obscura.shaping.padding import Cells, Padding
 from obscura.shaping.schedule import IMMEDIATE, Schedule
@@ -28,6 +28,9 @@ from obscura.wire.catalogue import Catalogue
 from obscura.wire.frame import FrameDecoder, Malformed, Unknown, frame_parts
 from obscura.wire.message import Message
 from obscura.wire.messages.network import Verack
+
+
+_WORTH_A_VIEW = 8 << 10  # bytes; shorter pieces are cheaper to copy than to cut
 
 
 class Bare(msgspec.Struct, frozen=True):
@@ -215,13 +218,14 @@ class Connection:
         if self._stage is _Stage.ESTABLISHED:
             self._enqueue(message)
 
-    def flush(self, now: float) -> bytes:
-        """Everything that is to be written to the socket now, in one piece."""
+    def flush(self, now: float) -> list[bytes]:
+        """Everything that is to be written to the socket now: one piece, or several where joining large ones would cost."""
         if self.waiting or self._schedule is not IMMEDIATE:
             self._seal_waiting(now)
-        data = self._carrier.take()
-        self.wire_sent += len(data)
-        return data
+        pieces = self._carrier.take()
+        for piece in pieces:
+            self.wire_sent += len(piece)
+        return pieces
 
     def close(self, now: float, reason: Reason = Reason.LOCAL, detail: str = "") -> list[Event]:
         """End cleanly: what waits is sent, then the last record; the peer has 10 s to do the same."""
@@ -284,9 +288,7 @@ class Connection:
     def _on_ready(self, ready: Ready, now: float) -> None:
         security = self._security
         if isinstance(security, Dialling):
-            prologue = Prologue(
-                security.network_id, security.listener_kind, self._carrier.NUMBER, ready.binding
-            )
+            prologue = Prologue(security.network_id, security.listener_kind, self._carrier.NUMBER, ready.binding)
             self._opening = Initiator(
                 prologue,
                 self._rng,
@@ -334,9 +336,7 @@ class Connection:
             elif isinstance(self._security, Bare):
                 self._deliver(bytes(data), 0, len(data), now, events)
         except ChannelFault as fault:
-            if (
-                self._opening is not None
-            ):  # an answer given before the fault goes out however the bytes were cut
+            if self._opening is not None:  # an answer given before the fault goes out however the bytes were cut
                 self._carrier.send(self._opening.take(), now)
             dialled_opening = self._initiator and self._opener is None
             self._fail(now, Reason.UNPROVEN if dialled_opening else Reason.FAULT, str(fault), events)
@@ -420,9 +420,11 @@ class Connection:
 
     def _enqueue(self, message: Message) -> None:
         header, payload = frame_parts(message)
-        self._queue.append(header)
-        self._queue.append(payload)
-        size = len(header) + len(payload)
+        size = HEADER_BYTES + len(payload)
+        if size < _WORTH_A_VIEW:
+            self._queue.append(header + payload)
+        else:
+            self._queue += (header, payload)
         self.waiting += size
         self.real_sent += size
 
@@ -433,21 +435,15 @@ class Connection:
                 self._send_bare(now)
             return
         allowed, dummies = self._schedule.allowance(now, self.waiting)
-        body = b"".join(self._queue)
-        left = len(body)
-        self._queue.clear()
-        next_size = self._padding.next_size
-        send = self._carrier.send
-        view, position = memoryview(body), 0
+        next_size, send = self._padding.next_size, self._carrier.send
+        body = _Gatherer(self._queue)
+        left = self.waiting
         while allowed > 0:
             size = min(allowed, sealer.capacity)
             left -= size
             allowed -= size
-            piece = view[position : position + size]
-            send(sealer.seal(piece, next_size(left), rekey=sealer.due_rekey(now)), now)
-            position += size
-        if left:
-            self._queue.append(body[position:])
+            send(sealer.seal(body.take(size), next_size(left), rekey=sealer.due_rekey(now)), now)
+        self._queue = body.rest()
         self.waiting = left
         for _ in range(dummies):
             send(sealer.seal(b"", next_size(left), rekey=sealer.due_rekey(now)), now)
@@ -465,13 +461,14 @@ class Connection:
             if isinstance(self._security, Bare):
                 self._send_bare(now)
             return
-        body = memoryview(b"".join(self._queue))
-        self._queue.clear()
+        body, left = _Gatherer(self._queue), self.waiting
+        self._queue = []
         self.waiting = 0
-        while len(body) > sealer.capacity:
-            piece, body = body[: sealer.capacity], body[sealer.capacity :]
-            self._carrier.send(sealer.seal(piece, self._padding.next_size(len(body))), now)
-        self._carrier.send(sealer.seal(body, self._padding.next_size(0), last=True), now)
+        while left > sealer.capacity:
+            size = sealer.capacity
+            left -= size
+            self._carrier.send(sealer.seal(body.take(size), self._padding.next_size(left)), now)
+        self._carrier.send(sealer.seal(body.take(left), self._padding.next_size(0), last=True), now)
 
     # --- Ends -------------------------------------------------------------------------------------------------------
 
@@ -495,3 +492,43 @@ class Connection:
         self._queue.clear()
         self.waiting = 0
         self._carrier.refuse(now)
+
+
+class _Gatherer:
+    """Cuts queued frames into record bodies. Runs of small frames are joined once; a large payload is never joined."""
+
+    __slots__ = ("_at", "_pieces", "_position")
+
+    def __init__(self, queue: list[bytes]) -> None:
+        self._pieces: list[bytes] = []
+        run: list[bytes] = []
+        for piece in queue:
+            if len(piece) < _WORTH_A_VIEW:
+                run.append(piece)
+            else:
+                self._pieces += (b"".join(run), piece)
+                run = []
+        self._pieces.append(b"".join(run))
+        self._at = 0
+        self._position = 0
+
+    def take(self, size: int) -> bytes | memoryview:
+        """The next ``size`` bytes, which must be there."""
+        parts: list[memoryview] = []
+        while size:
+            piece = self._pieces[self._at]
+            end = min(len(piece), self._position + size)
+            parts.append(memoryview(piece)[self._position : end])
+            size -= end - self._position
+            self._position = end
+            if end == len(piece):
+                self._at += 1
+                self._position = 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def rest(self) -> list[bytes]:
+        """What was not taken, as a queue again."""
+        if self._at == len(self._pieces):
+            return []
+        first = self._pieces[self._at][self._position :]
+        return [piece for piece in (first, *self._pieces[self._at + 1 :]) if piece]

@@ -75,6 +75,7 @@ SEND_STALL_S: Final = 120.0  # seconds during which a peer takes nothing of what
 SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
 STOP_S: Final = 10.0  # seconds for all links to end cleanly when the node stops
 WRITE_BUFFER: Final = 1 << 20  # bytes in a socket's write buffer above which nothing more is sealed for it
+MAX_JOINED_WRITE: Final = 128 << 10  # bytes that are copied into one write; above it a system call is cheaper
 READ_CHUNK: Final = 256 << 10  # bytes of the one receive buffer that all links of a loop share
 
 # --- Penalties (design 10) --------------------------------------------------------------------------------------------

@@ -90,9 +90,7 @@ class ControlServer:
 class Client:
     """One connection: its calls run side by side and are answered as they finish, matched by id."""
 
-    def __init__(
-        self, server: ControlServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, server: ControlServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._server = server
         self._reader = reader
         self._writer = writer

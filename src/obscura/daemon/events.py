@@ -75,9 +75,7 @@ class Broadcast:
         for subscription in self._subscriptions:
             subscription.offer(event)
 
-    def subscribe(
-        self, kinds: Collection[str] | None = None, capacity: int = RPC_EVENTS_QUEUED
-    ) -> Subscription:
+    def subscribe(self, kinds: Collection[str] | None = None, capacity: int = RPC_EVENTS_QUEUED) -> Subscription:
         """Listen from now on, to all kinds or to ``kinds``."""
         subscription = Subscription(self, kinds, capacity)
         self._subscriptions.add(subscription)

@@ -32,9 +32,7 @@ class KeyStore:
         except OSError as error:
             raise UserError(f"the channel key {path} cannot be read: {error.strerror}") from None
         if len(secret) != KEY_BYTES:
-            raise UserError(
-                f"the channel key {path} has {len(secret)} bytes, not {KEY_BYTES}: restore it or delete it"
-            )
+            raise UserError(f"the channel key {path} has {len(secret)} bytes, not {KEY_BYTES}: restore it or delete it")
         return StaticKey.from_bytes(secret)
 
     def _path(self, listen: Address) -> Path:

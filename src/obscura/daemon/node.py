@@ -73,9 +73,7 @@ class Node:
         self._drained: dict[LinkId, list[asyncio.Future[None]]] = {}
         self._resources = contextlib.AsyncExitStack()
         self._dials: set[asyncio.Task[None]] = set()
-        self.stopped = (
-            asyncio.Event()
-        )  # someone asked it to stop; whoever runs it leaves its ``async with`` then
+        self.stopped = asyncio.Event()  # someone asked it to stop; whoever runs it leaves its ``async with`` then
         self._idle = asyncio.Event()  # no links are left
         self._tasks: asyncio.TaskGroup | None = None
         self._is_turn_planned = False
@@ -291,7 +289,7 @@ class Node:
             if type(io) is Write:
                 socket = self._sockets.get(io.link)
                 if socket is not None:
-                    socket.write(io.data)
+                    socket.write(io.pieces)
             elif isinstance(io, Notify):
                 self._told(io)
             elif isinstance(io, Shut):
@@ -388,9 +386,7 @@ class Node:
             server, port = await tcp.listen(self, place, listener)
             resources.callback(server.close)
             public = static.public if static is not None else None
-            self._listening.append(
-                Address(public, place.host, port, place.carrier, place.name, place.binding)
-            )
+            self._listening.append(Address(public, place.host, port, place.carrier, place.name, place.binding))
 
     async def _close_links(self) -> None:
         engine = self.engine

@@ -78,9 +78,7 @@ class Method:
             params = {}
         if isinstance(params, list):
             if len(params) > len(self.parameters):
-                raise RpcError(
-                    jsonrpc.INVALID_PARAMS, f"{self.signature} takes no more than {len(self.parameters)}"
-                )
+                raise RpcError(jsonrpc.INVALID_PARAMS, f"{self.signature} takes no more than {len(self.parameters)}")
             params = {p.name: value for p, value in zip(self.parameters, params, strict=False)}
         try:
             return msgspec.convert(params, self._schema)

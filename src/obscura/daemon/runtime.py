@@ -12,10 +12,13 @@ from typing import Any
 from obscura.daemon.config import Config
 from obscura.daemon.node import Node
 
+new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
-    from uvloop import new_event_loop
+    import uvloop
+
+    new_event_loop = uvloop.new_event_loop
 except ImportError:  # the extra [fast] is not installed
-    from asyncio import new_event_loop
+    new_event_loop = asyncio.new_event_loop
 
 Told = Callable[[Mapping[str, Any]], None]
 

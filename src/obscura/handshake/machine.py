@@ -182,9 +182,7 @@ class Handshake:
 
     def _judge(self, peer: Version) -> None:
         if peer.protocol_version < MIN_PROTOCOL_VERSION:
-            raise Refused(
-                f"the peer speaks protocol version {peer.protocol_version}, below {MIN_PROTOCOL_VERSION}"
-            )
+            raise Refused(f"the peer speaks protocol version {peer.protocol_version}, below {MIN_PROTOCOL_VERSION}")
         theirs = Flags(peer.feature_flags, peer.privacy_feature_flags)
         self._version = peer
         self._flags = self._offer.flags.both(theirs)

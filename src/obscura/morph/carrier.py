@@ -21,6 +21,7 @@ from typing import ClassVar
 
 import msgspec
 
+from obscura.limits import MAX_JOINED_WRITE
 from obscura.wire.address import CarrierNumber
 
 
@@ -75,8 +76,8 @@ class Carrier(ABC):
         """Queue channel bytes."""
 
     @abstractmethod
-    def take(self) -> bytes:
-        """All bytes to write to the socket; empties the queue."""
+    def take(self) -> list[bytes]:
+        """All bytes to write to the socket, in as few pieces as are cheap; empties the queue."""
 
     @abstractmethod
     def refuse(self, now: float) -> None:
@@ -100,3 +101,10 @@ class Carrier(ABC):
 
 
 CarrierFactory = Callable[[random.Random], Carrier]
+
+
+def coalesced(pieces: list[bytes]) -> list[bytes]:
+    """The same bytes for one write where that is cheap; large pieces stay, since joining them would copy megabytes."""
+    if len(pieces) > 1 and sum(map(len, pieces)) <= MAX_JOINED_WRITE:
+        return [b"".join(pieces)]
+    return pieces

@@ -6,7 +6,7 @@ import random
 from math import inf
 
 from obscura.limits import DISCARD_BYTES, DISCARD_S, MAX_FLIGHT, MIN_FLIGHT
-from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Ready
+from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Ready, coalesced
 from obscura.wire.address import CarrierNumber
 
 
@@ -41,14 +41,9 @@ class Plain(Carrier):
         if data and self._discard_until == inf:
             self._out.append(data)
 
-    def take(self) -> bytes:
-        out = self._out
-        if len(out) == 1:
-            (data,) = out
-        else:
-            data = b"".join(out)
-        out.clear()
-        return data
+    def take(self) -> list[bytes]:
+        out, self._out = self._out, []
+        return coalesced(out)
 
     def refuse(self, now: float) -> None:
         if self._discard_until == inf:

@@ -52,11 +52,7 @@ class AddressBook(Part):
         if peer.dialled is not None and peer.dialled.endpoint is not None:
             seen = peer.negotiated.peer.timestamp - peer.negotiated.clock_offset_s  # by our own clock
             is_public = peer.dialled.carrier is not CarrierNumber.BARE
-            entry = (
-                self._learn((peer.dialled.endpoint, peer.dialled.carrier), peer.face, seen)
-                if is_public
-                else None
-            )
+            entry = self._learn((peer.dialled.endpoint, peer.dialled.carrier), peer.face, seen) if is_public else None
             if entry is not None and peer.proved_key is not None:
                 entry.verified = peer.proved_key
         return () if peer.is_inbound else (Send(peer.link, GetAddr()),)
@@ -71,18 +67,12 @@ class AddressBook(Part):
         self._answered.add(peer.link)
         known = [(place, entry) for place, entry in self._entries.items() if entry.face is peer.face]
         shown = self._rng.sample(known, min(MAX_ADDR, ceil(len(known) * GETADDR_SHARE)))
-        return (
-            (Send(peer.link, Addr(tuple(_gossip(place, entry) for place, entry in shown))),) if shown else ()
-        )
+        return (Send(peer.link, Addr(tuple(_gossip(place, entry) for place, entry in shown))),) if shown else ()
 
     def on_addr(self, peer: Peer, message: Addr, now: float) -> Iterable[Effect]:
         for told in message.entries:
             endpoint = told.endpoint
-            if (
-                endpoint is None
-                or told.carrier not in _CARRIERS
-                or (endpoint.is_loopback and not self._allow_loopback)
-            ):
+            if endpoint is None or told.carrier not in _CARRIERS or (endpoint.is_loopback and not self._allow_loopback):
                 continue
             entry = self._learn((endpoint, CarrierNumber(told.carrier)), peer.face, told.time)
             if entry is not None and told.key is not None and told.key not in entry.candidates:

@@ -21,18 +21,18 @@ from obscura.wire.address import Endpoint, Network
 class AdmissionLimits(msgspec.Struct, frozen=True, rename="kebab"):
     """The section ``admission`` of the configuration; the defaults are the design's."""
 
-    trials_per_s: Annotated[
-        float, Meta(gt=0, description="key agreements per second for strangers in all")
-    ] = limits.TRIALS_PER_S
-    trials_per_group_per_s: Annotated[
-        float, Meta(gt=0, description="the same per network group, clearnet only")
-    ] = limits.TRIALS_PER_GROUP_PER_S
-    trials_per_group_burst: Annotated[
-        float, Meta(gt=0, description="how many of them a group may save up")
-    ] = limits.TRIALS_PER_GROUP_BURST
-    max_unauthenticated: Annotated[
-        int, Meta(ge=1, description="connections that have proved nothing yet")
-    ] = limits.MAX_UNAUTHENTICATED
+    trials_per_s: Annotated[float, Meta(gt=0, description="key agreements per second for strangers in all")] = (
+        limits.TRIALS_PER_S
+    )
+    trials_per_group_per_s: Annotated[float, Meta(gt=0, description="the same per network group, clearnet only")] = (
+        limits.TRIALS_PER_GROUP_PER_S
+    )
+    trials_per_group_burst: Annotated[float, Meta(gt=0, description="how many of them a group may save up")] = (
+        limits.TRIALS_PER_GROUP_BURST
+    )
+    max_unauthenticated: Annotated[int, Meta(ge=1, description="connections that have proved nothing yet")] = (
+        limits.MAX_UNAUTHENTICATED
+    )
 
 
 def group_of(endpoint: Endpoint | None) -> bytes | None:
@@ -100,11 +100,7 @@ class Admission:
             while self._groups and (
                 len(self._groups) >= limits.TRIAL_GROUPS or next(iter(self._groups.values())).is_full(now)
             ):
-                self._groups.popitem(
-                    last=False
-                )  # a full bucket is worth nothing: no memory for groups long quiet
-            bucket = TokenBucket(
-                self._bounds.trials_per_group_per_s, self._bounds.trials_per_group_burst, now
-            )
+                self._groups.popitem(last=False)  # a full bucket is worth nothing: no memory for groups long quiet
+            bucket = TokenBucket(self._bounds.trials_per_group_per_s, self._bounds.trials_per_group_burst, now)
         self._groups[group] = bucket
         return bucket

@@ -53,10 +53,10 @@ class Listener(msgspec.Struct, frozen=True):
 
 
 class Write(msgspec.Struct, frozen=True):
-    """Put bytes on the link's socket."""
+    """Put bytes on the link's socket, in order."""
 
     link: LinkId
-    data: bytes
+    pieces: list[bytes]
 
 
 class Shut(msgspec.Struct, frozen=True):
@@ -80,9 +80,7 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 Io = Write | Shut | Reach | Hold | Notify
-OfferFor = Callable[
-    [Face, Endpoint | None, bool], Offer
-]  # face, where we see the peer, whether the link is bare
+OfferFor = Callable[[Face, Endpoint | None, bool], Offer]  # face, where we see the peer, whether the link is bare
 
 
 class Link:
@@ -104,9 +102,7 @@ class Link:
         "remote",
     )
 
-    def __init__(
-        self, link: LinkId, *, dialled: Address | None, inbound: bool, manual: bool, face: Face
-    ) -> None:
+    def __init__(self, link: LinkId, *, dialled: Address | None, inbound: bool, manual: bool, face: Face) -> None:
         self.id = link
         self.connection: Connection | None = None
         self.dialled = dialled
@@ -148,9 +144,7 @@ class Engine:
         self._rng = rng
         self._unix = unix
         self._shaping = shaping
-        self._admission = Admission(
-            admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now
-        )
+        self._admission = Admission(admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now)
         self._max_inbound = max_inbound
         self._now = now
         self._last_id = 0
@@ -180,9 +174,7 @@ class Engine:
         address = link.dialled
         link.remote = remote
         security = (
-            Bare()
-            if address.carrier is CarrierNumber.BARE
-            else Dialling(self._network_id, link.face, address.key)
+            Bare() if address.carrier is CarrierNumber.BARE else Dialling(self._network_id, link.face, address.key)
         )
         self._attach(link, Plain(self._rng, client=True), security, now)
 
@@ -330,9 +322,7 @@ class Engine:
         self.links[link.id] = link
         return link
 
-    def _attach(
-        self, link: Link, carrier: Carrier, security: Dialling | Listening | Bare, now: float
-    ) -> None:
+    def _attach(self, link: Link, carrier: Carrier, security: Dialling | Listening | Bare, now: float) -> None:
         self._now = now
         offer = self._offer_for(link.face, link.remote, isinstance(security, Bare))
         if isinstance(security, Bare) and not link.inbound:
@@ -379,10 +369,7 @@ class Engine:
         if link.inbound and link.opened is None and event.negotiated.peer.nonce in self._outbound_nonces:
             self._cut(link, Reason.OURSELVES, now)
             return
-        if (
-            link.inbound
-            and sum(1 for peer in self.core.peers.values() if peer.is_inbound) >= self._max_inbound
-        ):
+        if link.inbound and sum(1 for peer in self.core.peers.values() if peer.is_inbound) >= self._max_inbound:
             self.disconnect(link.id, "no free inbound slot", now)
             return
         opened = link.opened
@@ -437,9 +424,9 @@ class Engine:
 
     def _flush(self, link: Link, connection: Connection, now: float) -> None:
         if link.blocked_since is None:
-            data = connection.flush(now)
-            if data:
-                self._io.append(Write(link.id, data))
+            pieces = connection.flush(now)
+            if pieces:
+                self._io.append(Write(link.id, pieces))
         if connection.over:
             self._drop(link)
             return
@@ -496,9 +483,7 @@ def check_dialable(address: Address, face: Face) -> None:
             f"{address}: carrier plain is for loopback, onion and I2P addresses; use carrier=tls for this one"
         )
     if endpoint is None:
-        raise AddressError(
-            f"{address}: names are not looked up, since that would tell others; give its IP address"
-        )
+        raise AddressError(f"{address}: names are not looked up, since that would tell others; give its IP address")
     if face is not Face.CLEARNET:
         raise AddressError(f"{address}: this version does not reach onion and I2P addresses yet")
     if address.carrier not in (CarrierNumber.PLAIN, CarrierNumber.BARE):

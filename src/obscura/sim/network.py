@@ -117,7 +117,7 @@ class SimNode:
             engine.due(kernel.now)
         for io in engine.drain(kernel.now):
             if type(io) is Write:
-                self._write(io.link, io.data)
+                self._write(io.link, b"".join(io.pieces))
             elif isinstance(io, Notify):
                 self.told.append(io)
                 kernel.note(self.number, 0, io.kind)

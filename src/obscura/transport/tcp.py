@@ -75,10 +75,12 @@ class Socket(asyncio.BufferedProtocol):
             return Endpoint.of(str(name[0]).partition("%")[0], int(name[1]))
         return None
 
-    def write(self, data: bytes) -> None:
+    def write(self, pieces: list[bytes]) -> None:
         """Queue bytes; nothing happens once the socket is closing."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            for piece in pieces:
+                transport.write(piece)
 
     def hold(self, held: bool) -> None:
         """Stop or go on reading."""
@@ -133,7 +135,5 @@ async def listen(owner: Owner, address: Address, tag: object) -> tuple[asyncio.S
         )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UserError(
-            f"cannot listen on {endpoint}: {reason}; choose another address with --listen"
-        ) from None
+        raise UserError(f"cannot listen on {endpoint}: {reason}; choose another address with --listen") from None
     return server, server.sockets[0].getsockname()[1]

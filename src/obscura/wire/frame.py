@@ -88,7 +88,7 @@ class _Begun:
         self.strict = strict
         self._keep = keep
         self._hash = sha256()
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | memoryview] = []
         self._small = bytearray()
 
     def take(self, data: bytes | memoryview, start: int, end: int) -> int:
@@ -98,13 +98,15 @@ class _Begun:
         if not self._keep:
             self._hash.update(memoryview(data)[start:stop])
             return stop
-        piece = bytes(data[start:stop])
+        piece = memoryview(data)[start:stop]
         self._hash.update(piece)
         if len(piece) < _SMALL_PIECE:
             self._small += piece
         else:
             self._flush()
-            self._pieces.append(piece)
+            # A view of the caller's bytes saves a copy, but keeps all of them alive: only where most of them are ours.
+            is_worth_it = isinstance(data, bytes) and 2 * len(piece) >= len(data)
+            self._pieces.append(piece if is_worth_it else bytes(piece))
         return stop
 
     def _flush(self) -> None:
@@ -115,7 +117,7 @@ class _Begun:
     def payload(self) -> bytes:
         """All of it, in one object; empty if it is not kept."""
         self._flush()
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return b"".join(self._pieces)
 
     def is_intact(self) -> bool:
         """Whether the checksum in the header is that of the payload."""
