@@ -192,6 +192,37 @@ def test_restoring_what_a_store_kept() -> None:
     assert all(restored.is_bad(i) for i in side)
 
 
+def test_of_two_equal_tips_a_restart_keeps_the_one_it_had() -> None:
+    chain = new_chain()
+    one, other = extend(LEDGER, chain, chain.genesis, 3), extend(LEDGER, chain, chain.genesis, 3, salt=1)
+    receive(chain, other + one)
+    assert (chain.tip, chain.best) == (other[-1], one[-1])
+    headers = [chain.header(i) for i in one + other]
+
+    def restored_tip(tip: bytes, bad: list[bytes]) -> bytes:
+        again = new_chain()
+        again.restore(headers, {*one, *other}.__contains__, bad, tip)
+        return again.tip
+
+    assert restored_tip(other[-1], []) == other[-1]
+    assert restored_tip(other[-2], []) == one[-1], "less work"
+    assert restored_tip(other[-1], [other[0]]) == one[-1], "bad"
+    assert restored_tip(bytes(32), []) == one[-1], "unknown"
+
+
+def test_peers_are_told_of_what_is_here() -> None:
+    chain = new_chain()
+    ids = extend(LEDGER, chain, chain.genesis, 5)
+    side = extend(LEDGER, chain, ids[0], 2, salt=1)
+    assert chain.after([chain.genesis], whole=True) == []
+    receive(chain, [*ids[:3], ids[4]])
+    assert chain.after([chain.genesis], whole=True) == ids[:3]
+    assert chain.after([chain.genesis], limit=2, whole=True) == ids[:2]
+    assert chain.after([ids[3]], whole=True) == []
+    extend(LEDGER, chain, side[-1], 3, salt=1)
+    assert chain.after([chain.genesis], whole=True) == [ids[0]], "the better branch is not here yet"
+
+
 def test_memory_per_header() -> None:
     chain = new_chain()
     headers = [chain.header(i) for i in extend(LEDGER, chain, chain.genesis, 3000)]

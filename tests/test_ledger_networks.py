@@ -20,7 +20,7 @@ from obscura.ledger.chain import Chain
 from obscura.ledger.header import Header, bits_in
 from obscura.ledger.mining import block_template, grind
 from obscura.ledger.network import display_id, is_mined, network_id, own_genesis
-from obscura.ledger.network_file import BUILT_IN_NAMES, Plan, read_network
+from obscura.ledger.network_file import BUILT_IN_NAMES, Plan, plan_network, read_network
 from obscura.ledger.networks import BUILT_IN, load_network
 from obscura.ledger.transaction import Fields
 
@@ -106,6 +106,14 @@ def test_an_own_network_can_be_mined_on() -> None:
     assert Header.decode(header).parent == network.genesis_id
 
 
+def test_a_name_is_enough_for_a_plan() -> None:
+    made = plan_network("isle", now=1_700_000_000.5, seeds=("obscura://10.0.0.1:40000",))
+    assert (made.time, made.message, made.seeds) == (1_700_000_000, "isle genesis", ("obscura://10.0.0.1:40000",))
+    assert read_network(made.toml()).id == made.network().id != plan_network("isle", now=1_700_000_001).network().id
+    with pytest.raises(ConfigError):
+        plan_network("main", now=1)
+
+
 GOOD = plan().toml()
 BAD_FILES = [
     ("not TOML", GOOD.replace('name = "isle"', "name = isle"), "not TOML"),
@@ -128,11 +136,11 @@ BAD_FILES = [
     ("spacing 0", GOOD.replace("spacing = 60", "spacing = 0"), "spacing = 0 is not in"),
     ("retarget 1", GOOD.replace("retarget = 144", "retarget = 1"), "retarget = 1 is not in"),
     ("retarget below 0", GOOD.replace("retarget = 144", "retarget = -1"), "retarget = -1 is not in"),
-    ("seed not an address", GOOD.replace("obscura://", "http://"), "not an obscura:// address"),
+    ("seed not an address", GOOD.replace("obscura://", "http://"), "seeds: an address begins with obscura://"),
+    ("seed not in its canonical form", GOOD.replace("obscura://10.0", "10.0"), "seeds: write obscura://10.0.0.1:40000"),
     ("seed a number", GOOD.replace('["obscura://10.0.0.1:40000"]', "[1]"), "array of strings"),
-    ("seed key too short", GOOD.replace('seed-key = "aa', 'seed-key = "a'), "seed-key is not 32 bytes"),
-    ("seed key in capitals", GOOD.replace('seed-key = "aa', 'seed-key = "AA'), "seed-key is not 32 bytes"),
-    ("seed key not base32", GOOD.replace('seed-key = "aa', 'seed-key = "a1'), "seed-key is not 32 bytes"),
+    ("seed key too short", GOOD.replace('seed-key = "aa', 'seed-key = "a'), "seed-key is to be 52 characters"),
+    ("seed key not base32", GOOD.replace('seed-key = "aa', 'seed-key = "a1'), "seed-key is to be 52 characters"),
     ("message of two lines", GOOD.replace("hello isle", "hello\\nisle"), "genesis.message is"),
     ("no message", GOOD.replace("hello isle", ""), "genesis.message is"),
     ("message too long", GOOD.replace("hello isle", "h" * 76), "genesis.message is"),

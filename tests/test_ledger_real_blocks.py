@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from bitcoin.core import CBlock
 
+import shared_data
 from obscura.ledger.chain import Chain
 from obscura.ledger.header import Header
 from obscura.ledger.merkle import merkle_root
@@ -18,6 +21,18 @@ pytestmark = pytest.mark.shared_data
 LEDGER = BUILT_IN["bitcoin"].ledger
 HEIGHT_OF_FIRST = {BLOCK_FILES[0]: 0, BLOCK_FILES[1]: 277_647}
 NOW = 1_700_000_000
+
+
+def test_where_the_data_is_missing_it_is_said_or_required(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shared_data, "FOLDER", tmp_path)
+    monkeypatch.delenv("OBSCURA_REQUIRE_SHARED_DATA", raising=False)
+    assert real_blocks() == []
+    assert capsys.readouterr().out == "did not run: ../shared/data is not there\n"
+    monkeypatch.setenv("OBSCURA_REQUIRE_SHARED_DATA", "1")
+    with pytest.raises(AssertionError, match="required"):
+        real_blocks()
 
 
 @pytest.mark.parametrize("name", BLOCK_FILES)

@@ -148,10 +148,13 @@ class Chain:
             height -= step
         return [*ids, self.genesis]
 
-    def after(self, locator: Sequence[bytes], stop: bytes = bytes(32), limit: int = limits.MAX_HEADERS) -> list[bytes]:
+    def after(
+        self, locator: Sequence[bytes], stop: bytes = bytes(32), limit: int = limits.MAX_HEADERS, whole: bool = False
+    ) -> list[bytes]:
         """Ids of the best chain after the first locator entry that lies on it, up to ``stop`` or ``limit``.
 
-        No entry known: from the genesis on. An empty locator asks for ``stop`` alone.
+        No entry known: from the genesis on. An empty locator asks for ``stop`` alone. ``whole``: only as far as all
+        blocks were received, which is what a peer may be told to fetch here.
         """
         if not locator:
             number = self._ids.number(stop)
@@ -162,7 +165,8 @@ class Chain:
             if number is not None and self._on_main(number):
                 start = self._heights[number]
                 break
-        ids = [self._ids[number] for number in self._main[start + 1 : start + 1 + limit]]
+        end = self._heights[self._fork(self._tip, self._best)] + 1 if whole else len(self._main)
+        ids = [self._ids[number] for number in self._main[start + 1 : min(end, start + 1 + limit)]]
         return ids[: ids.index(stop) + 1] if stop in ids else ids
 
     def missing(self, limit: int, from_height: int = 0) -> list[bytes]:
@@ -211,8 +215,17 @@ class Chain:
                 new.append(header)
         return new, None
 
-    def restore(self, headers: Iterable[bytes], has_body: Callable[[bytes], bool], bad: Iterable[bytes]) -> None:
-        """What a store kept, unchecked: headers, parents first; which blocks it had; which are bad."""
+    def restore(
+        self,
+        headers: Iterable[bytes],
+        has_body: Callable[[bytes], bool],
+        bad: Iterable[bytes],
+        tip: bytes | None = None,
+    ) -> None:
+        """What a store kept, unchecked: headers, parents first; which blocks it had; which are bad.
+
+        ``tip`` is taken for the tip again if nothing here has more work than it.
+        """
         for header in headers:
             block_id = self.ledger.block_id(header)
             parent = self._ids.number(self.ledger.parent_id(header))
@@ -223,6 +236,9 @@ class Chain:
         for block_id in bad:
             if block_id in self:
                 self.refuse(block_id)
+        old = None if tip is None else self._ids.number(tip)
+        if old is not None and self._flags[old] & (_WHOLE | _BAD) == _WHOLE:
+            self._tip = max(old, self._tip, key=self._work)  # of equals the first given one stays
 
     def received(self, block_id: bytes) -> Reorganisation | None:
         """Its block was checked and is (being) stored. The way to the new tip if that makes one."""

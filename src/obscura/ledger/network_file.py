@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import re
 import tomllib
-from base64 import b32decode, b32encode
-from binascii import Error as Base32Error
 from typing import Any
 
 import msgspec
 
-from obscura.errors import ConfigError
+from obscura.errors import AddressError, ConfigError
 from obscura.ledger.bitcoin import BitcoinLedger, Rules
 from obscura.ledger.network import Network, display_id, own_genesis
 from obscura.ledger.work import target_of
+from obscura.wire.address import Address, key_text, parse_key
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _MESSAGE = re.compile(r"[ !#-\[\]-~]{1,75}")  # printable ASCII but quote and backslash: it goes into TOML as it is
-_SEED = re.compile(r"obscura://[!#-\[\]-~]+")  # read in full where it is dialled
 BUILT_IN_NAMES = ("dev", "test", "main", "bitcoin")  # a file that took one of them would hide it
-_KEY_CHARACTERS = 52  # base32 of 32 bytes without padding
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +49,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if not _MESSAGE.fullmatch(self.message):
             raise ConfigError("genesis.message is 1 to 75 printable ASCII characters without quotes and backslashes")
         for seed in self.seeds:
-            if not _SEED.fullmatch(seed):
-                raise ConfigError(f"the seed {seed!r} is not an obscura:// address")
+            try:
+                canonical = str(Address.parse(seed))
+            except AddressError as error:
+                raise ConfigError(f"seeds: {error}") from None
+            if seed != canonical:
+                raise ConfigError(f"seeds: write {canonical}")
 
     def network(self) -> Network:
         """The network itself."""
@@ -73,7 +74,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             "seeds = [" + ", ".join(f'"{seed}"' for seed in self.seeds) + "]",
         ]
         if self.seed_key:
-            lines.append(f'seed-key = "{_key_text(self.seed_key)}"')
+            lines.append(f'seed-key = "{key_text(self.seed_key)}"')
         lines += [
             "",
             "[genesis]",
@@ -85,23 +86,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(lines) + "\n"
 
 
+def plan_network(name: str, now: float, port: int = 49_733, work: int = 0x1E0FFFFF, **others: Any) -> Plan:
+    """A plan with sensible values for whatever is not said: that of the network ``test``. ``now``: unix seconds."""
+    defaults: dict[str, Any] = {"spacing": 60, "retarget": 144, "message": f"{name} genesis", "time": int(now)}
+    return Plan(name=name, port=port, work=work, **defaults | others)
+
+
 def _in_range(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ConfigError(f"{name} = {value} is not in {least}..{most}")
 
 
-def _key_text(key: bytes) -> str:
-    return b32encode(key).decode("ascii").rstrip("=").lower()
-
-
-def _key(text: str) -> bytes:
+def _seed_key(text: str) -> bytes:
     try:
-        key = b32decode(text.upper() + "====") if len(text) == _KEY_CHARACTERS else b""
-    except (Base32Error, ValueError):
-        key = b""
-    if len(key) != 32 or _key_text(key) != text:
-        raise ConfigError("seed-key is not 32 bytes in base32 (lower case, no padding)")
-    return key
+        return parse_key(text)
+    except AddressError:
+        raise ConfigError("seed-key is to be 52 characters of a-z and 2-7: an Ed25519 public key in base32") from None
 
 
 _TOP: dict[str, type] = {
@@ -155,7 +155,7 @@ def read_network(text: str) -> Network:
         time=genesis["time"],
         nonce=genesis["nonce"],
         seeds=tuple(seeds),
-        seed_key=_key(table["seed-key"]) if "seed-key" in table else None,
+        seed_key=_seed_key(table["seed-key"]) if "seed-key" in table else None,
     )
     network = plan.network()
     if display_id(network.genesis_id) != genesis["id"]:

@@ -205,7 +205,9 @@ class Store:
         """The header tree as it was stored."""
         chain = Chain(ledger)
         bodies = {row[0] for row in self._read("SELECT id FROM blocks")}
-        chain.restore(self.headers(), bodies.__contains__, [row[0] for row in self._read("SELECT id FROM refused")])
+        refused = [row[0] for row in self._read("SELECT id FROM refused")]
+        tip = self.tip()
+        chain.restore(self.headers(), bodies.__contains__, refused, tip and tip[0])
         return chain
 
     def headers(self) -> Iterator[bytes]:
