@@ -58,12 +58,13 @@ def check_body(block: Block, height: int, witness_active: bool, height_in_coinba
         return REPEATED
     if not transactions or not is_coinbase(transactions[0]):
         return NO_COINBASE  # a 64-byte transaction can pose as an inner node, so this too may be an altered body
-    fault = _check_transactions(transactions) or (
-        _check_height(transactions[0], height) if height_in_coinbase else None
-    )
+    fault = _check_transactions(transactions)
     if fault:
         return fault
-    return _check_witnesses(transactions, witness_active) or _check_weight(block)
+    coinbase = Fields.decode(transactions[0].raw)
+    if height_in_coinbase and not coinbase.inputs[0].script.startswith(height_push(height)):
+        return BAD_HEIGHT
+    return _check_witnesses(coinbase, transactions, witness_active) or _check_weight(block)
 
 
 def is_coinbase(transaction: Transaction) -> bool:
@@ -82,12 +83,6 @@ def _check_transactions(transactions: list[Transaction]) -> Fault | None:
     return None
 
 
-def _check_height(coinbase: Transaction, height: int) -> Fault | None:
-    """BIP34."""
-    script = Fields.decode(coinbase.raw).inputs[0].script
-    return None if script.startswith(height_push(height)) else BAD_HEIGHT
-
-
 def height_push(height: int) -> bytes:
     """The script that pushes a height: how a coinbase must begin (BIP34)."""
     if height == 0:
@@ -104,10 +99,9 @@ def witness_commitment(witness_ids: list[bytes], reserved: bytes) -> bytes:
     return double_sha256(root + reserved)
 
 
-def _check_witnesses(transactions: list[Transaction], active: bool) -> Fault | None:
+def _check_witnesses(coinbase: Fields, transactions: list[Transaction], active: bool) -> Fault | None:
     """BIP141: a commitment is kept, and witnesses need one."""
     carries_witness = any(t.id != t.witness_id for t in transactions)
-    coinbase = Fields.decode(transactions[0].raw)
     given = [o.script for o in coinbase.outputs if _is_commitment(o.script)] if active else []
     if not given:
         return UNCOMMITTED_WITNESS if carries_witness else None
