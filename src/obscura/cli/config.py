@@ -76,9 +76,9 @@ def init(globals: Globals, file: str | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as target:
             target.write(template())
-    except FileExistsError:
-        raise Failure(f"{path} exists already: edit it, or name another file") from None
     except OSError as error:
+        if path.exists():
+            raise Failure(f"{path} exists already: edit it, or name another file") from None
         raise Failure(f"{path} cannot be written: {error.strerror}") from None
     if globals.json:
         show_json({"file": path})

@@ -28,7 +28,9 @@ def _params(context: click.Context, parameter: click.Parameter, text: str | None
 @click.argument("params", required=False, callback=_params)
 @pass_globals
 def rpc(globals: Globals, method: str, params: Any) -> None:
-    """Call a method of the running node and print its result as JSON.
+    """Call a method of the running node.
+
+    Prints its result as JSON.
 
     \b
     Examples:

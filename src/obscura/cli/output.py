@@ -69,7 +69,7 @@ def _show_table(columns: Sequence[str], cells: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     for name in columns:
         table.add_column(Text(printable(name.replace("_", " "))), overflow="fold")
     for row in cells:

@@ -42,7 +42,10 @@ def connect(globals: Globals, address: str) -> None:
 @click.argument("peer", type=int)
 @pass_globals
 def disconnect(globals: Globals, peer: int) -> None:
-    """End the link to a peer: PEER is its number in `obscura peers`."""
+    """End the link to a peer.
+
+    PEER is its number in `obscura peers`.
+    """
     result = globals.call("disconnect", peer=peer)
     if globals.json:
         show_json(result)
@@ -56,7 +59,10 @@ def disconnect(globals: Globals, peer: int) -> None:
 @click.option("--interval", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds between them.")
 @pass_globals
 def ping(globals: Globals, peer: int, count: int, interval: float) -> None:
-    """Measure the round trip to a peer: PEER is its number in `obscura peers`."""
+    """Measure the round trip to a peer.
+
+    PEER is its number in `obscura peers`.
+    """
     import time
 
     times = []
