@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo bench clean
+.PHONY: help install test check demo examples bench clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -19,13 +19,16 @@ test: $(STAMP)   ## the test suite (8 minutes at most, no root, no network)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)  ## ruff, mypy --strict, import rules (1 minute)
-	$(BIN)/ruff check src tests bench tools examples
-	$(BIN)/ruff format --check src tests bench tools examples
+	$(BIN)/ruff check src tests bench demo tools examples
+	$(BIN)/ruff format --check src tests bench demo tools examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 demo: $(STAMP)   ## two nodes and everything between them, as separate processes (90 s at most)
-	$(BIN)/python tools/demo.py
+	$(BIN)/python -m demo
+
+examples: $(STAMP)  ## every program of examples/
+	@for program in examples/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
 
 bench: $(STAMP)  ## every figure as JSON lines; ONLY=a,b runs some
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))

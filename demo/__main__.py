@@ -1,0 +1,34 @@
+"""Plays all acts in the order of their numbers and prints a summary; status 0 only if everything happened."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import time
+
+import demo
+from demo.stage import Failed, Stage
+from obscura.errors import UserError
+
+
+def main() -> int:
+    """The exit status."""
+    acts = sorted(module.name for module in pkgutil.iter_modules(demo.__path__) if module.name.startswith("act_"))
+    began = time.monotonic()
+    with Stage() as stage:
+        try:
+            for act in acts:
+                importlib.import_module(f"demo.{act}").play(stage)
+        except (Failed, UserError) as error:
+            stage.say(f"  [red]✗[/red] {error}")
+            return 1
+        stage.say("[bold]Summary[/bold]")
+        for what, value in stage.figures:
+            stage.say(f"  {what}: {value}")
+        stage.say(f"  all of it in {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
