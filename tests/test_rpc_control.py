@@ -185,6 +185,11 @@ def test_a_line_over_the_limit_is_told_and_ends_the_connection(tmp_path: Path, e
 def test_a_half_line_is_waited_for_only_so_long(tmp_path: Path) -> None:
     async def scene(host: Host) -> None:
         async with opened(host) as (reader, writer), opened(host) as (idle_reader, idle_writer):
+            idle_writer.write(ask("echo", text="in two pieces")[:9])
+            async with AsyncClient(host.path) as other:
+                await other.call("echo", "by now the first piece has been read")
+            idle_writer.write(ask("echo", text="in two pieces")[9:])
+            assert json.loads(await idle_reader.readline())["result"] == "in two pieces"
             writer.write(b'{"jsonrpc"')
             told = json.loads(await reader.readline())
             assert told["error"]["message"] == "the line was not finished in 0.05 s"
