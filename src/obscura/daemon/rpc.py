@@ -19,7 +19,7 @@ import difflib
 import inspect
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 import msgspec
@@ -32,7 +32,6 @@ from obscura.limits import RPC_BATCH
 
 log = logging.getLogger(__name__)
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-Call = Callable[[Request], Awaitable[dict[str, object] | None]]
 
 
 class Session(Protocol):
