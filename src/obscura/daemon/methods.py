@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import obscura
+from obscura.daemon.control import ControlServer
+from obscura.daemon.node import Node
+from obscura.daemon.rpc import MethodRegistry
 from obscura.errors import AddressError, UserError
 from obscura.handshake import features
 from obscura.wire.address import Address, key_text
 
-if TYPE_CHECKING:
-    from obscura.daemon.node import Node
+
+def local_control(node: Node) -> ControlServer:
+    """The control socket of a running node, to be entered with ``async with``: what the command line talks to."""
+    registry = MethodRegistry()
+    for name, method in control_methods(node).items():
+        registry.method(name)(method)
+    return ControlServer(node.data_dir.rpc_socket, registry, node.events_out)
 
 
 def control_methods(node: Node) -> dict[str, Callable[..., Any]]:

@@ -17,12 +17,9 @@ from typing import Self
 
 from obscura.channel.replay import ReplayCache
 from obscura.daemon.config import Config
-from obscura.daemon.control import ControlServer
 from obscura.daemon.datadir import DataDir
 from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.keys import KeyStore
-from obscura.daemon.methods import control_methods
-from obscura.daemon.rpc import MethodRegistry
 from obscura.errors import AddressError, ConfigError, Unreachable, UserError
 from obscura.handshake.features import Flags, named
 from obscura.ledger.network import Network
@@ -100,9 +97,6 @@ class Node:
             resources.callback(self._disarm)
             await self._listen(resources)
             resources.push_async_callback(self._close_links)
-            await resources.enter_async_context(
-                ControlServer(self.data_dir.rpc_socket, self._registry(), self.events_out)
-            )
             self._resources = resources.pop_all()
         self._plan_turn()
         return self
@@ -403,12 +397,6 @@ class Node:
             socket.abort()
         for dial in self._dials:
             dial.cancel()
-
-    def _registry(self) -> MethodRegistry:
-        registry = MethodRegistry()
-        for name, method in control_methods(self).items():
-            registry.method(name)(method)
-        return registry
 
 
 def listen_address(text: str) -> Address:

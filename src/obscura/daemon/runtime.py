@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from obscura.daemon.config import Config
+from obscura.daemon.methods import local_control
 from obscura.daemon.node import Node
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -41,7 +42,7 @@ async def _serve(node: Node, ready: Told) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, node, loop, number)
-    async with node:
+    async with node, local_control(node):
         ready(
             {
                 "network": node.network.name,
