@@ -1,8 +1,8 @@
 """One link without I/O: carrier + channel + records + frames + handshake -> events.
 
-Bytes of the socket go in by ``receive``; bytes for the socket come out of ``flush``; what happened comes back as events, the typed
-messages among them. The same bytes give the same events at any fragmentation. Nothing here calls a reaction, and no reaction
-calls this: the engine stands between.
+Bytes of the socket go in by ``receive``; bytes for the socket come out of ``flush``; what happened comes back as events,
+the typed messages among them. The same bytes give the same events at any fragmentation. Nothing here calls a reaction, and
+no reaction calls this: the engine stands between.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from obscura.wire.catalogue import Catalogue
 from obscura.wire.frame import FrameDecoder, Malformed, Unknown, frame_parts
 from obscura.wire.message import Message
 from obscura.wire.messages.network import Verack
-
 
 _WORTH_A_VIEW = 8 << 10  # bytes; shorter pieces are cheaper to copy than to cut
 
@@ -240,14 +239,12 @@ class Connection:
         return [Ended(reason, detail)]
 
     def abort(self, now: float, reason: Reason) -> list[Event]:
-        """End at once: what waits is dropped, and the carrier closes as its cover would."""
-        if self._stage is _Stage.OVER:
-            return []
-        ended = self._stage is _Stage.ENDING
+        """End at once: what waits is dropped, and the carrier closes as its cover would, discarding or not."""
+        has_ended = self._stage in (_Stage.ENDING, _Stage.OVER)
         self._queue.clear()
         self.waiting = 0
         self._finish(now)
-        return [] if ended else [Ended(reason)]
+        return [] if has_ended else [Ended(reason)]
 
     def deadline(self) -> float:
         """When ``due`` wants to be called; ``inf`` = never."""
@@ -271,6 +268,8 @@ class Connection:
     # --- Carrier ----------------------------------------------------------------------------------------------------
 
     def _on_carrier(self, event: CarrierEvent, now: float, events: list[Event]) -> None:
+        if self._stage is _Stage.OVER and not isinstance(event, Finished):
+            return  # what still arrives in the turn of the end must not bring the link back
         if type(event) is Data:
             self._on_bytes(event.data, now, events)
         elif isinstance(event, Ready):

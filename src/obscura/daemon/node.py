@@ -13,6 +13,7 @@ import random
 import time
 import traceback
 from collections.abc import Collection
+from math import inf
 from typing import Self
 
 from obscura.channel.replay import ReplayCache
@@ -72,16 +73,16 @@ class Node:
         self._dials: set[asyncio.Task[None]] = set()
         self.stopped = asyncio.Event()  # someone asked it to stop; whoever runs it leaves its ``async with`` then
         self._idle = asyncio.Event()  # no links are left
-        self._tasks: asyncio.TaskGroup | None = None
         self._is_turn_planned = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
         self._started = 0.0
 
     # --- Life -------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
+        self._started = self.now()
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(self.data_dir.hold())
             self._assembly = assemble(
@@ -93,7 +94,7 @@ class Node:
                 reactions=self._reactions,
                 parts=self._parts,
             )
-            self._tasks = await resources.enter_async_context(asyncio.TaskGroup())
+            resources.push_async_callback(self._end_dials)
             resources.callback(self._disarm)
             await self._listen(resources)
             resources.push_async_callback(self._close_links)
@@ -150,8 +151,8 @@ class Node:
         return self.assembly.engine
 
     def now(self) -> float:
-        """The monotonic clock of this node's loop, in seconds."""
-        return self._loop.time()
+        """The node's monotonic clock in seconds (a loop's own may count whole milliseconds only)."""
+        return time.monotonic()
 
     def stop(self) -> None:
         """Ask for the end: ``stopped`` is set."""
@@ -160,7 +161,7 @@ class Node:
     @property
     def uptime_s(self) -> float:
         """Seconds since the node was entered."""
-        return self._loop.time() - self._started
+        return self.now() - self._started
 
     def peers(self) -> list[Peer]:
         """All established links."""
@@ -170,7 +171,7 @@ class Node:
         """Open a link and wait until it is established. Raises ``AddressError`` or ``Unreachable``."""
         place = Address.parse(address) if isinstance(address, str) else address
         engine = self.engine
-        link = engine.dial(place, self._loop.time(), manual=True)
+        link = engine.dial(place, self.now(), manual=True)
         outcome: asyncio.Future[str] = self._loop.create_future()
         self._outcomes[link] = outcome
         self._plan_turn()
@@ -183,13 +184,14 @@ class Node:
             self._outcomes.pop(link, None)
         peer = self.assembly.core.peers.get(link)
         if peer is None:
-            raise Unreachable(f"no link to {place.host}:{place.port}: {why}")
+            name = f"{place.host}:{place.port}"
+            raise Unreachable(why if why.startswith(name) else f"no link to {name}: {why}")
         return peer
 
     def disconnect(self, peer: Peer | LinkId, why: str = "as asked") -> None:
         """End a link cleanly. Raises ``UserError`` if there is none."""
         link = peer if isinstance(peer, int) else peer.link
-        if not self.engine.disconnect(link, why, self._loop.time()):
+        if not self.engine.disconnect(link, why, self.now()):
             raise UserError(f"there is no peer {link}: `obscura peers` lists them")
         self._plan_turn()
 
@@ -200,7 +202,7 @@ class Node:
             raise UserError(f"there is no peer {link}: `obscura peers` lists them")
         pong: asyncio.Future[float] = self._loop.create_future()
         self._pongs.setdefault(link, []).append(pong)
-        now = self._loop.time()
+        now = self.now()
         self.engine.apply(self.assembly.liveness.ask(link, now), now)
         self._plan_turn()
         try:
@@ -212,7 +214,7 @@ class Node:
     def send(self, peer: Peer | LinkId, message: Message) -> None:
         """Queue a message. Raises ``UserError`` if the link is gone. ``drained`` tells when more is welcome."""
         link = peer if isinstance(peer, int) else peer.link
-        if not self.engine.send(link, message, self._loop.time()):
+        if not self.engine.send(link, message, self.now()):
             raise UserError(f"there is no peer {link}: `obscura peers` lists them")
         self._plan_turn()
 
@@ -232,7 +234,7 @@ class Node:
     # --- Owner of the sockets (transport.tcp) -----------------------------------------------------------------------
 
     def socket_up(self, link: tcp.Socket) -> None:
-        now = self._loop.time()
+        now = self.now()
         engine = self.engine
         if isinstance(link.tag, Listener):
             link.tag = engine.accepted(link.tag, link.remote, now)
@@ -247,7 +249,7 @@ class Node:
     def socket_bytes(self, link: tcp.Socket, data: memoryview) -> None:
         assert isinstance(link.tag, int)
         try:
-            self.engine.receive(link.tag, data, self._loop.time())
+            self.engine.receive(link.tag, data, self.now())
         except (
             Exception
         ) as fault:  # a defect of ours, or of an application's reaction: it costs this link, not the node
@@ -258,12 +260,12 @@ class Node:
 
     def socket_writable(self, link: tcp.Socket, is_writable: bool) -> None:
         if isinstance(link.tag, int):
-            self.engine.writable(link.tag, is_writable, self._loop.time())
+            self.engine.writable(link.tag, is_writable, self.now())
             self._plan_turn()
 
     def socket_down(self, link: tcp.Socket) -> None:
         if isinstance(link.tag, int):
-            self.engine.eof(link.tag, self._loop.time())
+            self.engine.eof(link.tag, self.now())
             self._plan_turn()
 
     # --- Turns of the loop ------------------------------------------------------------------------------------------
@@ -275,7 +277,7 @@ class Node:
 
     def _turn(self) -> None:
         self._is_turn_planned = False
-        now = self._loop.time()
+        now = self.now()
         engine = self.engine
         if engine.deadline() <= now:
             engine.due(now)
@@ -291,8 +293,7 @@ class Node:
                 if socket is not None:
                     socket.shut()
             elif isinstance(io, Reach):
-                assert self._tasks is not None
-                dial = self._tasks.create_task(self._reach(io))
+                dial = self._loop.create_task(self._reach(io))
                 self._dials.add(dial)
                 dial.add_done_callback(self._dials.discard)
             elif isinstance(io, Hold):
@@ -310,11 +311,12 @@ class Node:
 
     def _arm(self, deadline: float) -> None:
         timer = self._timer
-        if timer is not None and not timer.cancelled() and timer.when() <= deadline:
+        if timer is not None and self._timer_at <= deadline:
             return
         self._disarm()
-        if deadline != float("inf"):
-            self._timer = self._loop.call_at(deadline, self._on_timer)
+        if deadline != inf:
+            self._timer_at = deadline
+            self._timer = self._loop.call_later(max(0.0, deadline - self.now()), self._on_timer)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -328,7 +330,7 @@ class Node:
     async def _reach(self, wanted: Reach) -> None:
         why = await tcp.dial(self, wanted.address, wanted.link)
         if why is not None:
-            self.engine.unreachable(wanted.link, why, self._loop.time())
+            self.engine.unreachable(wanted.link, why, self.now())
             self._plan_turn()
 
     def _told(self, told: Notify) -> None:
@@ -384,7 +386,7 @@ class Node:
 
     async def _close_links(self) -> None:
         engine = self.engine
-        now = self._loop.time()
+        now = self.now()
         self._idle.clear()
         for link in list(engine.links):
             engine.disconnect(link, "the node stops", now)
@@ -395,8 +397,12 @@ class Node:
                     await self._idle.wait()
         for socket in list(self._sockets.values()):
             socket.abort()
-        for dial in self._dials:
+
+    async def _end_dials(self) -> None:
+        dials = list(self._dials)
+        for dial in dials:
             dial.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
 
 
 def listen_address(text: str) -> Address:

@@ -3,8 +3,9 @@
 Both of the specification's sequences are walks through ``TRANSITIONS``. What is not in the table is a violation. The machine is
 pure: messages in, messages out.
 
-The order per direction is ``version``, then ``padneg`` (and ``sendcmpct`` where compact blocks are on), then ``verack``. A
-``verack`` is sent only after the peer's ``padneg``, since shaping is in force right behind it and both sides compute it from both.
+The order per direction is ``version``, then ``padneg`` (and ``sendcmpct`` where compact blocks are on), then ``verack``.
+A ``verack`` is sent only after the peer's ``padneg``, since shaping is in force right behind it and both sides compute it
+from both.
 """
 
 from __future__ import annotations

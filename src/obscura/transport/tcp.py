@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from typing import Protocol
 
@@ -118,7 +119,7 @@ async def dial(owner: Owner, address: Address, tag: object) -> str | None:
     except ConnectionRefusedError:
         return f"nothing listens at {endpoint}"
     except OSError as error:
-        return f"{endpoint} cannot be reached: {error.strerror or error}"
+        return f"{endpoint} cannot be reached: {_reason(error)}"
     return None
 
 
@@ -134,6 +135,10 @@ async def listen(owner: Owner, address: Address, tag: object) -> tuple[asyncio.S
             lambda: Socket(owner, tag), endpoint.host_text, endpoint.port, family=family, backlog=512
         )
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"cannot listen on {endpoint}: {reason}; choose another address with --listen") from None
+        raise UserError(f"cannot listen on {endpoint}: {_reason(error)}; choose another address with --listen") from None
     return server, server.sockets[0].getsockname()[1]
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, without what asyncio adds."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
