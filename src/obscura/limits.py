@@ -85,6 +85,11 @@ POINTS_HALF_LIFE_S: Final = 600.0  # seconds in which points halve
 
 # --- Slots (design 10) ------------------------------------------------------------------------------------------------
 MAX_INBOUND: Final = 125  # established inbound links
+PROTECTED_GROUPS: Final = 4  # inbound links safe from eviction: of groups chosen by a secret key (Bitcoin's sizes)
+PROTECTED_PINGS: Final = 8  # ... with the shortest round trips
+PROTECTED_TRANSACTIONS: Final = 4  # ... that last brought a new transaction
+PROTECTED_BLOCKS: Final = 4  # ... that last brought a new block
+ASMAP_BYTES: Final = 16 << 20  # bytes of an asmap file; published ones have 2 MB
 
 # --- Reconnection (ours) ----------------------------------------------------------------------------------------------
 BACKOFF_FIRST_S: Final = 1.0  # seconds; shortest wait before a failed address is dialled again
@@ -94,6 +99,28 @@ BACKOFF_MOST_S: Final = 600.0  # seconds; longest
 GETADDR_SHARE: Final = 0.23  # part of the book that one getaddr answer shows
 ADDRESS_BOOK_ENTRIES: Final = 1_024 * 64  # entries of the book
 MAX_CANDIDATE_KEYS: Final = 3  # unproven keys kept per address
+
+# --- Discovery (design 11) --------------------------------------------------------------------------------------------
+SEEDS_WANTED: Final = 50  # usable entries of the book; with fewer, seeds are asked for (design 11)
+SEED_OPERATORS: Final = 2  # operators asked in a round, and that must agree on each unsigned record (design 11)
+SEED_ASKED: Final = 4  # operators asked in a round at most, where the first ones failed or disagreed
+SEED_NAMES: Final = 8  # names to ask for
+SEED_PROVIDERS: Final = 16  # providers in a configuration
+SEED_START_S: Final = (5.0, 30.0)  # seconds after the start, uniform, if the book holds something: anchors come first
+SEED_CHECK_S: Final = 600.0  # seconds between looks at the number of usable entries
+SEED_AGAIN_S: Final = 3_600.0  # seconds after a round that found something, or the answer's time to live if longer
+SEED_BACKOFF_S: Final = (30.0, 7_200.0)  # seconds after a round that found nothing: first wait, longest wait
+SEED_TTL_S: Final = (300, 86_400)  # seconds that an answer is kept. Security: neither for ever nor asked all the time.
+SEED_NEGATIVE_TTL_S: Final = (60, 3_600)  # the same for "there is no such record" (RFC 2308, 5 says up to 3 h)
+SEED_RECORDS: Final = 64  # records of one answer that are looked at. Security: the rest of a flood is ignored.
+SEED_TEXT_BYTES: Final = 1_000  # bytes of one signed text that we make, so that a few fit one DNS answer
+SEED_TEXT_MOST: Final = 4_096  # bytes of one signed text that we read
+SEED_DAYS: Final = (30, 366)  # days that a signed list is valid: by default, at most
+DOH_S: Final = 20.0  # seconds for one provider: connecting to any of its addresses, and all answers
+DOH_CONNECT_S: Final = 6.0  # seconds for TCP, TLS and HTTP/2 with one of its addresses
+DOH_ANSWER: Final = 32 << 10  # bytes of one answer. Security: a signed list of 100 seeds has 10 KB.
+DOH_CONNECTION: Final = 128 << 10  # bytes read from one connection. Security: floods of empty frames end here.
+DNS_PADDING: Final = 128  # bytes; queries are padded to a multiple (RFC 8467, 4.1)
 
 # --- Local control (ours) ---------------------------------------------------------------------------------------------
 RPC_LINE_BYTES: Final = 16 << 20  # bytes of one request: a block of 4 MB as hex, twice over. Security: owner only.
