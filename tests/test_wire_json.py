@@ -236,7 +236,7 @@ def test_wrong_version_objects(changes: dict[str, Any], names: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"record_size": [2, 1]}, {"record_size": [1]}, {"record_size": [0, 1]}, {"slot_size": 65_537}, {"rules": []}],
+    [{"record_size": [2, 1, 1]}, {"record_size": [1]}, {"record_size": [0, 1]}, {"slot_size": 65_537}, {"rules": []}],
 )
 def test_wrong_shaping_terms(changes: dict[str, Any]) -> None:
     terms: dict[str, Any] = {"rules": [1], "record_size": [1, 2], "slot_size": 1}

@@ -23,8 +23,8 @@ class ShapingTerms(msgspec.Struct, frozen=True, gc=False):
     """One side of ``padneg``: what a node sends, or what it accepts.
 
     ``rules``: 1 to 8 numbers of padding rules, the preferred one first (0 none, 1 cells, 2 uniform; others
-    may come). Each pair is (low, high) with low <= high; (0, 0) turns a thing off. Sizes are bytes of a
-    record on the wire, 1 to 65,536.
+    may come). Each pair is (low, high); (0, 0) turns a thing off. Sizes are bytes of a record on the wire, 1 to
+    65,536. Absurd and crossed values are no fault: the agreement clamps them (``obscura.shaping.agreement``).
     """
 
     rules: tuple[Uint8, ...]
@@ -38,8 +38,6 @@ class ShapingTerms(msgspec.Struct, frozen=True, gc=False):
     def encode(self) -> bytes:
         if not 1 <= len(self.rules) <= MAX_PADDING_RULES:
             raise ValueError(f"1 to {MAX_PADDING_RULES} padding rules")
-        if self._is_crossed():
-            raise ValueError("a pair has its low value first")
         return (
             U8.pack(len(self.rules))
             + bytes(self.rules)
@@ -61,14 +59,7 @@ class ShapingTerms(msgspec.Struct, frozen=True, gc=False):
             raise DecodeError(f"{count} padding rules")
         rules = tuple(reader.take(count))
         v = _TERMS.unpack(reader.take(_TERMS.size))
-        terms = cls(rules, (v[0] + 1, v[1] + 1), v[2:4], v[4:6], v[6:8], v[8] + 1, v[9:11])
-        if terms._is_crossed():
-            raise DecodeError("a pair has its high value first")
-        return terms
-
-    def _is_crossed(self) -> bool:
-        pairs = (self.record_size, self.dummy_ms, self.burst, self.chaff_ms, self.slot_ms)
-        return any(low > high for low, high in pairs)
+        return cls(rules, (v[0] + 1, v[1] + 1), v[2:4], v[4:6], v[6:8], v[8] + 1, v[9:11])
 
 
 class PadNeg(Message, frozen=True, gc=False):
