@@ -13,12 +13,13 @@ class Backoff:
     Source: M. Brooker, Exponential Backoff And Jitter (2015).
     """
 
-    __slots__ = ("_last_s",)
+    __slots__ = ("_first_s", "_last_s", "_most_s")
 
-    def __init__(self) -> None:
-        self._last_s = BACKOFF_FIRST_S
+    def __init__(self, first_s: float = BACKOFF_FIRST_S, most_s: float = BACKOFF_MOST_S) -> None:
+        self._first_s = self._last_s = first_s
+        self._most_s = most_s
 
     def next_s(self, rng: random.Random) -> float:
         """Seconds to wait after one more failure."""
-        self._last_s = min(BACKOFF_MOST_S, rng.uniform(BACKOFF_FIRST_S, 3 * self._last_s))
+        self._last_s = min(self._most_s, rng.uniform(self._first_s, 3 * self._last_s))
         return self._last_s
