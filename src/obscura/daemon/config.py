@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from obscura.daemon import layers
 from obscura.errors import AddressError, ConfigError
-from obscura.handshake.features import named
+from obscura.handshake.features import experimental, named
 from obscura.ledger.networks import BUILT_IN, load_network
 from obscura.limits import MAX_INBOUND
 from obscura.node.admission import AdmissionLimits
@@ -108,7 +108,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     def __post_init__(self) -> None:
         layers.check(self)
         msgspec.structs.force_setattr(self, "data_dir", self.data_dir.expanduser().absolute())
-        named((*self.required_features, *self.required_privacy_features, *self.experimental))
+        named((*self.required_features, *self.required_privacy_features))
+        experimental(self.experimental)
         for text in self.connect:
             try:
                 Address.parse(text)

@@ -22,7 +22,7 @@ from obscura.daemon.datadir import DataDir
 from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.keys import KeyStore
 from obscura.errors import AddressError, ConfigError, Unreachable, UserError
-from obscura.handshake.features import Flags, named
+from obscura.handshake.features import Flags, experimental, named
 from obscura.ledger.network import Network
 from obscura.ledger.networks import load_network
 from obscura.limits import HANDSHAKE_S, READ_CHUNK, STOP_S
@@ -62,7 +62,7 @@ class Node:
         self._messages: list[type[Message]] = []
         self._reactions: dict[type[Message], Reaction] = {}
         self._parts: list[Part] = []
-        self._extra = named(self.config.experimental)
+        self._extra = experimental(self.config.experimental)
         self._assembly: Assembly | None = None
         self._listening: list[Address] = []
         self._sockets: dict[LinkId, tcp.Socket] = {}

@@ -87,6 +87,7 @@ TABLE: tuple[FeatureRow, ...] = (
 )
 
 EXPERIMENTAL_BITS = 0xFF000000
+_BITS = frozenset(map(str, range(32)))
 
 
 class Flags(msgspec.Struct, frozen=True):
@@ -152,12 +153,24 @@ def named(names: tuple[str, ...] | list[str]) -> Flags:
             features |= flag
         elif isinstance(flag, Privacy):
             privacy |= flag
-        elif word in ("feature", "privacy") and bit.isdigit() and int(bit) < 32:
+        elif word in ("feature", "privacy") and bit in _BITS:
             features |= 1 << int(bit) if word == "feature" else 0
             privacy |= 1 << int(bit) if word == "privacy" else 0
         else:
             raise ConfigError(f"There is no feature {name!r}: `obscura features` lists them")
     return Flags(features, privacy)
+
+
+def experimental(names: tuple[str, ...] | list[str]) -> Flags:
+    """``named`` for features to switch on by hand. Raises ``ConfigError`` for one of another class: its bit would be a lie."""
+    flags = named(names)
+    others = Flags(flags.features & ~EXPERIMENTAL_BITS, flags.privacy & ~EXPERIMENTAL_BITS)
+    if others:
+        raise ConfigError(
+            f"experimental: {', '.join(others.names)} cannot be switched on by hand; "
+            "bits 24 to 31 of either word can, such as feature-bit-24"
+        )
+    return flags
 
 
 def describe() -> list[dict[str, object]]:
