@@ -1,0 +1,164 @@
+"""Shared pieces of the tests of handshake, connection and engine: offers, example messages, two ends of a link."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from obscura.channel.replay import ReplayCache
+from obscura.channel.uniform import StaticKey
+from obscura.connection import Bare, Connection, Dialling, Ended, Event, Listening
+from obscura.handshake.features import BUILT, BUILT_BARE, CORE, CORE_BARE, Flags
+from obscura.handshake.machine import Offer
+from obscura.morph.plain import Plain
+from obscura.shaping.levels import LEVELS, PrivacyLevel, padneg
+from obscura.wire.catalogue import BUILT_IN, CATALOGUE, Catalogue
+from obscura.wire.message import Message
+from obscura.wire.messages.blocks import SendCmpct
+from obscura.wire.messages.network import Extension, Verack, Version
+from obscura.wire.messages.privacy import PadNeg
+
+UNIX = 1_800_000_000
+NETWORK_ID = bytes(range(32))
+OWN_PADNEG: PadNeg = padneg(LEVELS[PrivacyLevel.MEDIUM])
+VECTORS = Path(__file__).parent / "vectors" / "wire"
+
+
+def _example(kind: type[Message]) -> Message:
+    """The first valid message of the type's vector file."""
+    vectors = json.loads((VECTORS / f"{kind.TYPE}.json").read_text())
+    return kind.decode(bytes.fromhex(vectors["valid"][0]["payload"]))
+
+
+def version(
+    *,
+    flags: Flags = BUILT,
+    protocol_version: int = 1,
+    timestamp: int = UNIX,
+    user_agent: str = "Obscura/1.0.0",
+    nonce: int = 7,
+    extensions: tuple[Extension, ...] = (),
+) -> Version:
+    """A HandshakeMessage that is fine but for what is said."""
+    hash_, height = bytes(32), 0
+    words = (flags.features, flags.privacy)
+    return Version(protocol_version, timestamp, *words, user_agent, hash_, height, nonce, extensions)
+
+
+def offer(
+    *,
+    flags: Flags | None = None,
+    demanded: Flags | None = None,
+    bare: bool = False,
+    compact: SendCmpct | None = None,
+    nonce: int = 7,
+) -> Offer:
+    """What one side says and demands."""
+    said = (BUILT_BARE if bare else BUILT) if flags is None else flags
+    wanted = (CORE_BARE if bare else CORE) if demanded is None else demanded
+    return Offer(version(flags=said, nonce=nonce), None if bare else OWN_PADNEG, wanted, compact)
+
+
+EXAMPLES: dict[type[Message], Message] = {
+    **{kind: _example(kind) for kind in BUILT_IN},
+    Version: version(),
+    PadNeg: OWN_PADNEG,
+    Verack: Verack(),
+}
+
+SERVER_KEY = StaticKey.generate(random.Random("server"))
+Security = str  # "nk", "nx" or "bare"
+SECURITIES: tuple[Security, ...] = ("nk", "nx", "bare")
+
+
+def client(
+    security: Security = "nk",
+    *,
+    seed: int = 1,
+    now: float = 0.0,
+    catalogue: Catalogue = CATALOGUE,
+    responder_key: bytes | None = None,
+    said: Offer | None = None,
+) -> Connection:
+    """The dialling end, not started."""
+    rng = random.Random(f"client {seed}")
+    key = (responder_key or SERVER_KEY.public) if security == "nk" else None
+    channel = Bare() if security == "bare" else Dialling(NETWORK_ID, 1, key)
+    own = said or offer(bare=security == "bare", nonce=1)
+    return Connection(Plain(rng, client=True), channel, own, catalogue, rng, lambda: UNIX, initiator=True, now=now)
+
+
+def server(
+    security: Security = "nk",
+    *,
+    seed: int = 1,
+    now: float = 0.0,
+    catalogue: Catalogue = CATALOGUE,
+    strangers: bool = True,
+    may_try: Callable[[], bool] = lambda: True,
+    replay: ReplayCache | None = None,
+    said: Offer | None = None,
+) -> Connection:
+    """The listening end, not started."""
+    rng = random.Random(f"server {seed}")
+    channel: Listening | Bare = Bare()
+    if security != "bare":
+        channel = Listening(NETWORK_ID, 1, SERVER_KEY, strangers, replay or ReplayCache(), may_try)
+    own = said or offer(bare=security == "bare", nonce=2)
+    return Connection(Plain(rng, client=False), channel, own, catalogue, rng, lambda: UNIX, initiator=False, now=now)
+
+
+class Ends:
+    """Both ends of one link and what each said happened. ``to_server`` and ``to_client`` are all bytes, in order."""
+
+    def __init__(self, dialling: Connection, listening: Connection) -> None:
+        self.client = dialling
+        self.server = listening
+        self.client_events: list[Event] = []
+        self.server_events: list[Event] = []
+        self.to_server: list[bytes] = []
+        self.to_client: list[bytes] = []
+
+    def start(self, now: float = 0.0) -> Ends:
+        """Connect, and let both talk until nothing moves."""
+        self.client_events += self.client.start(now)
+        self.server_events += self.server.start(now)
+        return self.pump(now)
+
+    def pump(self, now: float = 0.0) -> Ends:
+        """Carry bytes until nothing moves, and the end of each stream once its side is over."""
+        while True:
+            up, down = b"".join(self.client.flush(now)), b"".join(self.server.flush(now))
+            if up:
+                self.to_server.append(up)
+                self.server_events += self.server.receive(up, now)
+            if down:
+                self.to_client.append(down)
+                self.client_events += self.client.receive(down, now)
+            if not (up or down):
+                break
+        if self.client.over and not self.server.over:
+            self.server_events += self.server.eof(now)
+        if self.server.over and not self.client.over:
+            self.client_events += self.client.eof(now)
+        return self
+
+
+def linked(security: Security = "nk", *, seed: int = 1, now: float = 0.0) -> Ends:
+    """An established link."""
+    ends = Ends(client(security, seed=seed, now=now), server(security, seed=seed, now=now)).start(now)
+    assert ends.client.is_established
+    assert ends.server.is_established
+    return ends
+
+
+def messages(events: Iterable[Event]) -> list[Message]:
+    """The messages among the events."""
+    return [event for event in events if isinstance(event, Message)]
+
+
+def ends(events: Iterable[Event]) -> list[Ended]:
+    """The ends among the events: at most one ever."""
+    return [event for event in events if isinstance(event, Ended)]
