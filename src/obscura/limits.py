@@ -82,6 +82,43 @@ READ_CHUNK: Final = 256 << 10  # bytes of the one receive buffer that all links 
 MALFORMED_POINTS: Final = 20  # points for a message whose checksum or payload is wrong
 DISCONNECT_POINTS: Final = 100  # points that end a link
 POINTS_HALF_LIFE_S: Final = 600.0  # seconds in which points halve
+UNREQUESTED_POINTS: Final = 20  # data that nobody asked for
+BAD_WORK_POINTS: Final = 100  # a header or block without the work it claims: costly to check, impossible by accident
+FLOOD_POINTS: Final = 20  # each message over the hard limit of its kind
+DISCOURAGED_S: Final = 24 * 3600.0  # seconds; a discouraged host only ranks last
+DISCOURAGED_HOSTS: Final = 10_000  # remembered. Security: whoever owns more hosts pushes out the oldest ones.
+LEFT_SCORES: Final = 4_096  # hosts whose points outlive their link, so that reconnecting does not clear them
+MAX_BANS: Final = 10_000  # manual bans
+
+# --- Rates (ours; a link over them is served later, then penalised) ---------------------------------------------------
+# Per kind: messages per second, messages at once, bytes per second, bytes at once. Security: each row bounds what one peer can
+# make us do; honest peers stay far below, blocks and headers being asked for by us and bounded there.
+UNKNOWN_KIND: Final = "?"  # all types that we do not know, together
+RATES: Final[dict[str, tuple[float, float, float, float]]] = {
+    "ping": (20, 200, 1, 1),
+    "pong": (20, 200, 1, 1),
+    "addr": (5, 50, 100e3, 1e6),
+    "getaddr": (0.02, 5, 1, 1),
+    "inv": (200, 2_000, 500e3, 8e6),
+    "getdata": (500, 5_000, 500e3, 8e6),
+    "notfound": (200, 2_000, 500e3, 8e6),
+    "tx": (1_000, 20_000, 2e6, 64e6),
+    "stemtx": (100, 2_000, 1e6, 16e6),
+    "mempool": (0.005, 3, 1, 1),
+    "getblocks": (5, 100, 1, 1),
+    "getheaders": (50, 500, 1, 1),
+    "headers": (500, 2_000, 50e6, 400e6),
+    "block": (20_000, 50_000, 1e9, 2e9),
+    "sendcmpct": (0.1, 10, 1, 1),
+    "cmpctblock": (20, 500, 2e6, 64e6),
+    "getblocktxn": (20, 500, 1, 1),
+    "blocktxn": (20, 500, 16e6, 256e6),
+    "rotate": (0.01, 5, 1, 1),
+    UNKNOWN_KIND: (20, 500, 1e6, 16e6),
+}
+DEFERRED_MESSAGES: Final = 256  # over their rate and waiting, per peer; beyond: dropped and FLOOD_POINTS
+DEFERRED_BYTES: Final = 8 << 20  # of them, per peer; one message may always wait
+MEMORY_BUDGET: Final = 256 << 20  # bytes held for all peers; above it the peer that makes us hold most is cut
 
 # --- Slots (design 10) ------------------------------------------------------------------------------------------------
 MAX_INBOUND: Final = 125  # established inbound links
@@ -154,3 +191,69 @@ STORE_CHECKPOINT_PAGES: Final = 1_000  # pages of WAL (32 MB) before it is copie
 STORE_PRUNED_PER_COMMIT: Final = 256  # bodies dropped in one commit at most, so that none takes long
 STORE_FREE_PAGES: Final = 2_048  # free pages (64 MB) kept for the next bodies; above it the file is made shorter
 STORE_CHECKED_BLOCKS: Final = 32  # newest bodies whose checksums are read again at a start after a crash
+
+# --- Synchronisation (ours; most as in Bitcoin Core's net_processing) -------------------------------------------------
+BLOCKS_IN_FLIGHT: Final = 16  # blocks asked of one peer at once
+BLOCK_WINDOW: Final = 1_024  # heights above the tip within which blocks are asked for
+BLOCK_BYTES_WAITING: Final = 64 << 20  # bytes of blocks asked for (estimated) or not on the disk yet
+BLOCK_BYTES_ASSUMED: Final = 250_000  # bytes of a block before any was seen
+BLOCK_PATIENCE_S: Final = (10.0, 160.0)  # seconds without any block of a peer; doubles each time it was too short
+BLOCK_STEAL_S: Final = 2.0  # seconds after which the block that holds the window up is asked of an idle peer too
+BLOCK_REST_S: Final = 120.0  # seconds for which a manual peer that stalled is not asked for blocks
+SYNC_TICK_S: Final = 1.0  # seconds between looks at these while blocks are in flight
+HEADERS_S: Final = 20.0  # seconds for an answer to getheaders
+HEADERS_LEAD: Final = 200_000  # headers above the tip (37 MB). Security: where work costs nothing, headers are endless.
+MAX_UNCONNECTING: Final = 10  # headers messages in a row that connect to nothing known
+MAX_GETBLOCKS: Final = 500  # ids in the inv that answers getblocks (Bitcoin)
+ANNOUNCED_HEADERS: Final = 8  # new headers told at once; more are told as one inv (Bitcoin's MAX_BLOCKS_TO_ANNOUNCE)
+BLOCKS_WANTED: Final = 1_024  # blocks that one peer may have asked for and not got. Security: memory per peer.
+SERVING_FETCHES: Final = 2  # blocks being read from the disk for one peer at once
+BAD_BLOCK_POINTS: Final = 100  # a block or header that no honest node sends
+UNREQUESTED_POINTS: Final = 20  # data that nobody asked for
+UNCONNECTING_POINTS: Final = 20  # headers again and again that connect to nothing
+
+# --- Compact blocks (BIP152) ------------------------------------------------------------------------------------------
+COMPACT_VERSION: Final = 2  # short ids of witness ids
+HIGH_BANDWIDTH_PEERS: Final = 3  # peers asked to send cmpctblock without asking (BIP152)
+COMPACT_DEPTH: Final = 5  # blocks below the tip still answered with cmpctblock (Bitcoin)
+BLOCKTXN_DEPTH: Final = 10  # blocks below the tip for which getblocktxn is answered; deeper ones are sent whole
+COMPACT_S: Final = 10.0  # seconds for blocktxn; then the whole block is asked for
+
+# --- Transactions (design 9, 12) --------------------------------------------------------------------------------------
+MEMPOOL_BYTES: Final = 64 << 20  # bytes of all waiting transactions
+MEMPOOL_ENTRY_BYTES: Final = 500  # bytes that one entry costs beside its own. Security: many tiny transactions.
+MEMPOOL_SHARE: Final = 4  # one peer's transactions may take 1 / 4 of the mempool
+MEMPOOL_S: Final = 72 * 3600.0  # seconds that a transaction waits for a block
+MEMPOOL_KEEP_S: Final = 5.0  # seconds between writes of what changed in the mempool to the disk
+MEMPOOL_REQUEST_S: Final = 600.0  # seconds between mempool requests of one link that are answered
+MAX_RELAYED_TX: Final = 100_000  # bytes of a transaction outside a block
+TX_IN_FLIGHT: Final = 100  # transactions asked of one peer at once
+TX_PAUSE_S: Final = 2.0  # seconds that further announcements of that peer wait then
+TX_SECOND_SOURCE_S: Final = 60.0  # seconds after which the next peer that announced it is asked
+TX_ANNOUNCED: Final = 5_000  # announcements of one peer that wait to be asked for. Security: memory per peer.
+TX_SOURCES: Final = 8  # peers remembered as sources of one transaction
+TX_KNOWN: Final = 50_000  # ids remembered per link as known to the peer
+TX_REFUSED: Final = 20_000  # ids remembered as refused, or in a block already, so that they are not asked for again
+TX_INV: Final = 1_000  # ids in one announcement
+TX_OUTBOUND_MEAN_S: Final = 2.0  # seconds, mean of the exponential wait of each outbound link
+TX_INBOUND_MEAN_S: Final = 5.0  # seconds, the same for all inbound links of a face together
+BAD_TX_POINTS: Final = 20  # a transaction that no honest node relays
+
+# --- Dandelion++ (design 9) -------------------------------------------------------------------------------------------
+STEM_SUCCESSORS: Final = 2  # of the full outbound peers, per face and epoch (the paper's quasi-4-regular graph)
+STEM_FLUFF: Final = 0.1  # probability that an inbound edge diffuses for an epoch; the privacy levels set their own
+STEM_EPOCH_S: Final = 600.0  # seconds; each face with its own random phase
+STEM_EPOCH_EXTRA_S: Final = 30.0  # seconds on top, uniform, so that epochs of two faces drift apart
+STEM_HOP_S: Final = (0.3, 5.0)  # seconds of one hop that are believed. Security: a peer can delay its pongs.
+EMBARGO_MISS: Final = 0.1  # probability that some embargo of an honest stem fires early
+DIFFUSION_RETURN_S: Final = 6.0  # seconds until what is diffused comes back; measured, see docs/dandelion.md
+STEM_TXS_PER_PEER: Final = 100  # transactions in the stem phase per inbound edge. Security: beyond it they are dropped.
+STEM_BYTES_PER_PEER: Final = 1 << 20  # bytes of them. Security: 125 edges of strangers hold 125 MiB at the very most.
+STEM_BYTES: Final = 32 << 20  # bytes of all of them, own ones apart. Security: bounds the whole node.
+UNWANTED_STEM_POINTS: Final = 20  # points for a stemtx on a link that carries none, or one that can never be valid
+BROADCAST_WAIT_S: Final = 30.0  # seconds that an own transaction waits for a successor, policy private
+BROADCAST_STRICT_WAIT_S: Final = 3_600.0  # the same for policies that rather give up than show the origin
+BROADCAST_POLL_S: Final = 1.0  # seconds between looks at whether an own transaction came back
+BROADCAST_SEEN_PEERS: Final = 3  # peers that announce an own transaction: then it is everywhere
+BROADCAST_SEEN_S: Final = 60.0  # seconds after its diffusion by us, after which nobody waits for more of them
+MAX_OWN_BROADCASTS: Final = 1_000  # own transactions under way at once
