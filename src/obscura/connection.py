@@ -181,6 +181,12 @@ class Connection:
         return self._stage is _Stage.ESTABLISHED
 
     @property
+    def buffered(self) -> int:
+        """Bytes held of a message that is not complete, and of a record at most 64 KiB more."""
+        pending = self._decoder.pending
+        return 0 if pending is None else pending[0]
+
+    @property
     def is_authenticated(self) -> bool:
         """Whether the channel is up, so that the connection no longer counts as a stranger's."""
         return self._sealer is not None or (isinstance(self._security, Bare) and self.is_established)

@@ -63,6 +63,18 @@ UNAUTHENTICATED_BYTES: Final = 4_096  # bytes kept for each of them
 # --- Padding (design 7) -----------------------------------------------------------------------------------------------
 CELL: Final = 1_024  # bytes; record sizes of the rule `cells`, and every record before the own verack
 UNIFORM_PADDING: Final = (64, 512)  # bytes; the published range of the rule `uniform`
+# What an agreement is clamped to, at both ends alike. Security: a peer's padneg chooses what we send on its link.
+NEGOTIABLE_RECORD_LOW: Final = (64, 4_096)  # bytes of the smallest record; above, each ping would cost 64 KiB
+NEGOTIABLE_RECORD_HIGH: Final = (1_024, 65_536)  # bytes of the largest; below, a block would be 90,000 records
+NEGOTIABLE_COVER_MS: Final = (1_000, 3_600_000)  # ms between two dummies, or two of chaff
+NEGOTIABLE_BURST: Final = (1, 64)  # messages
+NEGOTIABLE_SLOT_MS: Final = (20, 60_000)  # mean ms between two slots
+MAX_HOLD_MS: Final = 2_000  # ms of jitter and burst together that any configuration may ask for
+MAX_HELD_BYTES: Final = 64 << 10  # bytes; more than this waiting is bulk, and holding it back would hide nothing
+BURST_MESSAGE_BYTES: Final = 128  # bytes that topping up reckons for a message: the median of small ones is about that
+BREACH_SLACK: Final = 64  # records that an agreed rate may be exceeded by: bunched on the way, clocks that differ
+BREACH_STALL_S: Final = 45.0  # seconds that a link may stall without its records, all at once then, counting as too many
+BREACH_RATE: Final = 1.25  # times the agreed rate that is let pass
 
 # --- Link (ours) ------------------------------------------------------------------------------------------------------
 CONNECT_S: Final = 10.0  # seconds for TCP to connect
@@ -82,8 +94,6 @@ READ_CHUNK: Final = 256 << 10  # bytes of the one receive buffer that all links 
 MALFORMED_POINTS: Final = 20  # points for a message whose checksum or payload is wrong
 DISCONNECT_POINTS: Final = 100  # points that end a link
 POINTS_HALF_LIFE_S: Final = 600.0  # seconds in which points halve
-UNREQUESTED_POINTS: Final = 20  # data that nobody asked for
-BAD_WORK_POINTS: Final = 100  # a header or block without the work it claims: costly to check, impossible by accident
 FLOOD_POINTS: Final = 20  # each message over the hard limit of its kind
 DISCOURAGED_S: Final = 24 * 3600.0  # seconds; a discouraged host only ranks last
 DISCOURAGED_HOSTS: Final = 10_000  # remembered. Security: whoever owns more hosts pushes out the oldest ones.

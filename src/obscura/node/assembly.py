@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import msgspec
 
@@ -14,11 +15,16 @@ from obscura.handshake.machine import Negotiated, Offer
 from obscura.limits import COARSE_TIMESTAMP_S, MAX_INBOUND, PROTOCOL_VERSION
 from obscura.node.addresses import AddressBook
 from obscura.node.admission import AdmissionLimits
+from obscura.node.asmap import Asmap
+from obscura.node.bans import Bans
 from obscura.node.core import Core, Part, Reaction
 from obscura.node.engine import Engine
+from obscura.node.groups import Grouping
+from obscura.node.inbound import Inbound
 from obscura.node.manual import ManualPeers
 from obscura.node.peer import Face
 from obscura.node.ping import Liveness
+from obscura.node.ratelimit import rates_of
 from obscura.node.reputation import Reputation
 from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, agreed_rule, padneg
 from obscura.shaping.padding import Cells, Padding, padding
@@ -43,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True):
     manual: tuple[Address, ...] = ()
     max_inbound: int = MAX_INBOUND
     admission: AdmissionLimits = AdmissionLimits()
+    faces: frozenset[Face] = frozenset({Face.CLEARNET})  # through which peers may be had
+    asmap: bytes | None = None  # an asmap file's content
+    rate_factor: float = 1.0  # how much more than ``limits.RATES`` a peer may send; ``inf`` = anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,8 @@ class Assembly:
     core: Core
     liveness: Liveness
     book: AddressBook
+    reputation: Reputation
+    bans: Bans
 
 
 def assemble(
@@ -69,7 +80,17 @@ def assemble(
     """A node without links. ``messages``, ``reactions`` and ``parts`` are what an application adds."""
     liveness, book = Liveness(rng), AddressBook(rng, allow_loopback=settings.is_dev)
     manual = ManualPeers(settings.manual, rng, now)
-    core = Core([liveness, book, Reputation(), manual, *parts])
+    grouping = Grouping(Asmap(settings.asmap) if settings.asmap else None, loopback_apart=settings.is_dev)
+    reputation, bans = Reputation(), Bans(grouping, unix)
+    inbound = Inbound(
+        settings.max_inbound,
+        grouping,
+        rng.randbytes(32),
+        faces=settings.faces,
+        best_ping_s=liveness.best_s,
+        is_discouraged=reputation.is_discouraged,
+    )
+    core = Core([liveness, book, reputation, bans, inbound, manual, *parts])
     for message, reaction in (reactions or {}).items():
         core.route(message, reaction)
     catalogue = CATALOGUE
@@ -90,9 +111,9 @@ def assemble(
         shaping=lambda negotiated: _shaping(negotiated, rng),
         admission=settings.admission,
         loopback_is_free=settings.is_dev,
-        max_inbound=settings.max_inbound,
+        rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
     )
-    return Assembly(engine, core, liveness, book)
+    return Assembly(engine, core, liveness, book, reputation, bans)
 
 
 def _offer(

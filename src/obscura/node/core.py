@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from obscura.node.effects import Effect, LinkId, Notify
-from obscura.node.peer import Peer
-from obscura.wire.address import Address
+from obscura.node.effects import Effect, LinkId, Merit, Notify
+from obscura.node.peer import DialFailed, Peer
+from obscura.wire.address import Endpoint
 from obscura.wire.frame import Malformed, Unknown
 from obscura.wire.message import Message
 
@@ -38,12 +38,36 @@ class Part:
         """An established link ended; its state can be forgotten."""
         return ()
 
-    def on_dial_failed(self, address: Address, why: str, now: float) -> Iterable[Effect]:
+    def on_dial_failed(self, failed: DialFailed, now: float) -> Iterable[Effect]:
         """A link that this node wanted did not come up."""
+        return ()
+
+    def refuses(self, endpoint: Endpoint, now: float) -> str | None:
+        """Why no link with this place is wanted at all, in either direction; None = it may be."""
+        return None
+
+    def room_for(self, newcomer: Peer, now: float) -> Iterable[Effect] | None:
+        """What to do before an inbound link is let in (end another one, say); None = do not let it in."""
         return ()
 
     def on_penalty(self, peer: Peer, points: int, why: str, now: float) -> Iterable[Effect]:
         """Someone asked for a penalty against the peer."""
+        return ()
+
+    def on_credit(self, peer: Peer, merit: Merit, now: float) -> Iterable[Effect]:
+        """Someone says that the peer was the first to bring something new."""
+        return ()
+
+    def on_kept(self, token: int, now: float) -> Iterable[Effect]:
+        """Every ``Keep`` up to this token is on the disk."""
+        return ()
+
+    def on_fetched(self, token: int, raw: bytes | None, now: float) -> Iterable[Effect]:
+        """What a ``Fetch`` found."""
+        return ()
+
+    def on_room(self, peer: Peer, now: float) -> Iterable[Effect]:
+        """Little waits for the peer, as ``AwaitRoom`` asked."""
         return ()
 
     def deadline(self) -> float:
@@ -99,21 +123,52 @@ class Core:
             effects += part.on_closed(peer, now)
         return effects
 
-    def dial_failed(self, link: LinkId, address: Address, why: str, now: float) -> list[Effect]:
+    def dial_failed(self, failed: DialFailed, now: float) -> list[Effect]:
         """A dialled link ended before it was established."""
-        effects: list[Effect] = [Notify("dial-failed", {"peer": link, "address": str(address), "why": why})]
+        fields = {"peer": failed.link, "address": str(failed.address), "why": failed.why}
+        effects: list[Effect] = [Notify("dial-failed", fields)]
         for part in self.parts:
-            effects += part.on_dial_failed(address, why, now)
+            effects += part.on_dial_failed(failed, now)
+        return effects
+
+    def refuses(self, endpoint: Endpoint | None, now: float) -> str | None:
+        """Why no link with this place is wanted; None = it may be."""
+        if endpoint is None:
+            return None
+        return next((why for part in self.parts if (why := part.refuses(endpoint, now)) is not None), None)
+
+    def room_for(self, newcomer: Peer, now: float) -> list[Effect] | None:
+        """What to do before an inbound link is let in; None = do not let it in."""
+        effects: list[Effect] = []
+        for part in self.parts:
+            wanted = part.room_for(newcomer, now)
+            if wanted is None:
+                return None
+            effects += wanted
         return effects
 
     def penalise(self, link: LinkId, points: int, why: str, now: float) -> list[Effect]:
         """Pass a penalty on to whoever keeps the score."""
         peer = self.peers.get(link)
-        effects: list[Effect] = []
-        if peer is not None:
-            for part in self.parts:
-                effects += part.on_penalty(peer, points, why, now)
-        return effects
+        return [] if peer is None else [e for part in self.parts for e in part.on_penalty(peer, points, why, now)]
+
+    def credit(self, link: LinkId, merit: Merit, now: float) -> list[Effect]:
+        """Pass a merit on to whoever protects peers by it."""
+        peer = self.peers.get(link)
+        return [] if peer is None else [e for part in self.parts for e in part.on_credit(peer, merit, now)]
+
+    def kept(self, token: int, now: float) -> list[Effect]:
+        """The archive has written everything up to this token."""
+        return [e for part in self.parts for e in part.on_kept(token, now)]
+
+    def fetched(self, token: int, raw: bytes | None, now: float) -> list[Effect]:
+        """The archive has read a block, or does not have it."""
+        return [e for part in self.parts for e in part.on_fetched(token, raw, now)]
+
+    def room(self, link: LinkId, now: float) -> list[Effect]:
+        """Little waits for a link."""
+        peer = self.peers.get(link)
+        return [] if peer is None else [e for part in self.parts for e in part.on_room(peer, now)]
 
     def deadline(self) -> float:
         """The earliest deadline of any part."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 import msgspec
 
+from obscura.node.face import Face, Purpose
 from obscura.wire.address import Address
 from obscura.wire.message import Message
 
@@ -28,10 +30,12 @@ class Disconnect(msgspec.Struct, frozen=True):
 
 
 class Dial(msgspec.Struct, frozen=True):
-    """Open a link. ``manual`` = wanted by the operator: exempt from slots."""
+    """Open a link. ``manual`` = wanted by the operator: exempt from slots. ``face`` None = the address's own one."""
 
     address: Address
     manual: bool = False
+    purpose: Purpose = Purpose.FULL
+    face: Face | None = None
 
 
 class Penalise(msgspec.Struct, frozen=True):
@@ -42,6 +46,65 @@ class Penalise(msgspec.Struct, frozen=True):
     why: str
 
 
+class Merit(Enum):
+    """What a peer was the first to bring. It protects the peer from eviction (design 10)."""
+
+    BLOCK = "block"
+    TRANSACTION = "transaction"
+
+
+class Credit(msgspec.Struct, frozen=True):
+    """The peer of the link was the first to bring something new and valid."""
+
+    link: LinkId
+    merit: Merit
+
+
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """A transaction of the mempool as it is kept over a restart. ``arrival`` in unix seconds."""
+
+    id: bytes
+    raw: bytes
+    arrival: float
+    own: bool
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """Write to the archive, behind everything given before; fields in the order in which they are written.
+
+    Once all of it is on the disk the core hears ``on_kept`` with this token or a later one: tokens ascend.
+    """
+
+    token: int
+    headers: tuple[bytes, ...] = ()  # parents first
+    block: tuple[bytes, bytes, int] | None = None  # id, bytes, height
+    refused: bytes | None = None  # id of a block that can never be valid
+    tip: tuple[bytes, int] | None = None  # id, height
+    transactions: tuple[Waiting, ...] = ()
+    dropped: tuple[bytes, ...] = ()  # ids of transactions that wait no longer
+
+
+class Fetch(msgspec.Struct, frozen=True, gc=False):
+    """Read a block from the archive; the core hears ``on_fetched`` with the token, and None if it is not there."""
+
+    block_id: bytes
+    token: int
+
+
+class AwaitRoom(msgspec.Struct, frozen=True, gc=False):
+    """Once little waits for the link (SEND_QUEUE_LOW), perhaps at once, the core hears ``on_room``."""
+
+    link: LinkId
+
+
+class Lookup(msgspec.Struct, frozen=True):
+    """Ask a DNS-over-HTTPS provider of the section ``seeds`` for records of a name; ``Seeds.answered`` hears what came."""
+
+    provider: str
+    name: str
+    kinds: tuple[str, ...]  # TXT, A, AAAA
+
+
 class Notify(msgspec.Struct, frozen=True):
     """Tell the application and RPC subscribers. ``fields`` is ready for JSON."""
 
@@ -49,4 +112,4 @@ class Notify(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any]
 
 
-Effect = Send | Disconnect | Dial | Penalise | Notify
+Effect = Send | Disconnect | Dial | Penalise | Credit | Notify | Keep | Fetch | AwaitRoom | Lookup

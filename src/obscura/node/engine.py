@@ -29,13 +29,34 @@ from obscura.connection import (
 )
 from obscura.errors import AddressError
 from obscura.handshake.machine import Offer
-from obscura.limits import MAX_INBOUND, SEND_QUEUE_HIGH, SEND_QUEUE_LOW, SEND_QUEUE_MAX, SEND_STALL_S
+from obscura.limits import (
+    DISCONNECT_POINTS,
+    FLOOD_POINTS,
+    MEMORY_BUDGET,
+    SEND_QUEUE_HIGH,
+    SEND_QUEUE_LOW,
+    SEND_QUEUE_MAX,
+    SEND_STALL_S,
+)
 from obscura.morph.carrier import Carrier
 from obscura.morph.plain import Plain
 from obscura.node.admission import Admission, AdmissionLimits
 from obscura.node.core import Core
-from obscura.node.effects import Dial, Disconnect, Effect, LinkId, Notify, Penalise, Send
-from obscura.node.peer import Face, Peer
+from obscura.node.effects import (
+    AwaitRoom,
+    Credit,
+    Dial,
+    Disconnect,
+    Effect,
+    Fetch,
+    Keep,
+    LinkId,
+    Notify,
+    Penalise,
+    Send,
+)
+from obscura.node.peer import DialFailed, Face, Failure, Peer, Purpose
+from obscura.node.ratelimit import Meter, Rates
 from obscura.node.timers import Timers
 from obscura.wire.address import Address, CarrierNumber, Endpoint
 from obscura.wire.catalogue import Catalogue
@@ -79,7 +100,7 @@ class Hold(msgspec.Struct, frozen=True):
     held: bool
 
 
-Io = Write | Shut | Reach | Hold | Notify
+Io = Write | Shut | Reach | Hold | Notify | Keep | Fetch
 OfferFor = Callable[[Face, Endpoint | None, bool], Offer]  # face, where we see the peer, whether the link is bare
 
 
@@ -87,6 +108,7 @@ class Link:
     """The engine's record of one socket."""
 
     __slots__ = (
+        "awaits_room",
         "blocked_since",
         "carrier",
         "connection",
@@ -96,25 +118,42 @@ class Link:
         "id",
         "inbound",
         "manual",
+        "memory",
+        "meter",
         "nonce",
         "opened",
         "peer",
+        "purpose",
         "remote",
     )
 
-    def __init__(self, link: LinkId, *, dialled: Address | None, inbound: bool, manual: bool, face: Face) -> None:
+    def __init__(
+        self,
+        link: LinkId,
+        *,
+        dialled: Address | None,
+        inbound: bool,
+        manual: bool,
+        face: Face,
+        purpose: Purpose,
+        rates: Rates,
+    ) -> None:
         self.id = link
         self.connection: Connection | None = None
         self.dialled = dialled
         self.inbound = inbound
         self.manual = manual
         self.face = face
+        self.purpose = purpose
         self.carrier = CarrierNumber.PLAIN if dialled is None else dialled.carrier
         self.remote: Endpoint | None = None
         self.opened: Opened | None = None
         self.peer: Peer | None = None
         self.nonce = 0
+        self.meter = Meter(rates)
+        self.memory = 0  # bytes held for it when last counted
         self.held = False  # we do not read from it
+        self.awaits_room = False  # the core wants to hear when little waits for it
         self.blocked_since: float | None = None  # its socket takes no more
 
 
@@ -134,7 +173,8 @@ class Engine:
         shaping: Shaping = unshaped,
         admission: AdmissionLimits | None = None,
         loopback_is_free: bool = False,
-        max_inbound: int = MAX_INBOUND,
+        rates: Rates | None = None,
+        memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         self.core = core
         self.links: dict[LinkId, Link] = {}
@@ -145,7 +185,9 @@ class Engine:
         self._unix = unix
         self._shaping = shaping
         self._admission = Admission(admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now)
-        self._max_inbound = max_inbound
+        self._rates = rates or {}
+        self._memory_budget = memory_budget
+        self._memory = 0  # bytes held for all peers
         self._now = now
         self._last_id = 0
         self._io: list[Io] = []
@@ -157,12 +199,23 @@ class Engine:
 
     # --- Sockets come and go ----------------------------------------------------------------------------------------
 
-    def dial(self, address: Address, now: float, *, manual: bool = False) -> LinkId:
+    def dial(
+        self,
+        address: Address,
+        now: float,
+        *,
+        manual: bool = False,
+        purpose: Purpose = Purpose.FULL,
+        face: Face | None = None,
+    ) -> LinkId:
         """Start a link. Raises ``AddressError`` where that carrier may not be used for that address (design 8)."""
         self._now = now
-        face = face_of(address)
+        face = face or face_of(address)
         check_dialable(address, face)
-        link = self._new_link(dialled=address, inbound=False, manual=manual, face=face)
+        unwanted = self.core.refuses(address.endpoint, now)
+        if unwanted is not None:
+            raise AddressError(f"{address.host} is {unwanted}")
+        link = self._new_link(dialled=address, inbound=False, manual=manual, face=face, purpose=purpose)
         self._io.append(Reach(link.id, address))
         return link.id
 
@@ -178,12 +231,12 @@ class Engine:
         )
         self._attach(link, Plain(self._rng, client=True), security, now)
 
-    def unreachable(self, link_id: LinkId, why: str, now: float) -> None:
+    def unreachable(self, link_id: LinkId, why: str, now: float, failure: Failure = Failure.UNREACHABLE) -> None:
         """The socket of a dialled link could not be opened."""
         link = self.links.pop(link_id, None)
-        if link is not None and link.dialled is not None:
+        if link is not None:
             self._now = now
-            self.apply(self.core.dial_failed(link_id, link.dialled, why, now), now)
+            self._dial_failed(link, failure, why, now)
 
     def accepted(self, listener: Listener, remote: Endpoint | None, now: float) -> LinkId:
         """A socket was accepted."""
@@ -191,6 +244,9 @@ class Engine:
         link = self._new_link(dialled=None, inbound=True, manual=False, face=listener.face)
         link.carrier = listener.address.carrier
         link.remote = remote
+        if self.core.refuses(remote, now) is not None:
+            self._drop(link)
+            return link.id
         victim = self._admission.admit(link.id, remote)
         if victim is not None:
             self._drop(self.links[victim])
@@ -235,6 +291,18 @@ class Engine:
             link.blocked_since = None if is_writable else now
             self._touch(link)
 
+    # --- The archive ------------------------------------------------------------------------------------------------
+
+    def kept(self, token: int, now: float) -> None:
+        """The archive has everything up to this ``Keep`` on the disk."""
+        self._now = now
+        self.apply(self.core.kept(token, now), now)
+
+    def fetched(self, token: int, raw: bytes | None, now: float) -> None:
+        """What the ``Fetch`` of this token found."""
+        self._now = now
+        self.apply(self.core.fetched(token, raw, now), now)
+
     # --- Time -------------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
@@ -252,6 +320,7 @@ class Engine:
                 self._cut(link, Reason.STALLED, now)
                 continue
             self._on_events(link, link.connection.due(now), now)
+            self._react(link, link.meter.ready(now), now)
             self._touch(link)
         if self.core.deadline() <= now:
             self.apply(self.core.due(now), now)
@@ -263,17 +332,18 @@ class Engine:
         for effect in effects:
             if type(effect) is Send:
                 self.send(effect.link, effect.message, now)
-            elif isinstance(effect, Notify):
+            elif isinstance(effect, Notify | Keep | Fetch):
                 self._io.append(effect)
+            elif isinstance(effect, AwaitRoom):
+                self._await_room(effect.link)
             elif isinstance(effect, Disconnect):
                 self.disconnect(effect.link, effect.why, now)
             elif isinstance(effect, Penalise):
                 self.apply(self.core.penalise(effect.link, effect.points, effect.why, now), now)
+            elif isinstance(effect, Credit):
+                self.apply(self.core.credit(effect.link, effect.merit, now), now)
             elif isinstance(effect, Dial):
-                try:
-                    self.dial(effect.address, now, manual=effect.manual)
-                except AddressError as error:
-                    self.apply(self.core.dial_failed(0, effect.address, str(error), now), now)
+                self._dial(effect, now)
 
     def send(self, link_id: LinkId, message: Message, now: float) -> bool:
         """Queue a message. False if the link is not established. A peer for whom too much waits is cut."""
@@ -292,7 +362,7 @@ class Engine:
         if link is None:
             return False
         if link.connection is None:
-            self.unreachable(link_id, why, now)
+            self.unreachable(link_id, why, now, Failure.LOCAL)
             return True
         self._on_events(link, link.connection.close(now, Reason.LOCAL, why), now)
         self._touch(link)
@@ -316,9 +386,38 @@ class Engine:
 
     # --- Inside -----------------------------------------------------------------------------------------------------
 
-    def _new_link(self, *, dialled: Address | None, inbound: bool, manual: bool, face: Face) -> Link:
+    def _dial(self, wanted: Dial, now: float) -> None:
+        address, manual, purpose = wanted.address, wanted.manual, wanted.purpose
+        try:
+            self.dial(address, now, manual=manual, purpose=purpose, face=wanted.face)
+        except AddressError as error:
+            failed = DialFailed(0, address, Failure.LOCAL, str(error), purpose, manual)
+            self.apply(self.core.dial_failed(failed, now), now)
+
+    def _dial_failed(self, link: Link, failure: Failure, why: str, now: float) -> None:
+        if link.dialled is not None:
+            failed = DialFailed(link.id, link.dialled, failure, why, link.purpose, link.manual)
+            self.apply(self.core.dial_failed(failed, now), now)
+
+    def _new_link(
+        self,
+        *,
+        dialled: Address | None,
+        inbound: bool,
+        manual: bool,
+        face: Face,
+        purpose: Purpose = Purpose.FULL,
+    ) -> Link:
         self._last_id += 1
-        link = Link(self._last_id, dialled=dialled, inbound=inbound, manual=manual, face=face)
+        link = Link(
+            self._last_id,
+            dialled=dialled,
+            inbound=inbound,
+            manual=manual,
+            face=face,
+            purpose=purpose,
+            rates=self._rates,
+        )
         self.links[link.id] = link
         return link
 
@@ -343,15 +442,29 @@ class Engine:
         self._touch(link)
 
     def _on_events(self, link: Link, events: list[Event], now: float) -> None:
+        """What a chunk brought: within its rates at once, over them later or never."""
+        if link.peer is None or not self._rates:
+            self._react(link, events, now)
+            return
+        served, dropped = link.meter.admit(events, now)
+        self._react(link, served, now)
+        if dropped:
+            self.apply(self.core.penalise(link.id, dropped * FLOOD_POINTS, "a flood of messages", now), now)
+
+    def _react(self, link: Link, events: list[Event], now: float) -> None:
         routes, peer = self.core.routes, link.peer
-        for event in events:
+        for index, event in enumerate(events):
             reaction = routes.get(type(event))  # type: ignore[arg-type]  # link events have no route
             if reaction is not None and peer is not None:
                 effects = reaction(peer, event, now)
                 if effects:
                     self.apply(effects, now)
+                    peer = link.peer  # nothing more of a peer whose link that ended
             elif isinstance(event, Opened | Established | Ended):
                 self._on_link_event(link, event, now)
+                if isinstance(event, Established):
+                    self._on_events(link, events[index + 1 :], now)
+                    return
                 peer = link.peer
 
     def _on_link_event(self, link: Link, event: Opened | Established | Ended, now: float) -> None:
@@ -369,11 +482,8 @@ class Engine:
         if link.inbound and link.opened is None and event.negotiated.peer.nonce in self._outbound_nonces:
             self._cut(link, Reason.OURSELVES, now)
             return
-        if link.inbound and sum(1 for peer in self.core.peers.values() if peer.is_inbound) >= self._max_inbound:
-            self.disconnect(link.id, "no free inbound slot", now)
-            return
         opened = link.opened
-        link.peer = Peer(
+        peer = Peer(
             link=link.id,
             face=link.face,
             carrier=link.carrier,
@@ -386,19 +496,29 @@ class Engine:
             pattern=opened.pattern if opened is not None else "none",
             negotiated=event.negotiated,
             since=now,
+            purpose=link.purpose,
         )
-        self.apply(self.core.established(link.peer, now), now)
+        room = self.core.room_for(peer, now) if link.inbound else ()
+        if room is None:
+            self.disconnect(link.id, "no free inbound slot", now)
+            return
+        self.apply(room, now)
+        link.peer = peer
+        self.apply(self.core.established(peer, now), now)
 
     def _on_ended(self, link: Link, event: Ended, now: float) -> None:
         why = f"{event.reason.value}: {event.detail}" if event.detail else event.reason.value
         if link.peer is not None:
+            if event.reason is Reason.VIOLATION:
+                self.apply(self.core.penalise(link.id, DISCONNECT_POINTS, why, now), now)
             self.apply(self.core.closed(link.id, why, now), now)
             link.peer = None
         elif link.dialled is not None:
-            if link.opened is None and link.dialled.key is not None:
+            failure = _failure(link, event.reason)
+            if failure is Failure.UNPROVEN:
                 place = f"{link.dialled.host}:{link.dialled.port}"
                 why = f"{place} did not prove its key: offline, key changed, wrong clock, or interference"
-            self.apply(self.core.dial_failed(link.id, link.dialled, why, now), now)
+            self._dial_failed(link, failure, why, now)
 
     def _recognise_ourselves(self, link: Link, session_id: bytes, now: float) -> None:
         mine, others = (
@@ -418,6 +538,12 @@ class Engine:
             self._on_events(link, link.connection.abort(now, reason), now)
             self._touch(link)
 
+    def _await_room(self, link_id: LinkId) -> None:
+        link = self.links.get(link_id)
+        if link is not None:
+            link.awaits_room = True
+            self._touch(link)
+
     def _touch(self, link: Link) -> None:
         """Something changed: flush it at the next drain, and look at its deadline again."""
         self._dirty[link.id] = None
@@ -431,22 +557,36 @@ class Engine:
             self._drop(link)
             return
         waiting = connection.waiting
+        self._count_memory(link, waiting + connection.buffered + link.meter.held, now)
         if waiting > SEND_QUEUE_HIGH and not link.held:
             link.held = True  # who does not read is not read from
             self._io.append(Hold(link.id, True))
         elif waiting <= SEND_QUEUE_LOW and link.held:
             link.held = False
             self._io.append(Hold(link.id, False))
-        deadline = connection.deadline()
+        if link.awaits_room and waiting <= SEND_QUEUE_LOW:
+            link.awaits_room = False
+            self.apply(self.core.room(link.id, now), now)
+        deadline = min(connection.deadline(), link.meter.deadline(now))
         if link.blocked_since is not None:
             deadline = min(deadline, link.blocked_since + SEND_STALL_S)
         self._timers.set(link.id, deadline)
+
+    def _count_memory(self, link: Link, held: int, now: float) -> None:
+        """Keep the sum; over the budget whoever makes us hold most goes, manual peers last."""
+        self._memory += held - link.memory
+        link.memory = held
+        if self._memory > self._memory_budget:
+            greediest = max(self.links.values(), key=lambda other: (not other.manual, other.memory))
+            self._cut(greediest, Reason.STALLED, now)
 
     def _drop(self, link: Link) -> None:
         """Forget the link and close its socket."""
         if self.links.pop(link.id, None) is None:
             return
         self._timers.clear(link.id)
+        self._memory -= link.memory
+        link.memory = 0
         self._admission.release(link.id)
         self._outbound_nonces.discard(link.nonce)
         if link.opened is not None:
@@ -463,6 +603,17 @@ class Engine:
             {**_describe(peer, self.links[link_id], now), **self.core.describe(link_id, now)}
             for link_id, peer in self.core.peers.items()
         ]
+
+
+def _failure(link: Link, reason: Reason) -> Failure:
+    """What the end of a dialled link before its handshake says of the address."""
+    if reason is Reason.LOCAL:
+        return Failure.LOCAL
+    if reason is Reason.OURSELVES:
+        return Failure.OURSELVES
+    if link.opened is None:  # a connection stood, so whoever answered there has not the key that we expected
+        return Failure.UNPROVEN if link.dialled is not None and link.dialled.key is not None else Failure.SILENT
+    return Failure.SILENT if reason in (Reason.TIMEOUT, Reason.LOST) else Failure.REFUSED
 
 
 def face_of(address: Address) -> Face:
@@ -515,4 +666,11 @@ def _describe(peer: Peer, link: Link, now: float) -> dict[str, Any]:
         "dummies_sent": connection.dummies_sent if connection else 0,
         "dummies_received": connection.dummies_received if connection else 0,
         "queued_bytes": connection.waiting if connection else 0,
+        "purpose": peer.purpose.name.lower(),
+        "held_bytes": {
+            "send_queue": connection.waiting if connection else 0,
+            "incomplete_message": connection.buffered if connection else 0,
+            "over_their_rate": link.meter.held,
+        },
+        "messages_served_late": link.meter.late,
     }

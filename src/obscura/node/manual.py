@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from obscura.node.backoff import Backoff
 from obscura.node.core import Part
 from obscura.node.effects import Dial, Effect
-from obscura.node.peer import Peer
+from obscura.node.peer import DialFailed, Peer
 from obscura.node.timers import Timers
 from obscura.wire.address import Address
 
@@ -33,8 +33,8 @@ class ManualPeers(Part):
             self._again(peer.dialled, now)
         return ()
 
-    def on_dial_failed(self, address: Address, why: str, now: float) -> Iterable[Effect]:
-        self._again(address, now)
+    def on_dial_failed(self, failed: DialFailed, now: float) -> Iterable[Effect]:
+        self._again(failed.address, now)
         return ()
 
     def deadline(self) -> float:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum
 
 import msgspec
 
 from obscura.handshake.machine import Negotiated
 from obscura.node.effects import LinkId
+from obscura.node.face import Face as Face
+from obscura.node.face import Purpose as Purpose
 from obscura.wire.address import Address, CarrierNumber, Endpoint
-
-
-class Face(IntEnum):
-    """Through which of the node's faces a link runs (design 5). The number is the prologue's listener kind."""
-
-    CLEARNET = 1
-    ONION = 2
-    I2P = 3
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -34,3 +28,32 @@ class Peer(msgspec.Struct, frozen=True):
     pattern: str
     negotiated: Negotiated
     since: float
+    purpose: Purpose = Purpose.FULL
+
+    @property
+    def relays_all(self) -> bool:
+        """Whether addresses and transactions may run over it: not a block-only link or a feeler."""
+        return self.purpose is Purpose.FULL
+
+
+class Failure(Enum):
+    """Why a wanted link did not come up, by what it says about the address (design 10, *Keys in the book*)."""
+
+    OFFLINE = "this machine has no network"  # nothing about the address
+    UNREACHABLE = "no connection"  # against the address
+    SILENT = "no handshake"  # the connection stood, the cover or the handshake failed: against the address
+    UNPROVEN = "the key was not proven"  # against that key only
+    REFUSED = "refused"  # one side does not want the other
+    OURSELVES = "it is this node"
+    LOCAL = "not tried or given up by this node"  # nothing about the address
+
+
+class DialFailed(msgspec.Struct, frozen=True):
+    """A link that this node wanted did not come up. ``link`` 0 = it was not even begun."""
+
+    link: LinkId
+    address: Address
+    failure: Failure
+    why: str
+    purpose: Purpose = Purpose.FULL
+    is_manual: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any
 
 from obscura.limits import PING_DEAD_S, PING_INTERVAL_S
@@ -61,6 +62,11 @@ class Liveness(Part):
             return ()
         state.asked = False
         return (Notify("pong", {"peer": peer.link, "rtt_ms": round(state.last_s * 1000, 3)}),)
+
+    def best_s(self, link: LinkId) -> float:
+        """The shortest round trip of a link so far; ``inf`` = none measured."""
+        state = self._links.get(link)
+        return inf if state is None or state.best_s is None else state.best_s
 
     def ask(self, link: LinkId, now: float) -> Iterable[Effect]:
         """Ping now because the operator wants to know; a ``pong`` notification follows."""
