@@ -28,13 +28,20 @@ class Network:
     """A name, a ledger, and where to begin. ``ledger`` may be any implementation of the port."""
 
     def __init__(
-        self, name: str, ledger: Ledger, port: int, seeds: tuple[str, ...] = (), seed_key: bytes | None = None
+        self,
+        name: str,
+        ledger: Ledger,
+        port: int,
+        seeds: tuple[str, ...] = (),
+        seed_key: bytes | None = None,
+        seed_names: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.ledger = ledger
         self.port = port  # the default for listening, TCP
         self.seeds = seeds  # obscura:// addresses
         self.seed_key = seed_key  # Ed25519 public key that signs seed lists, 32 bytes
+        self.seed_names = seed_names  # DNS names where such lists, or seeds' addresses, are published
 
     @cached_property
     def genesis_id(self) -> bytes:

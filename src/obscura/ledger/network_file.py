@@ -12,7 +12,8 @@ from obscura.errors import AddressError, ConfigError
 from obscura.ledger.bitcoin import BitcoinLedger, Rules
 from obscura.ledger.network import Network, display_id, own_genesis
 from obscura.ledger.work import target_of
-from obscura.wire.address import Address, key_text, parse_key
+from obscura.limits import SEED_NAMES
+from obscura.wire.address import Address, is_dns_name, key_text, parse_key
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _MESSAGE = re.compile(r"[ !#-\[\]-~]{1,75}")  # printable ASCII but quote and backslash: it goes into TOML as it is
@@ -32,6 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     nonce: int = 0
     seeds: tuple[str, ...] = ()
     seed_key: bytes | None = None
+    seed_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -55,12 +57,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"seeds: {error}") from None
             if seed != canonical:
                 raise ConfigError(f"seeds: write {canonical}")
+        if len(self.seed_names) > SEED_NAMES or not all(is_dns_name(name) for name in self.seed_names):
+            raise ConfigError(f"seed-names: at most {SEED_NAMES} host names in lower case")
 
     def network(self) -> Network:
         """The network itself."""
         block = own_genesis(self.message, self.time, self.work, self.nonce)
         rules = Rules(self.work, self.spacing, self.retarget)
-        return Network(self.name, BitcoinLedger(rules, block), self.port, self.seeds, self.seed_key)
+        return Network(self.name, BitcoinLedger(rules, block), self.port, self.seeds, self.seed_key, self.seed_names)
 
     def toml(self) -> str:
         """The file. ``read_network(plan.toml())`` is the same network."""
@@ -75,6 +79,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         ]
         if self.seed_key:
             lines.append(f'seed-key = "{key_text(self.seed_key)}"')
+        if self.seed_names:
+            lines.append("seed-names = [" + ", ".join(f'"{name}"' for name in self.seed_names) + "]")
         lines += [
             "",
             "[genesis]",
@@ -112,7 +118,7 @@ _TOP: dict[str, type] = {
     "retarget": int,
     "genesis": dict,
 }
-_TOP_OPTIONAL: dict[str, type] = {"seeds": list, "seed-key": str}
+_TOP_OPTIONAL: dict[str, type] = {"seeds": list, "seed-key": str, "seed-names": list}
 _GENESIS: dict[str, type] = {"message": str, "time": int, "nonce": int, "id": str}
 
 
@@ -140,9 +146,9 @@ def read_network(text: str) -> Network:
     _checked(table, "", _TOP, _TOP_OPTIONAL)
     genesis = table["genesis"]
     _checked(genesis, "genesis.", _GENESIS, {})
-    seeds = table.get("seeds", [])
-    if not all(type(seed) is str for seed in seeds):
-        raise ConfigError("seeds is to be an array of strings")
+    for key in ("seeds", "seed-names"):
+        if not all(type(item) is str for item in table.get(key, [])):
+            raise ConfigError(f"{key} is to be an array of strings")
     if not re.fullmatch(r"[0-9a-f]{8}", table["work"]):
         raise ConfigError('work is to be eight hexadecimal digits, such as "1e0fffff"')
     plan = Plan(
@@ -154,8 +160,9 @@ def read_network(text: str) -> Network:
         message=genesis["message"],
         time=genesis["time"],
         nonce=genesis["nonce"],
-        seeds=tuple(seeds),
+        seeds=tuple(table.get("seeds", [])),
         seed_key=_seed_key(table["seed-key"]) if "seed-key" in table else None,
+        seed_names=tuple(table.get("seed-names", [])),
     )
     network = plan.network()
     if display_id(network.genesis_id) != genesis["id"]:

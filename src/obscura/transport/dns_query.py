@@ -41,8 +41,9 @@ def read_answer(raw: bytes, name: str, kind: str) -> Answer:
         found = message.resolve_chaining()
     except (dns.exception.DNSException, ValueError, NotImplementedError) as error:
         return Answer(kind, fault=f"it answers nonsense: {type(error).__name__}")
-    records = tuple(_payload(item) for item in found.answer or ())
-    return Answer(kind, records, min(found.minimum_ttl, 0x7FFFFFFF))
+    if found.answer is None and not any(part.rdtype == dns.rdatatype.SOA for part in message.authority):
+        return Answer(kind)  # nothing says how long that stays so (RFC 2308, 5)
+    return Answer(kind, tuple(_payload(item) for item in found.answer or ()), found.minimum_ttl)
 
 
 def _payload(item: dns.rdata.Rdata) -> bytes:
