@@ -51,6 +51,7 @@ from obscura.node.effects import (
     Fetch,
     Keep,
     LinkId,
+    Lookup,
     Notify,
     Penalise,
     Send,
@@ -100,7 +101,7 @@ class Hold(msgspec.Struct, frozen=True):
     held: bool
 
 
-Io = Write | Shut | Reach | Hold | Notify | Keep | Fetch
+Io = Write | Shut | Reach | Hold | Notify | Keep | Fetch | Lookup
 OfferFor = Callable[[Face, Endpoint | None, bool], Offer]  # face, where we see the peer, whether the link is bare
 
 
@@ -332,7 +333,7 @@ class Engine:
         for effect in effects:
             if type(effect) is Send:
                 self.send(effect.link, effect.message, now)
-            elif isinstance(effect, Notify | Keep | Fetch):
+            elif isinstance(effect, Notify | Keep | Fetch | Lookup):
                 self._io.append(effect)
             elif isinstance(effect, AwaitRoom):
                 self._await_room(effect.link)
