@@ -162,3 +162,23 @@ def messages(events: Iterable[Event]) -> list[Message]:
 def ends(events: Iterable[Event]) -> list[Ended]:
     """The ends among the events: at most one ever."""
     return [event for event in events if isinstance(event, Ended)]
+
+
+def inject(connection: Connection, raw: bytes) -> None:
+    """Queue any bytes as if they were frames: what a peer that has a channel but no manners would send."""
+    connection._queue.append(raw)
+    connection.waiting += len(raw)
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    """``data`` in pieces of ``size`` bytes; 0 = whole."""
+    return [data] if not size else [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def fed(connection: Connection, pieces: Iterable[bytes], now: float = 0.0) -> list[Event]:
+    """The events of a fresh end that gets these bytes, as a node would feed it: flushed after each read."""
+    events = list(connection.start(now))
+    for piece in pieces:
+        events += connection.receive(piece, now)
+        connection.flush(now)
+    return events
