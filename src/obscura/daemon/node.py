@@ -28,8 +28,10 @@ from obscura.ledger.networks import load_network
 from obscura.limits import HANDSHAKE_S, READ_CHUNK, STOP_S
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.core import Part, Reaction
+from obscura.node.dialable import face_of
 from obscura.node.effects import LinkId, Notify
-from obscura.node.engine import Engine, Hold, Listener, Reach, Shut, Write, face_of
+from obscura.node.engine import Engine
+from obscura.node.io import Hold, Listener, Reach, Shut, Write
 from obscura.node.peer import Peer
 from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.transport import tcp

@@ -1,7 +1,7 @@
 """All links of one node and its core, without I/O: what sockets and clocks bring goes in, what they shall do comes out.
 
-Both interpreters (asyncio, simulator) do the same four things: pass bytes in, call ``due`` at ``deadline``, and after each turn carry
-out what ``drain`` gives. One ``Write`` per link and turn, however many messages were queued.
+Both interpreters (asyncio, simulator) do the same four things: pass bytes in, call ``due`` at ``deadline``, and after each
+turn carry out what ``drain`` gives. One ``Write`` per link and turn, however many messages were queued.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
-from obscura.channel.replay import ReplayCache
-from obscura.channel.uniform import StaticKey
 from obscura.connection import (
     Bare,
     Connection,
@@ -42,6 +38,7 @@ from obscura.morph.carrier import Carrier
 from obscura.morph.plain import Plain
 from obscura.node.admission import Admission, AdmissionLimits
 from obscura.node.core import Core
+from obscura.node.dialable import check_dialable, face_of
 from obscura.node.effects import (
     AwaitRoom,
     Credit,
@@ -56,106 +53,16 @@ from obscura.node.effects import (
     Penalise,
     Send,
 )
+from obscura.node.io import Hold, Io, Listener, Reach, Shut, Write
+from obscura.node.link import Link, describe, failure_of
 from obscura.node.peer import DialFailed, Face, Failure, Peer, Purpose
-from obscura.node.ratelimit import Meter, Rates
+from obscura.node.ratelimit import Rates
 from obscura.node.timers import Timers
 from obscura.wire.address import Address, CarrierNumber, Endpoint
 from obscura.wire.catalogue import Catalogue
 from obscura.wire.message import Message
 
-
-class Listener(msgspec.Struct, frozen=True):
-    """One listening address: one carrier, one channel key of its own (None for bare), one face."""
-
-    address: Address
-    face: Face
-    static: StaticKey | None
-    strangers: bool
-    replay: ReplayCache
-
-
-class Write(msgspec.Struct, frozen=True):
-    """Put bytes on the link's socket, in order."""
-
-    link: LinkId
-    pieces: list[bytes]
-
-
-class Shut(msgspec.Struct, frozen=True):
-    """Close the link's socket once what was written is out."""
-
-    link: LinkId
-
-
-class Reach(msgspec.Struct, frozen=True):
-    """Open a socket to the address; answer with ``connected`` or ``unreachable``."""
-
-    link: LinkId
-    address: Address
-
-
-class Hold(msgspec.Struct, frozen=True):
-    """Stop (``held``) or go on reading from the link's socket."""
-
-    link: LinkId
-    held: bool
-
-
-Io = Write | Shut | Reach | Hold | Notify | Keep | Fetch | Lookup
 OfferFor = Callable[[Face, Endpoint | None, bool], Offer]  # face, where we see the peer, whether the link is bare
-
-
-class Link:
-    """The engine's record of one socket."""
-
-    __slots__ = (
-        "awaits_room",
-        "blocked_since",
-        "carrier",
-        "connection",
-        "dialled",
-        "face",
-        "held",
-        "id",
-        "inbound",
-        "manual",
-        "memory",
-        "meter",
-        "nonce",
-        "opened",
-        "peer",
-        "purpose",
-        "remote",
-    )
-
-    def __init__(
-        self,
-        link: LinkId,
-        *,
-        dialled: Address | None,
-        inbound: bool,
-        manual: bool,
-        face: Face,
-        purpose: Purpose,
-        rates: Rates,
-    ) -> None:
-        self.id = link
-        self.connection: Connection | None = None
-        self.dialled = dialled
-        self.inbound = inbound
-        self.manual = manual
-        self.face = face
-        self.purpose = purpose
-        self.carrier = CarrierNumber.PLAIN if dialled is None else dialled.carrier
-        self.remote: Endpoint | None = None
-        self.opened: Opened | None = None
-        self.peer: Peer | None = None
-        self.nonce = 0
-        self.meter = Meter(rates)
-        self.memory = 0  # bytes held for it when last counted
-        self.held = False  # we do not read from it
-        self.awaits_room = False  # the core wants to hear when little waits for it
-        self.blocked_since: float | None = None  # its socket takes no more
 
 
 class Engine:
@@ -515,7 +422,7 @@ class Engine:
             self.apply(self.core.closed(link.id, why, now), now)
             link.peer = None
         elif link.dialled is not None:
-            failure = _failure(link, event.reason)
+            failure = failure_of(link, event.reason)
             if failure is Failure.UNPROVEN:
                 place = f"{link.dialled.host}:{link.dialled.port}"
                 why = f"{place} did not prove its key: offline, key changed, wrong clock, or interference"
@@ -601,77 +508,6 @@ class Engine:
     def describe(self, now: float) -> list[dict[str, Any]]:
         """One dict per established link, ready for JSON."""
         return [
-            {**_describe(peer, self.links[link_id], now), **self.core.describe(link_id, now)}
+            {**describe(peer, self.links[link_id], now), **self.core.describe(link_id, now)}
             for link_id, peer in self.core.peers.items()
         ]
-
-
-def _failure(link: Link, reason: Reason) -> Failure:
-    """What the end of a dialled link before its handshake says of the address."""
-    if reason is Reason.LOCAL:
-        return Failure.LOCAL
-    if reason is Reason.OURSELVES:
-        return Failure.OURSELVES
-    if link.opened is None:  # a connection stood, so whoever answered there has not the key that we expected
-        return Failure.UNPROVEN if link.dialled is not None and link.dialled.key is not None else Failure.SILENT
-    return Failure.SILENT if reason in (Reason.TIMEOUT, Reason.LOST) else Failure.REFUSED
-
-
-def face_of(address: Address) -> Face:
-    """The face through which an address is dialled."""
-    if address.host.endswith(".onion"):
-        return Face.ONION
-    return Face.I2P if address.host.endswith(".b32.i2p") else Face.CLEARNET
-
-
-def check_dialable(address: Address, face: Face) -> None:
-    """Who may dial what (design 8). Raises ``AddressError`` that says what else to do."""
-    endpoint = address.endpoint
-    is_loopback = endpoint is not None and endpoint.is_loopback
-    if address.carrier is CarrierNumber.BARE and not is_loopback:
-        raise AddressError(f"{address}: carrier=bare has no encryption and is for loopback only")
-    if address.carrier is CarrierNumber.PLAIN and face is Face.CLEARNET and not is_loopback:
-        raise AddressError(
-            f"{address}: carrier plain is for loopback, onion and I2P addresses; use carrier=tls for this one"
-        )
-    if endpoint is None:
-        raise AddressError(f"{address}: names are not looked up, since that would tell others; give its IP address")
-    if face is not Face.CLEARNET:
-        raise AddressError(f"{address}: this version does not reach onion and I2P addresses yet")
-    if address.carrier not in (CarrierNumber.PLAIN, CarrierNumber.BARE):
-        raise AddressError(
-            f"{address}: this version has no carrier {address.carrier.name.lower()} yet; use carrier=plain"
-        )
-
-
-def _describe(peer: Peer, link: Link, now: float) -> dict[str, Any]:
-    connection = link.connection
-    return {
-        "peer": peer.link,
-        "address": str(peer.dialled or (peer.remote and f"{peer.remote}") or ""),
-        "inbound": peer.is_inbound,
-        "manual": peer.is_manual,
-        "face": peer.face.name.lower(),
-        "carrier": peer.carrier.name.lower(),
-        "pattern": peer.pattern,
-        "session_id": peer.session_id.hex(),
-        "key_proved": peer.proved_key is not None,
-        "features": list(peer.negotiated.flags.names),
-        "protocol_version": peer.negotiated.version,
-        "user_agent": peer.negotiated.peer.user_agent,
-        "best_block_height": str(peer.negotiated.peer.best_block_height),
-        "connected_s": round(now - peer.since, 3),
-        "wire_bytes_sent": connection.wire_sent if connection else 0,
-        "wire_bytes_received": connection.wire_received if connection else 0,
-        "real_bytes_sent": connection.real_sent if connection else 0,
-        "dummies_sent": connection.dummies_sent if connection else 0,
-        "dummies_received": connection.dummies_received if connection else 0,
-        "queued_bytes": connection.waiting if connection else 0,
-        "purpose": peer.purpose.name.lower(),
-        "held_bytes": {
-            "send_queue": connection.waiting if connection else 0,
-            "incomplete_message": connection.buffered if connection else 0,
-            "over_their_rate": link.meter.held,
-        },
-        "messages_served_late": link.meter.late,
-    }

@@ -22,8 +22,8 @@ from obscura import limits
 from obscura.errors import AddressError, ConfigError
 from obscura.node.backoff import Backoff
 from obscura.node.core import Part
+from obscura.node.dialable import face_of
 from obscura.node.effects import Effect, Lookup, Notify
-from obscura.node.engine import face_of
 from obscura.node.face import Face
 from obscura.node.resolvers import BUILT_IN, Answer, Provider
 from obscura.node.seed_list import Refusal, SeedList, newest, verify
@@ -147,14 +147,14 @@ class Seeds(Part):
     ) -> None:
         self._source = source.with_settings(settings)
         self._is_enabled = settings.enabled
-        self._providers = settings.resolvers()
+        self.providers = settings.resolvers()
         self._book = book
         self._rng = rng
         self._unix = unix
         self._allow_loopback = allow_loopback
         self.sequences = dict(sequences or {})
-        self._turns = rng.sample(list(self._providers), len(self._providers))  # who was asked longest ago, first
-        self._standings = {label: Standing() for label in self._providers}
+        self._turns = rng.sample(list(self.providers), len(self.providers))  # who was asked longest ago, first
+        self._standings = {label: Standing() for label in self.providers}
         self._kept: dict[tuple[str, str, str], _Kept] = {}
         self._names = list(self._source.names)
         self._backoff = Backoff(*limits.SEED_BACKOFF_S)
@@ -167,6 +167,8 @@ class Seeds(Part):
         return self._when
 
     def due(self, now: float) -> Iterable[Effect]:
+        if self._round is not None:
+            return self._give_up(self._round, now)
         self._when = now + limits.SEED_CHECK_S
         if self._book.usable(now) >= limits.SEEDS_WANTED:
             return ()
@@ -183,12 +185,11 @@ class Seeds(Part):
         name = self._names.pop(0)
         self._names.append(name)
         self._round = _Round(name, phases)
-        self._when = inf
         return self._go_on(self._round, now)
 
     def _phases(self) -> list[Kinds]:
         """Signed lists if there is a key; plain records if there are operators enough to agree."""
-        operators = {provider.operator for provider in self._providers.values()}
+        operators = {provider.operator for provider in self.providers.values()}
         signed = [SIGNED] if self._source.key and operators else []
         return [*signed, UNSIGNED] if len(operators) >= limits.SEED_OPERATORS else signed
 
@@ -197,8 +198,8 @@ class Seeds(Part):
         seen: set[str] = set()
         line = []
         for label in sorted(self._turns, key=lambda label: self._standings[label].rests_until > now):
-            if self._providers[label].operator not in seen:
-                seen.add(self._providers[label].operator)
+            if self.providers[label].operator not in seen:
+                seen.add(self.providers[label].operator)
                 line.append(label)
         return line[: limits.SEED_ASKED]
 
@@ -226,6 +227,7 @@ class Seeds(Part):
         self._turns.append(label)
         self._standings[label].asked += 1
         turn.waiting.add(label)
+        self._when = now + 2 * limits.DOH_S
         return [Lookup(label, turn.name, turn.kinds)]
 
     def answered(self, lookup: Lookup, answers: Sequence[Answer], now: float) -> list[Effect]:
@@ -254,6 +256,14 @@ class Seeds(Part):
         effects = self._weigh(turn, lookup.provider, [answer for answer in answers if answer.fault is None], now)
         return effects + self._go_on(turn, now)
 
+    def _give_up(self, turn: _Round, now: float) -> list[Effect]:
+        """Whoever carries out lookups answers each within ``DOH_S``; this is for one that does not."""
+        effects: list[Effect] = []
+        silent = [Answer(kind, fault="no answer in time") for kind in turn.kinds]
+        for label in sorted(turn.waiting):
+            effects += self.answered(Lookup(label, turn.name, turn.kinds), silent, now)
+        return effects
+
     def _weigh(self, turn: _Round, label: str, answers: Iterable[Answer], now: float) -> list[Effect]:
         effects: list[Effect] = []
         for answer in answers:
@@ -262,7 +272,7 @@ class Seeds(Part):
                 effects += self._weigh_signed(turn, label, records, answer.ttl_s, now)
             else:
                 for record in records:
-                    turn.votes.setdefault(record, set()).add(self._providers[label].operator)
+                    turn.votes.setdefault(record, set()).add(self.providers[label].operator)
                     turn.ttl_s = max(turn.ttl_s, answer.ttl_s)
         turn.is_found = turn.is_found or bool(self._agreed(turn))
         return effects
@@ -350,7 +360,7 @@ class Seeds(Part):
             "signed": self._source.key is not None,
             "built_in": len(self._source.built_in),
             "asking": self._round.name if self._round is not None else None,
-            "next_look_s": None if self._when == inf else round(max(0.0, self._when - now), 1),
+            "next_look_s": None if self._round is not None else round(max(0.0, self._when - now), 1),
             "sequences": self.sequences,
             "providers": [self._show_provider(label, now) for label in self._turns],
             "answers": [
@@ -367,7 +377,7 @@ class Seeds(Part):
         }
 
     def _show_provider(self, label: str, now: float) -> dict[str, Any]:
-        provider, standing = self._providers[label], self._standings[label]
+        provider, standing = self.providers[label], self._standings[label]
         return {
             "provider": label,
             "operator": provider.operator,

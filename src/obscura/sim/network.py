@@ -16,7 +16,7 @@ from obscura.channel.uniform import StaticKey
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.core import Part, Reaction
 from obscura.node.effects import LinkId, Notify
-from obscura.node.engine import Hold, Listener, Reach, Shut, Write
+from obscura.node.io import Hold, Listener, Reach, Shut, Write
 from obscura.node.peer import Face, Peer
 from obscura.sim.kernel import Kernel
 from obscura.wire.address import Address, Endpoint, Network

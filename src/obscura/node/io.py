@@ -1,0 +1,51 @@
+"""What an interpreter passes to the engine and carries out for it: listeners in, sockets' and disks' work out. Values only."""
+
+from __future__ import annotations
+
+import msgspec
+
+from obscura.channel.replay import ReplayCache
+from obscura.channel.uniform import StaticKey
+from obscura.node.effects import Fetch, Keep, LinkId, Lookup, Notify
+from obscura.node.face import Face
+from obscura.wire.address import Address
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """One listening address: one carrier, one channel key of its own (None for bare), one face."""
+
+    address: Address
+    face: Face
+    static: StaticKey | None
+    strangers: bool
+    replay: ReplayCache
+
+
+class Write(msgspec.Struct, frozen=True):
+    """Put bytes on the link's socket, in order."""
+
+    link: LinkId
+    pieces: list[bytes]
+
+
+class Shut(msgspec.Struct, frozen=True):
+    """Close the link's socket once what was written is out."""
+
+    link: LinkId
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Open a socket to the address; answer with ``connected`` or ``unreachable``."""
+
+    link: LinkId
+    address: Address
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Stop (``held``) or go on reading from the link's socket."""
+
+    link: LinkId
+    held: bool
+
+
+Io = Write | Shut | Reach | Hold | Notify | Keep | Fetch | Lookup

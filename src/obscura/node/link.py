@@ -1,0 +1,110 @@
+"""The engine's record of one socket, and what it says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from obscura.connection import Connection, Opened, Reason
+from obscura.node.effects import LinkId
+from obscura.node.face import Face, Purpose
+from obscura.node.peer import Failure, Peer
+from obscura.node.ratelimit import Meter, Rates
+from obscura.wire.address import Address, CarrierNumber, Endpoint
+
+
+class Link:
+    """The engine's record of one socket."""
+
+    __slots__ = (
+        "awaits_room",
+        "blocked_since",
+        "carrier",
+        "connection",
+        "dialled",
+        "face",
+        "held",
+        "id",
+        "inbound",
+        "manual",
+        "memory",
+        "meter",
+        "nonce",
+        "opened",
+        "peer",
+        "purpose",
+        "remote",
+    )
+
+    def __init__(
+        self,
+        link: LinkId,
+        *,
+        dialled: Address | None,
+        inbound: bool,
+        manual: bool,
+        face: Face,
+        purpose: Purpose,
+        rates: Rates,
+    ) -> None:
+        self.id = link
+        self.connection: Connection | None = None
+        self.dialled = dialled
+        self.inbound = inbound
+        self.manual = manual
+        self.face = face
+        self.purpose = purpose
+        self.carrier = CarrierNumber.PLAIN if dialled is None else dialled.carrier
+        self.remote: Endpoint | None = None
+        self.opened: Opened | None = None
+        self.peer: Peer | None = None
+        self.nonce = 0
+        self.meter = Meter(rates)
+        self.memory = 0  # bytes held for it when last counted
+        self.held = False  # we do not read from it
+        self.awaits_room = False  # the core wants to hear when little waits for it
+        self.blocked_since: float | None = None  # its socket takes no more
+
+
+def failure_of(link: Link, reason: Reason) -> Failure:
+    """What the end of a dialled link before its handshake says of the address."""
+    if reason is Reason.LOCAL:
+        return Failure.LOCAL
+    if reason is Reason.OURSELVES:
+        return Failure.OURSELVES
+    if link.opened is None:  # a connection stood, so whoever answered there has not the key that we expected
+        return Failure.UNPROVEN if link.dialled is not None and link.dialled.key is not None else Failure.SILENT
+    return Failure.SILENT if reason in (Reason.TIMEOUT, Reason.LOST) else Failure.REFUSED
+
+
+def describe(peer: Peer, link: Link, now: float) -> dict[str, Any]:
+    """What `obscura peers` shows of the link itself, ready for JSON."""
+    connection = link.connection
+    return {
+        "peer": peer.link,
+        "address": str(peer.dialled or (peer.remote and f"{peer.remote}") or ""),
+        "inbound": peer.is_inbound,
+        "manual": peer.is_manual,
+        "face": peer.face.name.lower(),
+        "carrier": peer.carrier.name.lower(),
+        "pattern": peer.pattern,
+        "session_id": peer.session_id.hex(),
+        "key_proved": peer.proved_key is not None,
+        "features": list(peer.negotiated.flags.names),
+        "protocol_version": peer.negotiated.version,
+        "user_agent": peer.negotiated.peer.user_agent,
+        "best_block_height": str(peer.negotiated.peer.best_block_height),
+        "connected_s": round(now - peer.since, 3),
+        "wire_bytes_sent": connection.wire_sent if connection else 0,
+        "wire_bytes_received": connection.wire_received if connection else 0,
+        "real_bytes_sent": connection.real_sent if connection else 0,
+        "dummies_sent": connection.dummies_sent if connection else 0,
+        "dummies_received": connection.dummies_received if connection else 0,
+        "queued_bytes": connection.waiting if connection else 0,
+        "purpose": peer.purpose.name.lower(),
+        "held_bytes": {
+            "send_queue": connection.waiting if connection else 0,
+            "incomplete_message": connection.buffered if connection else 0,
+            "over_their_rate": link.meter.held,
+        },
+        "messages_served_late": link.meter.late,
+    }
