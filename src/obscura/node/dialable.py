@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from obscura.errors import AddressError
+from obscura.morph.kinds import CLIENTS
 from obscura.node.face import Face
 from obscura.wire.address import Address, CarrierNumber
 
@@ -28,7 +29,7 @@ def check_dialable(address: Address, face: Face) -> None:
         raise AddressError(f"{address}: names are not looked up, since that would tell others; give its IP address")
     if face is not Face.CLEARNET:
         raise AddressError(f"{address}: this version does not reach onion and I2P addresses yet")
-    if address.carrier not in (CarrierNumber.PLAIN, CarrierNumber.BARE):
+    if address.carrier not in CLIENTS:
         raise AddressError(
             f"{address}: this version has no carrier {address.carrier.name.lower()} yet; use carrier=plain"
         )

@@ -35,8 +35,9 @@ from obscura.limits import (
     SEND_STALL_S,
 )
 from obscura.morph.carrier import Carrier
-from obscura.morph.plain import Plain
+from obscura.morph.kinds import CLIENTS
 from obscura.node.admission import Admission, AdmissionLimits
+from obscura.node.broadcast import Receipt
 from obscura.node.core import Core
 from obscura.node.dialable import check_dialable, face_of
 from obscura.node.effects import (
@@ -137,7 +138,7 @@ class Engine:
         security = (
             Bare() if address.carrier is CarrierNumber.BARE else Dialling(self._network_id, link.face, address.key)
         )
-        self._attach(link, Plain(self._rng, client=True), security, now)
+        self._attach(link, CLIENTS[address.carrier](address, self._rng), security, now)
 
     def unreachable(self, link_id: LinkId, why: str, now: float, failure: Failure = Failure.UNREACHABLE) -> None:
         """The socket of a dialled link could not be opened."""
@@ -168,7 +169,7 @@ class Engine:
                 listener.replay,
                 lambda: self._admission.may_try(remote, self._now),
             )
-        self._attach(link, Plain(self._rng, client=False), security, now)
+        self._attach(link, listener.carrier(self._rng), security, now)
         return link.id
 
     def receive(self, link_id: LinkId, data: bytes | memoryview, now: float) -> None:
@@ -240,7 +241,7 @@ class Engine:
         for effect in effects:
             if type(effect) is Send:
                 self.send(effect.link, effect.message, now)
-            elif isinstance(effect, Notify | Keep | Fetch | Lookup):
+            elif isinstance(effect, Notify | Keep | Fetch | Lookup | Receipt):
                 self._io.append(effect)
             elif isinstance(effect, AwaitRoom):
                 self._await_room(effect.link)

@@ -6,6 +6,8 @@ import msgspec
 
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
+from obscura.morph.carrier import CarrierFactory
+from obscura.morph.kinds import plain_server
 from obscura.node.effects import Fetch, Keep, LinkId, Lookup, Notify
 from obscura.node.face import Face
 from obscura.wire.address import Address
@@ -19,6 +21,7 @@ class Listener(msgspec.Struct, frozen=True):
     static: StaticKey | None
     strangers: bool
     replay: ReplayCache
+    carrier: CarrierFactory = plain_server  # the server's side, with the cover that strangers get
 
 
 class Write(msgspec.Struct, frozen=True):
