@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from obscura.node.broadcast import Receipt
 from obscura.node.face import Face, Purpose
 from obscura.wire.address import Address
 from obscura.wire.message import Message
@@ -112,4 +113,4 @@ class Notify(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any]
 
 
-Effect = Send | Disconnect | Dial | Penalise | Credit | Notify | Keep | Fetch | AwaitRoom | Lookup
+Effect = Send | Disconnect | Dial | Penalise | Credit | Notify | Keep | Fetch | AwaitRoom | Lookup | Receipt

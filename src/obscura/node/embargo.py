@@ -1,8 +1,9 @@
-"""Embargo (specification, *Stem phase: Timeout mechanism*; design 9): how long a node waits before it diffuses what it relayed.
+"""Embargo (specification, *Stem phase: Timeout mechanism*; design 9): after what time a node diffuses what it relayed.
 
-Each of the K nodes that a stem visits draws an exponential time of mean T. The times must be exponential: whoever fires first is then
-any of them alike, while nearly equal times (uniform, Poisson counts) let the first node of the stem, the origin, fire first.
-T is the least mean for which the whole stem is travelled and its diffusion comes back before any of the K fires, with probability 1 - e.
+Each of the K nodes that a stem visits draws an exponential time of mean T. The times must be exponential: whoever fires
+first is then any of them alike, while nearly equal times (uniform, Poisson counts) let the first node of the stem, the
+origin, fire first. T is the least mean for which the whole stem is travelled and its diffusion comes back before any of
+the K fires, with probability 1 - e.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def embargo_mean(q: float, hop_s: float, return_s: float = DIFFUSION_RETURN_S, m
 
 
 def closed_form(q: float, hop_s: float, miss: float = EMBARGO_MISS) -> float:
-    """The often quoted k(k-1)d / (-2 ln(1-e)) with k = 1/q: too short, since it takes E[K]^2 for E[K^2] and forgets the way back."""
+    """The often quoted k(k-1)d / (-2 ln(1-e)), k = 1/q: too short, as it takes E[K]^2 for E[K^2], forgets the way back."""
     k = 1 / q
     return k * (k - 1) * hop_s / (-2 * log(1 - miss))
 

@@ -8,6 +8,7 @@ from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
 from obscura.morph.carrier import CarrierFactory
 from obscura.morph.kinds import plain_server
+from obscura.node.broadcast import Receipt
 from obscura.node.effects import Fetch, Keep, LinkId, Lookup, Notify
 from obscura.node.face import Face
 from obscura.wire.address import Address
@@ -51,4 +52,4 @@ class Hold(msgspec.Struct, frozen=True):
     held: bool
 
 
-Io = Write | Shut | Reach | Hold | Notify | Keep | Fetch | Lookup
+Io = Write | Shut | Reach | Hold | Notify | Keep | Fetch | Lookup | Receipt

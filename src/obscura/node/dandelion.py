@@ -1,0 +1,279 @@
+"""Dandelion++ (specification, *Dandelion++ Implementation*; design 9): the stem phase as a part of the core.
+
+A transaction travels as ``stemtx`` along one successor per hop until an edge's coin, a loop, or an embargo diffuses it.
+While it does, nothing else of the node knows that it exists: the pool below holds public transactions only, so that
+``getdata``, ``inv``, ``mempool``, compact blocks, conflicts and parents answer as if the stem phase did not exist.
+Nothing here is logged, counted or described.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from typing import Protocol
+
+from obscura.errors import DecodeError
+from obscura.handshake.features import Feature, Privacy
+from obscura.ledger.port import Fault as LedgerFault
+from obscura.ledger.port import FaultKind, Transaction
+from obscura.limits import STEM_BYTES, STEM_BYTES_PER_PEER, STEM_TXS_PER_PEER, UNWANTED_STEM_POINTS
+from obscura.node.core import Part, Reaction, Received
+from obscura.node.effects import Effect, LinkId, Penalise, Send
+from obscura.node.embargo import clamped_hop, embargo_mean
+from obscura.node.face import Face, Purpose
+from obscura.node.peer import Peer
+from obscura.node.stem import Routing, StemRoutes, StemTerms, Way
+from obscura.node.timers import Timers
+from obscura.wire.messages.transactions import StemTx
+
+
+class PublicPool(Protocol):
+    """What Dandelion asks the public mempool. Nothing of it tells the pool of a transaction before ``publish``."""
+
+    def decode(self, raw: bytes) -> Transaction:
+        """Raises ``DecodeError``."""
+
+    def fault(self, transaction: Transaction, now: float) -> LedgerFault | None:
+        """Why the pool would not take it: judged by what is public alone."""
+
+    def has(self, id: bytes) -> bool:
+        """Whether it is public."""
+
+    def publish(self, transaction: Transaction, now: float) -> Iterable[Effect]:
+        """Take it and announce it to everyone at random times, like one that came from anywhere."""
+
+    def announcers(self, id: bytes) -> int:
+        """Peers that showed that they have it."""
+
+
+class _Stem:
+    """One transaction in the stem phase."""
+
+    __slots__ = ("charged", "face", "mean_s", "other", "restemmed", "seen_from", "transaction")
+
+    def __init__(self, transaction: Transaction, face: Face, charged: LinkId | None) -> None:
+        self.transaction = transaction
+        self.face = face
+        self.charged = charged  # the edge that brought it first; None = own
+        self.seen_from: set[LinkId] = set()
+        self.other: LinkId | None = None  # where a re-stem goes
+        self.mean_s = inf  # of its embargo
+        self.restemmed = False
+
+
+class _Share:
+    """What one edge occupies."""
+
+    __slots__ = ("bytes", "transactions")
+
+    def __init__(self) -> None:
+        self.transactions = 0
+        self.bytes = 0
+
+
+Told = Callable[[bytes, bool, float], Iterable[Effect]]  # id, whether it was diffused (else re-stemmed), now
+
+
+def _nothing(id: bytes, diffused: bool, now: float) -> Iterable[Effect]:
+    return ()
+
+
+class Dandelion(Part):
+    """Relays stem transactions. ``hop_s`` measures the time of one hop over a link; ``own_moved`` hears of own transactions.
+
+    Per face: its own epochs with their own random phase, so that no timing links the faces of a node.
+    """
+
+    def __init__(
+        self,
+        rng: random.Random,
+        pool: PublicPool,
+        terms: StemTerms | None = None,
+        *,
+        hop_s: Callable[[LinkId], float | None] = lambda link: None,
+    ) -> None:
+        self.terms = terms or StemTerms()
+        self.own_moved: Told = _nothing
+        self.on_routes: Callable[[bool, float], Iterable[Effect]] = lambda is_new_epoch, now: ()
+        self._rng = rng
+        self._pool = pool
+        self._hop_s = hop_s
+        self._faces: dict[Face, StemRoutes] = {}
+        self._epochs: Timers[Face] = Timers()
+        self._embargoes: Timers[bytes] = Timers()
+        self._stems: dict[bytes, _Stem] = {}
+        self._shares: dict[LinkId, _Share] = {}
+        self._bytes = 0
+
+    # --- Links and epochs ---------------------------------------------------------------------------------------------
+
+    def reactions(self) -> Mapping[type[Received], Reaction]:
+        return {StemTx: self.on_stemtx}
+
+    def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
+        if not carries_stem(peer):
+            return ()
+        routes = self._faces.get(peer.face)
+        if routes is None:
+            routes = self._faces[peer.face] = StemRoutes(self.terms, self._rng)
+            self._epochs.set(peer.face, now + self._rng.random() * routes.duration())
+        routes.open(peer.link, inbound=peer.is_inbound)
+        return () if peer.is_inbound else self.on_routes(False, now)
+
+    def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
+        routes = self._faces.get(peer.face)
+        if routes is not None:
+            routes.close(peer.link)
+        return ()
+
+    def deadline(self) -> float:
+        return min(self._epochs.deadline(), self._embargoes.deadline())
+
+    def due(self, now: float) -> Iterable[Effect]:
+        effects: list[Effect] = []
+        for face in self._epochs.due(now):
+            routes = self._faces[face]
+            routes.begin()
+            self._epochs.set(face, now + routes.duration())
+            effects += self.on_routes(True, now)
+        for id in self._embargoes.due(now):
+            effects += self._embargo_over(id, now)
+        return effects
+
+    # --- Relay --------------------------------------------------------------------------------------------------------
+
+    def on_stemtx(self, peer: Peer, message: StemTx, now: float) -> Iterable[Effect]:
+        """Relay, diffuse or drop; the sender hears nothing in any case."""
+        routes = self._faces.get(peer.face)
+        if routes is None or not routes.is_edge(peer.link):
+            return (Penalise(peer.link, UNWANTED_STEM_POINTS, "stemtx on a link that carries none"),)
+        try:
+            transaction = self._pool.decode(message.raw)
+        except DecodeError:
+            return (Penalise(peer.link, UNWANTED_STEM_POINTS, "stemtx that is no transaction"),)
+        fault = self._pool.fault(
+            transaction, now
+        )  # asked each time, known or not, so that the time taken tells nothing
+        if fault is not None:
+            if fault.kind is FaultKind.INVALID:
+                return (Penalise(peer.link, UNWANTED_STEM_POINTS, f"stemtx: {fault.reason}"),)
+            return ()
+        if self._pool.has(transaction.id):
+            return ()
+        stem = self._stems.get(transaction.id)
+        if stem is not None and peer.link in stem.seen_from:
+            return self._diffuse(stem, now)  # it went round in a loop
+        is_stem = self.terms.routing is not Routing.DIFFUSION and not routes.diffuses(peer.link)
+        way = routes.way(peer.link) if is_stem else None
+        if stem is None:
+            if way is None:
+                return self._pool.publish(transaction, now)
+            if not self._admits(peer.link, transaction):
+                return ()
+            stem = self._stems[transaction.id] = _Stem(transaction, peer.face, peer.link)
+            self._charge(stem)
+            self._begin(stem, way, now)
+        elif way is None:
+            return self._diffuse(stem, now)
+        stem.seen_from.add(peer.link)
+        return (Send(way.successor, message),)
+
+    def submit(self, transaction: Transaction, face: Face, now: float) -> Iterable[Effect] | None:
+        """Send an own transaction on its way over the own edge of a face; None if there is no successor."""
+        routes = self._faces.get(face)
+        way = routes.way(None) if routes is not None else None
+        if way is None:
+            return None
+        self._forget(transaction.id)  # it may have come in from outside before
+        stem = self._stems[transaction.id] = _Stem(transaction, face, None)
+        self._begin(stem, way, now)
+        return (Send(way.successor, StemTx(transaction.raw)),)
+
+    def diffuse(self, transaction: Transaction, now: float) -> Iterable[Effect]:
+        """Make an own transaction public, wherever it is."""
+        self._forget(transaction.id)
+        return self._pool.publish(transaction, now)
+
+    def forget(self, id: bytes) -> None:
+        """Give an own transaction up."""
+        stem = self._stems.get(id)
+        if stem is not None and stem.charged is None:
+            self._forget(id)
+
+    def has_successor(self, face: Face) -> bool:
+        """Whether an own transaction could leave through the face."""
+        routes = self._faces.get(face)
+        return routes is not None and routes.has_successor
+
+    @property
+    def has_edge(self) -> bool:
+        """Whether others' transactions come in, among which own ones are hidden."""
+        return any(routes.has_edge for routes in self._faces.values())
+
+    # --- Inside -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, stem: _Stem, way: Way, now: float) -> None:
+        stem.other = way.other
+        stem.mean_s = embargo_mean(self.terms.q, clamped_hop(self._hop_s(way.successor)))
+        self._set_embargo(stem, now)
+
+    def _set_embargo(self, stem: _Stem, now: float) -> None:
+        if stem.mean_s != inf:
+            self._embargoes.set(stem.transaction.id, now + self._rng.expovariate(1 / stem.mean_s))
+
+    def _embargo_over(self, id: bytes, now: float) -> Iterable[Effect]:
+        stem = self._stems[id]
+        if self._pool.has(id):
+            self._forget(id)
+            return ()
+        routes = self._faces[stem.face]
+        if self.terms.restems and not stem.restemmed and stem.other is not None and routes.is_up(stem.other):
+            stem.restemmed = True
+            self._set_embargo(stem, now)
+            told = self.own_moved(id, False, now) if stem.charged is None else ()
+            return (Send(stem.other, StemTx(stem.transaction.raw)), *told)
+        return self._diffuse(stem, now)
+
+    def _diffuse(self, stem: _Stem, now: float) -> Iterable[Effect]:
+        id = stem.transaction.id
+        if stem.charged is None:
+            return self.own_moved(id, True, now)  # an own one: its policy decides
+        self._forget(id)
+        return self._pool.publish(stem.transaction, now)
+
+    def _admits(self, edge: LinkId, transaction: Transaction) -> bool:
+        share, size = self._shares.get(edge), len(transaction.raw)
+        if share is None:
+            return self._bytes + size <= STEM_BYTES
+        fits = share.transactions < STEM_TXS_PER_PEER and share.bytes + size <= STEM_BYTES_PER_PEER
+        return fits and self._bytes + size <= STEM_BYTES
+
+    def _charge(self, stem: _Stem) -> None:
+        assert stem.charged is not None
+        share = self._shares.setdefault(stem.charged, _Share())
+        share.transactions += 1
+        share.bytes += len(stem.transaction.raw)
+        self._bytes += len(stem.transaction.raw)
+
+    def _discharge(self, stem: _Stem) -> None:
+        if stem.charged is None:
+            return
+        share = self._shares[stem.charged]
+        share.transactions -= 1
+        share.bytes -= len(stem.transaction.raw)
+        self._bytes -= len(stem.transaction.raw)
+        if not share.transactions:
+            del self._shares[stem.charged]
+
+    def _forget(self, id: bytes) -> None:
+        stem = self._stems.pop(id, None)
+        self._embargoes.clear(id)
+        if stem is not None:
+            self._discharge(stem)
+
+
+def carries_stem(peer: Peer) -> bool:
+    """Whether the link may carry stem transactions: both flags negotiated, and it is a full one."""
+    flags = peer.negotiated.flags
+    return flags.has(Feature.Dandelion, Privacy.DandelionPlusPlus) and peer.purpose is Purpose.FULL
