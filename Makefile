@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo examples bench clean
+.PHONY: help install test check demo docs examples bench clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -26,6 +26,10 @@ check: $(STAMP)  ## ruff, mypy --strict, import rules (1 minute)
 
 demo: $(STAMP)   ## two nodes and everything between them, as separate processes (90 s at most)
 	$(BIN)/python -m demo
+
+docs: $(STAMP)   ## the documentation as HTML below out/docs; a warning is an error
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .[docs]
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
 
 examples: $(STAMP)  ## every program of examples/
 	@for program in examples/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
