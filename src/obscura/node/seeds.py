@@ -127,6 +127,7 @@ class _Round(msgspec.Struct):
     is_found: bool = False
     ttl_s: int = 0
     waiting: set[str] = msgspec.field(default_factory=set)
+    taken: set[Address] = msgspec.field(default_factory=set)  # of signed lists
     votes: dict[bytes, set[str]] = msgspec.field(default_factory=dict)  # record -> operators
 
 
@@ -291,7 +292,9 @@ class Seeds(Part):
         self.sequences[turn.name] = found.sequence
         standing.outcome = f"signed list {found.sequence}"
         turn.is_found, turn.ttl_s = True, max(turn.ttl_s, ttl_s)
-        effects = self._add([address for address in found.addresses if self._is_wanted(address)], True, now)
+        new = [address for address in found.addresses if address not in turn.taken and self._is_wanted(address)]
+        turn.taken.update(new)
+        effects = self._add(new, True, now)
         if not is_known:
             effects.append(
                 Notify("seed-list", {"name": turn.name, "sequence": found.sequence, "expires": found.expires})
@@ -315,7 +318,7 @@ class Seeds(Part):
     def _end(self, turn: _Round, now: float) -> list[Effect]:
         self._round = None
         unsigned = [address for record in self._agreed(turn) if (address := self._unsigned(record)) is not None]
-        effects = self._add(unsigned, False, now) if unsigned else []
+        effects = self._add(unsigned, False, now)
         if not turn.is_found:
             self._when = now + self._backoff.next_s(self._rng)
             return effects + self._fall_back(now)
@@ -331,10 +334,10 @@ class Seeds(Part):
             through = [address for address in addresses if face_of(address) is face]
             if through:
                 self._book.add_seeds(through, signed=signed, face=face, now=now)
-        return [Notify("seeds-found", {"addresses": len(addresses), "signed": signed})]
+        return [Notify("seeds-found", {"addresses": len(addresses), "signed": signed})] if addresses else []
 
     def _fall_back(self, now: float) -> list[Effect]:
-        return self._add(self._source.built_in, True, now) if self._source.built_in else []
+        return self._add(self._source.built_in, True, now)
 
     def _is_wanted(self, address: Address) -> bool:
         return self._allow_loopback or not address.is_loopback
