@@ -144,9 +144,45 @@ BACKOFF_FIRST_S: Final = 1.0  # seconds; shortest wait before a failed address i
 BACKOFF_MOST_S: Final = 600.0  # seconds; longest
 
 # --- Addresses (design 10) --------------------------------------------------------------------------------------------
+NEW_BUCKETS: Final = 1_024  # buckets of places that others told
+TRIED_BUCKETS: Final = 256  # buckets of places that completed a handshake with us
+BOOK_CELLS: Final = 64  # places in a bucket
+NEW_BUCKETS_PER_SOURCE: Final = 64  # new buckets that the word of one group can reach. Security: 1/16 of the table.
+TRIED_BUCKETS_PER_GROUP: Final = 8  # tried buckets that the places of one group can reach. Security: 1/32.
+HORIZON_S: Final = 30 * 86_400  # seconds unseen after which a place is worthless (Bitcoin's ADDRMAN_HORIZON)
+FAILURES_OF_NEW: Final = 3  # failures after which a place that never answered is worthless
+FAILURES_OF_TRIED: Final = 10  # failures after which one that did, but not for STALE_SUCCESS_S, is
+STALE_SUCCESS_S: Final = 7 * 86_400
+RECENT_SUCCESS_S: Final = 4 * 3_600  # a tried place that answered this lately keeps its cell untested
+TEST_S: Final = (600, 2_400)  # seconds between two tests of a tried place, and for its test before it loses its cell
+PENDING_TESTS: Final = 10  # places waiting for the test of another
+UNPROVEN_RETRY_S: Final = 86_400  # seconds until an address that never proved a key is tried again, doubling (design 10)
+SEEN_STEP_S: Final = 3_600  # seconds by which gossip must be newer to count
+MAX_CANDIDATE_KEYS: Final = 3  # unproven keys kept per address (design 10)
+MAX_KEY_SOURCES: Final = 8  # groups counted as saying one key
+KEY_FAILURES: Final = 3  # failures of a verified key, over KEY_FAILURES_S, until it is a candidate again (design 10)
+KEY_FAILURES_S: Final = 86_400
+BURNT_KEYS: Final = 8  # failed keys remembered per address, so that the same lie does not work twice
+BURNT_S: Final = 86_400
+LOW_PORTS: Final = frozenset({22, 53, 80, 443})  # ports under 1,024 that may be dialled on hearsay (design 10)
+SERVICE_PORTS: Final = frozenset(  # ports of other services, which nobody shall make us knock at (IANA registry)
+    {1080, 1194, 1433, 1521, 1719, 1720, 1723, 1883, 2049, 2375, 2376, 3128, 3268, 3306, 3389, 3478, 3659, 4045, 4190}
+    | {4369, 5060, 5061, 5432, 5671, 5672, 5900, 5984, 6000, 6379, 6566, 6667, 6679, 6697, 8332, 8333, 9042, 9050, 9051}
+    | {9092, 9200, 9300, 10080, 11211, 18080, 18081, 25565, 27017, 50000}
+)
 GETADDR_SHARE: Final = 0.23  # part of the book that one getaddr answer shows
-ADDRESS_BOOK_ENTRIES: Final = 1_024 * 64  # entries of the book
-MAX_CANDIDATE_KEYS: Final = 3  # unproven keys kept per address
+GETADDR_CACHE_S: Final = (21 * 3_600.0, 27 * 3_600.0)  # seconds that one answer is given to all (uniform)
+GETADDR_BLUR_S: Final = 2 * 86_400  # seconds by which times in an answer are moved back at most (uniform)
+ADDR_PER_S: Final = 0.1  # addresses per second and peer that are looked at (Bitcoin's MAX_ADDR_RATE_PER_SECOND)
+ADDR_BURST: Final = 1_000  # at once, and what asking for addresses allows
+ADDR_RELAYED: Final = 10  # an addr with more entries is an answer, not news, and is not relayed
+ADDR_FRESH_S: Final = 600  # seconds; older news is not relayed
+ADDR_DELAY_S: Final = 10.0  # seconds (mean) until news goes on, so that its way through the network cannot be timed
+ADDR_RELAY_PEERS: Final = 2  # peers that get a piece of news; one if we do not use that network ourselves
+ADDR_KNOWN: Final = 5_000  # addresses remembered per link as known to the peer
+ADDR_PENALTY_S: Final = 7_200  # seconds taken off a told time (Bitcoin)
+ANNOUNCE_S: Final = 86_400.0  # seconds (mean) between announcements of the own address on one link
+OBSERVERS: Final = 3  # outbound peers of different groups that must see us at one address before we believe it
 
 # --- Discovery (design 11) --------------------------------------------------------------------------------------------
 SEEDS_WANTED: Final = 50  # usable entries of the book; with fewer, seeds are asked for (design 11)

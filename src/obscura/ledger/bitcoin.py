@@ -10,11 +10,12 @@ from __future__ import annotations
 import msgspec
 
 from obscura import limits
+from obscura.errors import DecodeError
 from obscura.ledger import work
 from obscura.ledger.block import check_body, decode_block, is_coinbase
 from obscura.ledger.header import HEADER_BYTES, Header, bits_in, double_sha256, time_of
 from obscura.ledger.port import Block, Branch, Fault, FaultKind, Ledger, Transaction, invalid
-from obscura.ledger.transaction import decode_transaction
+from obscura.ledger.transaction import CUT_SHORT, decode_transaction, scan
 
 WRONG_PARENT = invalid("wrong parent")
 WRONG_SIZE = invalid("a header of the wrong size")
@@ -61,6 +62,12 @@ class BitcoinLedger(Ledger):
 
     def decode_transaction(self, raw: bytes) -> Transaction:
         return decode_transaction(raw)
+
+    def scan_transaction(self, data: bytes, at: int) -> tuple[Transaction, int]:
+        try:
+            return scan(data, at)
+        except CUT_SHORT:
+            raise DecodeError("a transaction is cut short") from None
 
     def check_header(self, header: bytes, branch: Branch, now: float) -> Fault | None:
         """Linkage, difficulty, proof of work, median time past, the clock, versions left behind."""

@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from obscura import limits
+from obscura.errors import DecodeError
 from obscura.wire.fields import compact_size
 
 ID_BYTES = 32
@@ -124,6 +125,10 @@ class Ledger(ABC):
     def check_transaction(self, transaction: Transaction) -> Fault | None:
         """Whether a transaction that arrived by itself may be relayed and mined."""
         return transaction.fault
+
+    def scan_transaction(self, data: bytes, at: int) -> tuple[Transaction, int]:
+        """The transaction that begins at ``at``, and its end: what compact blocks need beyond the rest."""
+        raise DecodeError("this ledger's transactions do not say where they end")
 
     def encode_block(self, header: bytes, transactions: Sequence[bytes]) -> bytes:
         """A block of its parts, as compact blocks put it together again."""

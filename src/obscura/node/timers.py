@@ -23,6 +23,9 @@ class Timers(Generic[Key]):
     def __len__(self) -> int:
         return len(self._when)
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._when
+
     def set(self, key: Key, when: float) -> None:
         """(Re)place the key's deadline; ``inf`` clears it."""
         if when == inf:

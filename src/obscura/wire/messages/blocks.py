@@ -37,6 +37,7 @@ class InventoryKind(IntEnum):
 
     TX = 1
     BLOCK = 2
+    COMPACT_BLOCK = 4  # in getdata only (BIP152, MSG_CMPCT_BLOCK)
 
 
 class InventoryItem(msgspec.Struct, frozen=True, gc=False):

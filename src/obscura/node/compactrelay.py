@@ -1,0 +1,207 @@
+"""Compact block relay between peers (BIP152, version 2): who sends us blocks unasked, and what becomes of a compact one.
+
+Only public transactions are used: a block must not show what waits in a stem pool.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from obscura.errors import DecodeError
+from obscura.ledger.port import Block, FaultKind, Transaction
+from obscura.limits import (
+    BAD_BLOCK_POINTS,
+    BLOCKTXN_DEPTH,
+    COMPACT_DEPTH,
+    COMPACT_S,
+    COMPACT_VERSION,
+    HIGH_BANDWIDTH_PEERS,
+    MALFORMED_POINTS,
+    UNREQUESTED_POINTS,
+)
+from obscura.node.blocks import KNOWN, Blocks
+from obscura.node.chainpeer import ChainPeer
+from obscura.node.compact import Reconstruction, compact_form, read_transactions, transactions_of
+from obscura.node.download import Download
+from obscura.node.effects import Effect, LinkId, Penalise, Send
+from obscura.node.mempool import Mempool
+from obscura.node.serving import Wanted
+from obscura.node.timers import Timers
+from obscura.wire.message import Message
+from obscura.wire.messages.blocks import (
+    BlockTxn,
+    CmpctBlock,
+    GetBlockTxn,
+    InventoryItem,
+    InventoryKind,
+    SendCmpct,
+)
+from obscura.wire.messages.transactions import GetData
+
+_NEAR = 2  # heights above the tip within which a compact block is put together at once
+
+
+class CompactRelay:
+    """Compact blocks both ways."""
+
+    def __init__(self, blocks: Blocks, download: Download, mempool: Mempool, rng: random.Random) -> None:
+        self._blocks = blocks
+        self._download = download
+        self._mempool = mempool
+        self._rng = rng
+        self._nonce = rng.getrandbits(64)
+        self._chosen: list[LinkId] = []  # our high-bandwidth peers, the newest last
+        self._open: dict[LinkId, Reconstruction] = {}
+        self._timers: Timers[LinkId] = Timers()
+
+    def left(self, link: LinkId) -> None:
+        self._forget(link)
+        if link in self._chosen:
+            self._chosen.remove(link)
+
+    def _forget(self, link: LinkId) -> None:
+        self._open.pop(link, None)
+        self._timers.clear(link)
+
+    # --- Who sends unasked --------------------------------------------------------------------------------------------
+
+    def delivered(self, peer: ChainPeer) -> list[Effect]:
+        """The peer was the first with a new tip: it may send the next one unasked (BIP152, high-bandwidth mode)."""
+        link = peer.link
+        if not peer.has_compact or link in self._chosen:
+            return []
+        self._chosen.append(link)
+        effects: list[Effect] = [Send(link, SendCmpct(True, COMPACT_VERSION))]
+        if len(self._chosen) > HIGH_BANDWIDTH_PEERS:
+            effects.append(Send(self._chosen.pop(0), SendCmpct(False, COMPACT_VERSION)))
+        return effects
+
+    def on_sendcmpct(self, peer: ChainPeer, message: SendCmpct) -> None:
+        """The peer changes how it wants to hear of blocks."""
+        if message.version == COMPACT_VERSION and peer.has_compact:
+            peer.wants_compact = message.announce
+
+    # --- What we send -------------------------------------------------------------------------------------------------
+
+    def form(self, block: Block) -> CmpctBlock:
+        """A block in its compact form. One nonce serves all peers, so that none learns more than another."""
+        return compact_form(block, self._nonce)
+
+    def wanted(self, item: InventoryItem) -> Wanted:
+        """A getdata for a compact block: deep ones are sent whole."""
+        return Wanted(item, self.form if self._depth(item.hash) <= COMPACT_DEPTH else None)
+
+    def wanted_transactions(self, message: GetBlockTxn) -> Wanted:
+        """A getblocktxn: of deep blocks all is sent."""
+        item = InventoryItem(InventoryKind.COMPACT_BLOCK, message.block_hash)
+
+        def chosen(block: Block) -> Message | None:
+            return transactions_of(block, message.indexes)
+
+        return Wanted(item, chosen if self._depth(message.block_hash) <= BLOCKTXN_DEPTH else None)
+
+    def _depth(self, block_id: bytes) -> int:
+        chain = self._blocks.chain
+        return chain.tip_height - chain.height(block_id) if block_id in chain else 0
+
+    # --- What comes ---------------------------------------------------------------------------------------------------
+
+    def take(self, peer: ChainPeer, message: CmpctBlock, now: float) -> list[Effect] | None:
+        """A compact block whose parent is known. None: nothing to do now, it was as good as its header."""
+        blocks, chain, link = self._blocks, self._blocks.chain, peer.link
+        block_id = chain.ledger.block_id(message.header)
+        if block_id not in chain and not self._is_worth_it(message.header):
+            return []
+        effects, fault = blocks.add_headers([message.header])
+        if fault is not None:
+            points = 0 if fault.kind is FaultKind.EARLY else BAD_BLOCK_POINTS
+            return [*effects, Penalise(link, points, f"a header: {fault.reason}")] if points else effects
+        peer.showed(chain, block_id)
+        asked = self._download.is_expected_of(link, block_id)
+        if chain.has_body(block_id):
+            if asked:
+                self._download.arrived(link, block_id, now)
+            return None
+        height = chain.height(block_id)
+        if not asked:
+            is_next = height <= chain.tip_height + _NEAR and chain.work(block_id) > chain.work(chain.tip)
+            if not is_next or link in self._open or not self._download.expect(link, block_id, height, now):
+                return effects
+        try:
+            found = Reconstruction(chain.ledger, message, self._public())
+        except DecodeError as error:
+            return [
+                *effects,
+                Penalise(link, MALFORMED_POINTS, f"a compact block: {error}"),
+                *self._download.failed(link, block_id, now),
+            ]
+        return effects + self._go_on(peer, found, now)
+
+    def _is_worth_it(self, header: bytes) -> bool:
+        chain, ledger = self._blocks.chain, self._blocks.chain.ledger
+        return chain.work(ledger.parent_id(header)) + ledger.work(header) >= chain.enough_work()
+
+    def _public(self) -> Iterable[Transaction]:
+        return (entry.transaction for entry in self._mempool)
+
+    def _go_on(self, peer: ChainPeer, found: Reconstruction, now: float) -> list[Effect]:
+        missing = found.missing
+        if found.is_ambiguous:
+            return [self._ask_whole(peer.link, found.block_id)]
+        if not missing:
+            return self._complete(peer, found, now)
+        self._open[peer.link] = found
+        self._timers.set(peer.link, now + COMPACT_S)
+        return [Send(peer.link, GetBlockTxn(found.block_id, missing))]
+
+    def on_blocktxn(self, peer: ChainPeer, message: BlockTxn, now: float) -> list[Effect]:
+        """The transactions that were missing."""
+        link, found = peer.link, self._open.get(peer.link)
+        if found is None or found.block_id != message.block_hash:
+            return [Penalise(link, UNREQUESTED_POINTS, "blocktxn that nobody asked for")]
+        self._forget(link)
+        try:
+            fits = found.fill(read_transactions(self._blocks.chain.ledger, message))
+        except DecodeError:
+            fits = False
+        if not fits:
+            return [
+                Penalise(link, MALFORMED_POINTS, "blocktxn is not what was asked for"),
+                *self._download.failed(link, found.block_id, now),
+            ]
+        return self._complete(peer, found, now)
+
+    def _complete(self, peer: ChainPeer, found: Reconstruction, now: float) -> list[Effect]:
+        effects, fault = self._blocks.accept_decoded(found.block())
+        if fault is not None and fault.kind is FaultKind.BODY:
+            return [*effects, self._ask_whole(peer.link, found.block_id)]  # a collision of short ids: nobody's fault
+        self._download.arrived(peer.link, found.block_id, now)
+        if fault is None:
+            effects += self.delivered(peer)
+        elif fault is not KNOWN:
+            effects += self._download.failed(peer.link, found.block_id, now)
+        return effects
+
+    def _ask_whole(self, link: LinkId, block_id: bytes) -> Send:
+        return Send(link, GetData((InventoryItem(InventoryKind.BLOCK, block_id),)))
+
+    # --- Time ---------------------------------------------------------------------------------------------------------
+
+    def arrived(self, link: LinkId, block_id: bytes) -> None:
+        """The whole block came: its compact form is of no use any more."""
+        found = self._open.get(link)
+        if found is not None and found.block_id == block_id:
+            self._forget(link)
+
+    def deadline(self) -> float:
+        return self._timers.deadline()
+
+    def due(self, now: float) -> list[Effect]:
+        """Peers that did not send what was missing are asked for the whole block; the download watches over that."""
+        effects: list[Effect] = []
+        for link in self._timers.due(now):
+            found = self._open.pop(link)
+            if not self._blocks.chain.has_body(found.block_id):
+                effects.append(self._ask_whole(link, found.block_id))
+        return effects

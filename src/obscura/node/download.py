@@ -1,0 +1,291 @@
+"""Which block is asked of whom: several peers at once within a moving window, and another one where one does not deliver.
+
+Each peer is asked along the chain that it showed itself, so that a branch whose blocks nobody sends never keeps those of
+another one away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+from obscura.ledger.chain import Chain
+from obscura.limits import (
+    BLOCK_BYTES_WAITING,
+    BLOCK_PATIENCE_S,
+    BLOCK_REST_S,
+    BLOCK_STEAL_S,
+    BLOCK_WINDOW,
+    BLOCKS_IN_FLIGHT,
+    SYNC_TICK_S,
+)
+from obscura.node.blocks import Blocks
+from obscura.node.chainpeer import ChainPeer
+from obscura.node.effects import Disconnect, Effect, LinkId, Send
+from obscura.wire.messages.blocks import InventoryItem, InventoryKind
+from obscura.wire.messages.transactions import GetData
+
+_LATE = 4 * BLOCKS_IN_FLIGHT  # ids remembered as asked of a peer that somebody else was asked for since
+
+
+class _Source:
+    __slots__ = ("cursor", "excluded", "in_flight", "late", "path", "path_to", "peer", "progress", "rests_until")
+
+    def __init__(self, peer: ChainPeer) -> None:
+        self.peer = peer
+        self.in_flight: dict[bytes, None] = {}
+        self.late: dict[bytes, None] = {}
+        self.excluded: set[bytes] = set()  # blocks that it does not have, or gave wrongly
+        self.cursor = 0  # heights below it are asked for or there
+        self.progress = inf  # when its last block came, or when it was first asked
+        self.rests_until = 0.0
+        self.path: list[bytes] = []  # ids from the fork with the best chain upwards, where its chain is not that
+        self.path_to = b""
+
+    def forget_late(self) -> None:
+        while len(self.late) > _LATE:
+            del self.late[next(iter(self.late))]
+
+
+class _Request:
+    __slots__ = ("height", "link", "since")
+
+    def __init__(self, link: LinkId, height: int, since: float) -> None:
+        self.link = link
+        self.height = height
+        self.since = since
+
+
+class Download:
+    """The blocks in flight. Pure: every method returns what shall be sent."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self._chain: Chain = blocks.chain
+        self._sources: dict[LinkId, _Source] = {}
+        self._requests: dict[bytes, _Request] = {}
+        self._patience = BLOCK_PATIENCE_S[0]
+        self._tick = inf
+
+    @property
+    def in_flight(self) -> int:
+        """Blocks asked for."""
+        return len(self._requests)
+
+    def in_flight_of(self, link: LinkId) -> int:
+        """Blocks asked of one peer."""
+        source = self._sources.get(link)
+        return len(source.in_flight) if source is not None else 0
+
+    def is_expected_of(self, link: LinkId, block_id: bytes) -> bool:
+        """Whether this peer was asked for it."""
+        source = self._sources.get(link)
+        return source is not None and (block_id in source.in_flight or block_id in source.late)
+
+    # --- Links --------------------------------------------------------------------------------------------------------
+
+    def joined(self, peer: ChainPeer) -> None:
+        self._sources[peer.link] = _Source(peer)
+
+    def left(self, link: LinkId, now: float) -> list[Effect]:
+        source = self._sources.pop(link, None)
+        return [] if source is None or not self._release(source) else self.assign(now)
+
+    # --- Asking -------------------------------------------------------------------------------------------------------
+
+    def assign(self, now: float) -> list[Effect]:
+        """Give every peer what it can be asked for."""
+        effects: list[Effect] = []
+        for source in sorted(self._sources.values(), key=lambda source: len(source.in_flight)):
+            effects += self._fill(source, now)
+        return effects
+
+    def fill(self, link: LinkId, now: float) -> list[Effect]:
+        """Give one peer what it can be asked for."""
+        source = self._sources.get(link)
+        return self._fill(source, now) if source is not None else []
+
+    def moved(self) -> None:
+        """Tip or best chain changed so that heights below some cursor may be wanted again."""
+        for source in self._sources.values():
+            source.cursor = 0
+
+    def _fill(self, source: _Source, now: float) -> list[Effect]:
+        room = min(BLOCKS_IN_FLIGHT - len(source.in_flight), self._room())
+        best = self._target(source, now)
+        if room <= 0 or best is None:
+            return []
+        chain = self._chain
+        wanted: list[bytes] = []
+        fork = chain.height(chain.fork_point(chain.tip, best))
+        end = min(chain.height(best), fork + BLOCK_WINDOW)
+        height = max(source.cursor, fork + 1)
+        while len(wanted) < room and height <= end:
+            block_id = self._at(source, best, height)
+            if block_id not in self._requests and block_id not in source.excluded and not chain.has_body(block_id):
+                wanted.append(block_id)
+                self._requests[block_id] = _Request(source.peer.link, height, now)
+            height += 1
+        source.cursor = height
+        if not wanted:
+            return []
+        return [self._ask(source, wanted, now)]
+
+    def _target(self, source: _Source, now: float) -> bytes | None:
+        """The peer's best header, if its blocks are wanted."""
+        best, chain = source.peer.best, self._chain
+        if best is None or now < source.rests_until or chain.is_bad(best):
+            return None
+        return best if chain.work(best) > chain.work(chain.tip) else None
+
+    def _ask(self, source: _Source, wanted: Iterable[bytes], now: float) -> Send:
+        if not source.in_flight:
+            source.progress = now
+        for block_id in wanted:
+            source.in_flight[block_id] = None
+            source.late.pop(block_id, None)
+        if self._tick == inf:
+            self._tick = now + SYNC_TICK_S
+        items = tuple(InventoryItem(InventoryKind.BLOCK, block_id) for block_id in wanted)
+        return Send(source.peer.link, GetData(items))
+
+    def _room(self) -> int:
+        """How many more blocks may be asked for before too many bytes wait."""
+        if not self._requests and not self._blocks.unkept_bytes:
+            return BLOCKS_IN_FLIGHT
+        left = BLOCK_BYTES_WAITING - self._blocks.unkept_bytes
+        return int(left / self._blocks.size_expected) - len(self._requests)
+
+    def _at(self, source: _Source, best: bytes, height: int) -> bytes:
+        chain = self._chain
+        if chain.on_best(best):
+            return chain.at(height)
+        if source.path_to != best:
+            source.path = chain.reorganisation(chain.best, best).connect
+            source.path_to = best
+        above = height - (chain.height(best) - len(source.path)) - 1
+        return source.path[above] if above >= 0 else chain.ancestor(best, height)
+
+    # --- What comes ---------------------------------------------------------------------------------------------------
+
+    def expect(self, link: LinkId, block_id: bytes, height: int, now: float) -> bool:
+        """Somebody else asked this peer for the block (a compact one, say). Whether it was free to be asked for."""
+        source = self._sources.get(link)
+        if source is None or block_id in self._requests:
+            return False
+        self._requests[block_id] = _Request(link, height, now)
+        if not source.in_flight:
+            source.progress = now
+        source.in_flight[block_id] = None
+        if self._tick == inf:
+            self._tick = now + SYNC_TICK_S
+        return True
+
+    def arrived(self, link: LinkId, block_id: bytes, now: float) -> bool:
+        """A block came. Whether it had been asked of this peer."""
+        source = self._sources.get(link)
+        if source is None or (block_id not in source.in_flight and block_id not in source.late):
+            return False
+        source.late.pop(block_id, None)
+        source.in_flight.pop(block_id, None)
+        source.progress = now
+        request = self._requests.pop(block_id, None)
+        if request is not None and request.link != link:  # the other one may still send it
+            other = self._sources.get(request.link)
+            if other is not None:
+                self._move_to_late(other, [block_id])
+        self._patience = max(BLOCK_PATIENCE_S[0], self._patience * 0.9)
+        return True
+
+    def failed(self, link: LinkId, block_id: bytes, now: float) -> list[Effect]:
+        """The peer does not have the block, or what it gave was not it: another one is asked."""
+        source = self._sources.get(link)
+        if source is not None:
+            source.excluded.add(block_id)
+            source.in_flight.pop(block_id, None)
+        request = self._requests.get(block_id)
+        if request is not None and request.link == link:
+            del self._requests[block_id]
+        if block_id in self._chain:
+            self._reopen(self._chain.height(block_id))
+        return self.assign(now)
+
+    # --- Time ---------------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        return self._tick
+
+    def due(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for source in list(self._sources.values()):
+            if source.in_flight and now - source.progress >= self._patience:
+                effects += self._stalled(source, now)
+        effects += self._steal(now)
+        effects += self.assign(now)
+        is_resting = any(source.rests_until > now for source in self._sources.values())
+        self._tick = now + SYNC_TICK_S if self._requests or is_resting else inf
+        return effects
+
+    def _stalled(self, source: _Source, now: float) -> list[Effect]:
+        """A peer gives nothing. If nobody else could, it gets more time, up to a limit."""
+        tried = self._patience
+        self._patience = min(2 * tried, BLOCK_PATIENCE_S[1])
+        others = [s for s in self._sources.values() if s is not source and self._target(s, now) is not None]
+        if not others and tried < BLOCK_PATIENCE_S[1]:
+            return []
+        self._release(source)
+        if source.peer.peer.is_manual:
+            source.rests_until = now + BLOCK_REST_S
+            return []
+        return [Disconnect(source.peer.link, f"no block for {tried:.0f} s")]
+
+    def _steal(self, now: float) -> list[Effect]:
+        """The lowest block in flight holds up a peer that could give it and has nothing else to do: ask that one too."""
+        effects: list[Effect] = []
+        for source in self._sources.values():
+            best = self._target(source, now)
+            if best is None or len(source.in_flight) >= BLOCKS_IN_FLIGHT // 2:
+                continue
+            fitting = [
+                (request.height, block_id, request)
+                for block_id, request in self._requests.items()
+                if request.link != source.peer.link
+                and now - request.since >= BLOCK_STEAL_S
+                and block_id not in source.excluded
+                and request.height <= self._chain.height(best)
+                and self._at(source, best, request.height) == block_id
+            ]
+            if not fitting:
+                continue
+            _, block_id, request = min(fitting, key=lambda found: found[0])
+            loser = self._sources.get(request.link)
+            if loser is not None:
+                self._move_to_late(loser, [block_id])
+            request.link, request.since = source.peer.link, now
+            effects.append(self._ask(source, [block_id], now))
+        return effects
+
+    # --- Inside -------------------------------------------------------------------------------------------------------
+
+    def _release(self, source: _Source) -> bool:
+        """Nothing is expected of this peer any more; whether anything was."""
+        heights = []
+        for block_id in source.in_flight:
+            request = self._requests.get(block_id)
+            if request is not None and request.link == source.peer.link:
+                del self._requests[block_id]
+                heights.append(request.height)
+        self._move_to_late(source, list(source.in_flight))
+        if heights:
+            self._reopen(min(heights))
+        return bool(heights)
+
+    def _move_to_late(self, source: _Source, ids: Iterable[bytes]) -> None:
+        for block_id in ids:
+            if source.in_flight.pop(block_id, b"") is None:
+                source.late[block_id] = None
+        source.forget_late()
+
+    def _reopen(self, height: int) -> None:
+        for source in self._sources.values():
+            source.cursor = min(source.cursor, height)

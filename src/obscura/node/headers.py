@@ -1,0 +1,247 @@
+"""Headers first: who is asked for headers, what becomes of them, and what is answered (specification, *getheaders*, *headers*).
+
+While we are behind, one peer leads; the others are asked once it has nothing more, and cost little then.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from obscura.ledger.chain import Chain
+from obscura.ledger.port import Fault, FaultKind
+from obscura.ledger.presync import HeadersPresync, Pass
+from obscura.limits import (
+    BAD_BLOCK_POINTS,
+    HEADERS_LEAD,
+    HEADERS_S,
+    MAX_HEADERS,
+    MAX_UNCONNECTING,
+    PROTOCOL_VERSION,
+    UNCONNECTING_POINTS,
+)
+from obscura.node.blocks import Blocks
+from obscura.node.chainpeer import ChainPeer
+from obscura.node.effects import Disconnect, Effect, LinkId, Penalise, Send
+from obscura.node.timers import Timers
+from obscura.wire.messages.blocks import GetHeaders, Headers
+
+NO_STOP = bytes(32)
+
+
+class _State:
+    __slots__ = ("answers", "last", "paused", "peer", "presync", "unconnecting")
+
+    def __init__(self, peer: ChainPeer) -> None:
+        self.peer = peer
+        self.presync: HeadersPresync | None = None
+        self.unconnecting = 0
+        self.answers = False  # it has answered getheaders once
+        self.paused = False  # it has more, but we are too far behind with blocks
+        self.last = 0  # height of the newest header of a full message
+
+
+class HeaderSync:
+    """Asks for headers, one peer after the other, and takes them."""
+
+    def __init__(self, blocks: Blocks, rng: random.Random) -> None:
+        self._blocks = blocks
+        self._chain: Chain = blocks.chain
+        self._rng = rng
+        self._states: dict[LinkId, _State] = {}
+        self._waiting: dict[LinkId, None] = {}  # not asked yet
+        self._leader: LinkId | None = None
+        self._timers: Timers[LinkId] = Timers()  # of those asked
+        self.caught_up = False  # some peer had nothing more for us
+        self._silent: list[LinkId] = []
+
+    # --- Asking -------------------------------------------------------------------------------------------------------
+
+    def joined(self, peer: ChainPeer, now: float) -> list[Effect]:
+        self._states[peer.link] = _State(peer)
+        self._waiting[peer.link] = None
+        return self._lead(now)
+
+    def left(self, link: LinkId, now: float) -> list[Effect]:
+        self._states.pop(link, None)
+        self._waiting.pop(link, None)
+        self._timers.clear(link)
+        if self._leader != link:
+            return []
+        self._leader = None
+        return self._lead(now)
+
+    def ask(self, link: LinkId, now: float, locator: Sequence[bytes] | None = None) -> list[Effect]:
+        """getheaders from ``locator``, else from the best header."""
+        if link not in self._states:
+            return []
+        self._waiting.pop(link, None)
+        self._timers.set(link, now + HEADERS_S)
+        found = tuple(locator if locator is not None else self._chain.locator())
+        return [Send(link, GetHeaders(PROTOCOL_VERSION, found, NO_STOP))]
+
+    def _lead(self, now: float) -> list[Effect]:
+        if self.caught_up:
+            return [effect for link in list(self._waiting) for effect in self.ask(link, now)]
+        if self._leader is not None or not self._waiting:
+            return []
+        self._leader = next(iter(self._waiting))
+        return self.ask(self._leader, now)
+
+    def _finished(self, link: LinkId, now: float) -> list[Effect]:
+        """The peer has no more for now."""
+        self.caught_up = True
+        if self._leader == link:
+            self._leader = None
+        return self._lead(now)
+
+    def resume(self, now: float) -> list[Effect]:
+        """The tip came nearer to the best header: peers that were paused may go on."""
+        if self._chain.best_height - self._blocks.tip_height > HEADERS_LEAD // 2:
+            return []
+        effects: list[Effect] = []
+        for link, state in self._states.items():
+            if state.paused:
+                state.paused = False
+                best = state.peer.best
+                locator = self._chain.locator(best) if best is not None else None
+                effects += self.ask(link, now, locator)
+        return effects
+
+    def deadline(self) -> float:
+        return self._timers.deadline()
+
+    def due(self, now: float) -> list[Effect]:
+        """Peers that did not answer: one that always did before is ended, one that never did is asked the older way."""
+        effects: list[Effect] = []
+        for link in self._timers.due(now):
+            state = self._states[link]
+            if not state.answers:
+                self._silent.append(link)
+            elif not state.peer.peer.is_manual:
+                effects.append(Disconnect(link, "no answer to getheaders"))
+            if self._leader == link:
+                self._leader = None
+                effects += self._lead(now)
+        return effects
+
+    def take_silent(self) -> list[LinkId]:
+        """Peers that never answered getheaders, each of them once."""
+        silent, self._silent = self._silent, []
+        return [link for link in silent if link in self._states]
+
+    # --- Taking -------------------------------------------------------------------------------------------------------
+
+    def take(self, link: LinkId, headers: Sequence[bytes], now: float) -> list[Effect]:
+        """The headers of one message, asked for or announced."""
+        state = self._states.get(link)
+        if state is None:
+            return []
+        state.answers = True
+        self._timers.clear(link)
+        if not headers:
+            state.presync = None
+            return self._finished(link, now)
+        if len(headers[0]) != self._chain.ledger.header_bytes:
+            return [Penalise(link, BAD_BLOCK_POINTS, "headers of the wrong size")]
+        if state.presync is not None:
+            return self._presync(state, state.presync, headers, now)
+        chain, ledger = self._chain, self._chain.ledger
+        parent = ledger.parent_id(headers[0])
+        if parent not in chain:
+            return self._unconnected(state, headers, now)
+        state.unconnecting = 0
+        last = ledger.block_id(headers[-1])
+        if last not in chain and not chain.is_bad(parent):
+            enough = chain.enough_work()
+            if chain.work(parent) + sum(map(ledger.work, headers)) < enough:
+                return self._weak(state, parent, headers, enough, now)
+        return self._add(state, headers, now)
+
+    def _unconnected(self, state: _State, headers: Sequence[bytes], now: float) -> list[Effect]:
+        state.unconnecting += 1
+        effects: list[Effect] = []
+        if state.unconnecting >= MAX_UNCONNECTING:
+            state.unconnecting = 0
+            effects.append(
+                Penalise(state.peer.link, UNCONNECTING_POINTS, "headers again and again that connect to nothing")
+            )
+        if len(headers) == MAX_HEADERS:
+            return [*effects, *self._finished(state.peer.link, now)]  # it does not follow our locator
+        return effects + self.ask(state.peer.link, now)
+
+    def _weak(self, state: _State, parent: bytes, headers: Sequence[bytes], enough: int, now: float) -> list[Effect]:
+        """Too little work so far to be worth memory: count it first, if there is more to come."""
+        if len(headers) < MAX_HEADERS:
+            return self._finished(state.peer.link, now)
+        state.presync = HeadersPresync(self._chain, parent, enough, self._rng)
+        return self._presync(state, state.presync, headers, now)
+
+    def _presync(self, state: _State, presync: HeadersPresync, headers: Sequence[bytes], now: float) -> list[Effect]:
+        link = state.peer.link
+        step = presync.receive(headers)
+        if step.fault is not None:
+            state.presync = None
+            return [Penalise(link, BAD_BLOCK_POINTS, step.fault.reason), *self._finished(link, now)]
+        effects: list[Effect] = []
+        if step.headers:
+            effects, fault = self._blocks.add_headers(step.headers)
+            if fault is not None:
+                state.presync = None
+                return effects + self._refused(link, fault) + self._finished(link, now)
+            state.peer.showed(self._chain, self._chain.ledger.block_id(step.headers[-1]))
+        if presync.state is Pass.ENDED:
+            state.presync = None
+            return effects + self._finished(link, now)
+        if presync.state is Pass.DONE:
+            state.presync = None
+            return effects + self.ask(link, now, self._chain.locator(state.peer.best))
+        return effects + self.ask(link, now, presync.locator)
+
+    def _add(self, state: _State, headers: Sequence[bytes], now: float) -> list[Effect]:
+        link, chain = state.peer.link, self._chain
+        effects, fault = self._blocks.add_headers(headers)
+        if fault is not None:
+            return effects + self._refused(link, fault) + self._finished(link, now)
+        last = chain.ledger.block_id(headers[-1])
+        state.peer.showed(chain, last)
+        height = chain.height(last)
+        if len(headers) < MAX_HEADERS or height <= state.last:
+            return effects + self._finished(link, now)
+        state.last = height
+        if height - self._blocks.tip_height > HEADERS_LEAD:
+            state.paused = True
+            return effects + self._finished(link, now)
+        return effects + self.ask(link, now, chain.locator(last))
+
+    def _refused(self, link: LinkId, fault: Fault) -> list[Effect]:
+        if fault.kind is FaultKind.EARLY:
+            return []
+        points = UNCONNECTING_POINTS if fault.kind is FaultKind.ORPHAN else BAD_BLOCK_POINTS
+        return [Penalise(link, points, f"a header: {fault.reason}")]
+
+
+def served_ids(blocks: Blocks, locator: Sequence[bytes], stop: bytes, limit: int) -> list[bytes]:
+    """What getheaders and getblocks are answered with: ids below the tip that we vouch for, never more."""
+    chain, tip = blocks.chain, blocks.chain.tip
+    if chain.on_best(tip):
+        return chain.after(locator, stop, limit, whole=True)
+    if not locator:
+        return [stop] if stop in chain and chain.has_body(stop) and not chain.is_bad(stop) else []
+    start = 0  # more work is claimed elsewhere, but nobody has shown its blocks: we go on serving our own chain
+    for entry in locator:
+        if entry in chain and chain.height(entry) <= chain.height(tip):
+            height = chain.height(entry)
+            if chain.ancestor(tip, height) == entry:
+                start = height
+                break
+    ids = chain.reorganisation(chain.ancestor(tip, start), tip).connect[:limit]
+    return ids[: ids.index(stop) + 1] if stop in ids else ids
+
+
+def answer_getheaders(blocks: Blocks, peer: ChainPeer, message: GetHeaders) -> Iterable[Effect]:
+    """The headers that the peer lacks; an empty message says that there are none."""
+    ids = served_ids(blocks, message.locator, message.stop_hash, MAX_HEADERS)
+    if ids:
+        peer.sent = ids[-1]
+    return (Send(peer.link, Headers(tuple(map(blocks.chain.header, ids)))),)

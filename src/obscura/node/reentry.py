@@ -1,0 +1,87 @@
+"""What a change of the tip does to waiting transactions: a block's leave, those of blocks left behind come back (design 12)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from obscura.errors import DecodeError
+from obscura.ledger.port import Transaction
+from obscura.limits import KEPT_BLOCKS
+from obscura.node.blocks import Blocks, NewTip
+from obscura.node.effects import Effect
+from obscura.node.transactions import TransactionRelay
+
+
+class _Job:
+    """One reorganisation: first the blocks that came in are read, then those that went out, the newest first."""
+
+    def __init__(self, step: NewTip) -> None:
+        self.connect = deque(step.way.connect[-KEPT_BLOCKS:])
+        self.disconnect = deque(step.way.disconnect)
+        self.ids: set[bytes] = set()
+        self.spent: set[bytes] = set()
+
+    def confirm(self, transactions: Iterable[Transaction]) -> None:
+        for transaction in transactions:
+            self.ids.add(transaction.id)
+            self.spent.update(transaction.spends)
+
+    def may_return(self, transaction: Transaction) -> bool:
+        return transaction.id not in self.ids and self.spent.isdisjoint(transaction.spends)
+
+
+class Reentry:
+    """Follows the acknowledged tip, one block of the archive after the other."""
+
+    def __init__(self, blocks: Blocks, transactions: TransactionRelay) -> None:
+        self._blocks = blocks
+        self._transactions = transactions
+        self._jobs: deque[_Job] = deque()
+
+    def follow(self, step: NewTip, now: float) -> Iterable[Effect]:
+        """A step of the tip."""
+        way, block = step.way, step.block
+        if not way.disconnect and block is not None and len(way.connect) == 1:
+            self._confirmed(block.transactions, now)
+            return ()
+        if not way.disconnect and not len(self._transactions.mempool):
+            return ()  # many blocks at once and nothing waits: nothing to look for in them
+        self._jobs.append(_Job(step))
+        return self._next(now) if len(self._jobs) == 1 else ()
+
+    def _confirmed(self, transactions: list[Transaction], now: float) -> None:
+        self._transactions.confirmed(transactions, now)
+        for job in self._jobs:
+            job.confirm(transactions)
+
+    def _next(self, now: float) -> Iterable[Effect]:
+        while self._jobs:
+            job = self._jobs[0]
+            if job.connect:
+                return (self._blocks.fetch(job.connect.popleft(), self._connected),)
+            if job.disconnect and not self._transactions.mempool.is_full:
+                return (self._blocks.fetch(job.disconnect.popleft(), self._disconnected),)
+            self._jobs.popleft()
+        return ()
+
+    def _connected(self, raw: bytes | None, now: float) -> Iterable[Effect]:
+        self._confirmed(self._read(raw), now)
+        return self._next(now)
+
+    def _disconnected(self, raw: bytes | None, now: float) -> Iterable[Effect]:
+        job, found = self._jobs[0], self._read(raw)
+        back = [transaction for transaction in found if job.may_return(transaction)]
+        self._transactions.unconfirmed(back)
+        effects: list[Effect] = []
+        for transaction in back:
+            effects += self._transactions.admit(transaction, None, now)[1]
+        return [*effects, *self._next(now)]
+
+    def _read(self, raw: bytes | None) -> list[Transaction]:
+        if raw is None:
+            return []  # pruned
+        try:
+            return self._blocks.chain.ledger.decode_block(raw).transactions
+        except DecodeError:
+            return []

@@ -1,0 +1,356 @@
+"""Transactions between peers: announced at random times, asked for once, answered only to whom they were announced (design 9).
+
+Everything here is public already: it knows the mempool and nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from math import inf
+
+from obscura.errors import DecodeError
+from obscura.ledger.network import display_id
+from obscura.ledger.port import Ledger, Transaction
+from obscura.limits import (
+    BAD_TX_POINTS,
+    MALFORMED_POINTS,
+    MEMPOOL_KEEP_S,
+    MEMPOOL_REQUEST_S,
+    MEMPOOL_SWEEP_S,
+    TX_ANNOUNCED,
+    TX_IN_FLIGHT,
+    TX_INBOUND_MEAN_S,
+    TX_INV,
+    TX_KNOWN,
+    TX_OUTBOUND_MEAN_S,
+    TX_PAUSE_S,
+    TX_REFUSED,
+    TX_SECOND_SOURCE_S,
+    TX_SOURCES,
+    UNREQUESTED_POINTS,
+)
+from obscura.node.effects import Credit, Effect, Keep, LinkId, Merit, Notify, Penalise, Send, Waiting
+from obscura.node.mempool import Entry, Mempool, Source, Verdict
+from obscura.node.peer import Peer
+from obscura.node.timers import Timers
+from obscura.wire.messages.blocks import Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.transactions import GetData
+
+Audience = int  # whose announcements go together: a link (above 0), or all inbound links of a face (below 0)
+
+
+class _Link:
+    __slots__ = ("announcements", "audience", "in_flight", "known", "late", "mempool_at", "paused_until", "queue")
+
+    def __init__(self, peer: Peer) -> None:
+        self.audience: Audience = -int(peer.face) if peer.is_inbound else peer.link
+        self.known: dict[bytes, bool] = {}  # ids that the peer has or was told; True = told by us
+        self.queue: dict[bytes, None] = {}  # to be told at the audience's next time
+        self.announcements: dict[bytes, None] = {}  # told to us, not asked of this peer yet
+        self.in_flight: dict[bytes, None] = {}
+        self.late: dict[bytes, None] = {}  # asked of this peer, and of another one since
+        self.paused_until = 0.0
+        self.mempool_at = -inf
+
+
+def _note(known: dict[bytes, bool], transaction_id: bytes, told: bool) -> None:
+    """Remember an id, at most so many."""
+    known[transaction_id] = told or known.get(transaction_id, False)
+    if len(known) > TX_KNOWN:
+        del known[next(iter(known))]
+
+
+class TransactionRelay:
+    """Keeps the mempool and tells of it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        rng: random.Random,
+        unix: Callable[[], int],
+        next_token: Callable[[], int],
+        waiting: Iterable[Waiting] = (),
+    ) -> None:
+        self.mempool = Mempool(ledger)
+        self._ledger = ledger
+        self._rng = rng
+        self._unix = unix
+        self._next_token = next_token
+        self._links: dict[LinkId, _Link] = {}
+        self._asked: dict[bytes, tuple[LinkId, float]] = {}  # in order of time
+        self._sources: dict[bytes, list[LinkId]] = {}  # who else announced it
+        self._refused: dict[bytes, None] = {}
+        self._tellings: Timers[Audience] = Timers()
+        self._pauses: Timers[LinkId] = Timers()
+        self._unsaved: dict[bytes, None] = {}
+        self._gone: dict[bytes, None] = {}
+        self._save_at = inf
+        for kept in waiting:
+            self._restore(kept)
+            self._save_at = 0.0
+
+    def _restore(self, kept: Waiting) -> None:
+        try:
+            transaction = self._ledger.decode_transaction(kept.raw)
+        except DecodeError:
+            self._gone[kept.id] = None
+            return
+        verdict, _ = self.mempool.add(transaction, None, kept.arrival, kept.own)
+        if verdict is not Verdict.ACCEPTED:
+            self._gone[kept.id] = None
+
+    # --- Links --------------------------------------------------------------------------------------------------------
+
+    def joined(self, peer: Peer) -> None:
+        self._links[peer.link] = _Link(peer)
+
+    def left(self, link: LinkId, now: float) -> list[Effect]:
+        state = self._links.pop(link, None)
+        if state is None:
+            return []
+        self._tellings.clear(link)
+        self._pauses.clear(link)
+        for transaction_id in state.announcements:
+            self._forget_source(transaction_id, link)
+        effects: list[Effect] = []
+        for transaction_id in state.in_flight:
+            effects += self._ask_another(transaction_id, now)
+        return effects
+
+    # --- Announcements of others --------------------------------------------------------------------------------------
+
+    def announced(self, link: LinkId, ids: Iterable[bytes], now: float) -> list[Effect]:
+        """The peer has these transactions."""
+        state = self._links[link]
+        for transaction_id in ids:
+            _note(state.known, transaction_id, False)
+            state.queue.pop(transaction_id, None)
+            if transaction_id in self.mempool or transaction_id in self._refused:
+                continue
+            if transaction_id in state.in_flight or transaction_id in state.announcements:
+                continue
+            sources = self._sources.setdefault(transaction_id, [])
+            if len(state.announcements) < TX_ANNOUNCED and len(sources) < TX_SOURCES:
+                sources.append(link)
+                state.announcements[transaction_id] = None
+            elif not sources:
+                del self._sources[transaction_id]
+        return self._ask(link, state, now)
+
+    def _ask(self, link: LinkId, state: _Link, now: float) -> list[Effect]:
+        room = TX_IN_FLIGHT - len(state.in_flight)
+        if not state.announcements or now < state.paused_until:
+            return []
+        if room <= 0:
+            state.paused_until = now + TX_PAUSE_S
+            self._pauses.set(link, state.paused_until)
+            return []
+        wanted = []
+        for transaction_id in state.announcements:
+            if transaction_id not in self._asked:
+                wanted.append(transaction_id)
+                if len(wanted) == room:
+                    break
+        for transaction_id in wanted:
+            del state.announcements[transaction_id]
+            self._forget_source(transaction_id, link)
+            state.in_flight[transaction_id] = None
+            self._asked[transaction_id] = (link, now)
+        items = tuple(InventoryItem(InventoryKind.TX, transaction_id) for transaction_id in wanted)
+        return [Send(link, GetData(items))] if items else []
+
+    def _ask_another(self, transaction_id: bytes, now: float) -> list[Effect]:
+        """Whoever was asked does not deliver."""
+        self._asked.pop(transaction_id, None)
+        for link in self._sources.get(transaction_id, []):
+            effects = self._ask(link, self._links[link], now)
+            if effects:
+                return effects
+        return []
+
+    def _forget_source(self, transaction_id: bytes, link: LinkId) -> None:
+        sources = self._sources.get(transaction_id)
+        if sources is not None:
+            sources.remove(link)
+            if not sources:
+                del self._sources[transaction_id]
+
+    def not_found(self, link: LinkId, ids: Iterable[bytes], now: float) -> list[Effect]:
+        """The peer no longer has them."""
+        state = self._links[link]
+        effects: list[Effect] = []
+        for transaction_id in ids:
+            if state.in_flight.pop(transaction_id, b"") is None:
+                effects += self._ask_another(transaction_id, now)
+        return effects
+
+    # --- Transactions of others ---------------------------------------------------------------------------------------
+
+    def take(self, link: LinkId, raw: bytes, now: float) -> list[Effect]:
+        """A transaction of a peer."""
+        state = self._links[link]
+        try:
+            transaction = self._ledger.decode_transaction(raw)
+        except DecodeError as error:
+            return [Penalise(link, MALFORMED_POINTS, f"a transaction: {error}")]
+        transaction_id = transaction.id
+        if state.in_flight.pop(transaction_id, b"") is not None and state.late.pop(transaction_id, b"") is not None:
+            return [Penalise(link, UNREQUESTED_POINTS, "a transaction that nobody asked for")]
+        _note(state.known, transaction_id, False)
+        self._settled(transaction_id)
+        verdict, effects = self.admit(transaction, link, now)
+        if verdict is Verdict.ACCEPTED:
+            effects.append(Credit(link, Merit.TRANSACTION))
+        elif verdict is not Verdict.KNOWN:
+            self._refuse(transaction_id)
+            if verdict.is_fault:
+                effects.append(Penalise(link, BAD_TX_POINTS, f"a transaction: {verdict.value}"))
+        if len(state.in_flight) in (0, TX_IN_FLIGHT // 2):
+            state.paused_until = 0.0
+            effects += self._ask(link, state, now)
+        return effects
+
+    def _settled(self, transaction_id: bytes) -> None:
+        """Nobody needs to be asked for it any more."""
+        asked = self._asked.pop(transaction_id, None)
+        if asked is not None and asked[0] in self._links:
+            self._move_to_late(self._links[asked[0]], transaction_id)
+        for link in self._sources.pop(transaction_id, ()):
+            self._links[link].announcements.pop(transaction_id, None)
+
+    def _move_to_late(self, state: _Link, transaction_id: bytes) -> None:
+        if state.in_flight.pop(transaction_id, b"") is None:
+            state.late[transaction_id] = None
+            if len(state.late) > TX_IN_FLIGHT:
+                del state.late[next(iter(state.late))]
+
+    def _refuse(self, transaction_id: bytes) -> None:
+        self._refused[transaction_id] = None
+        if len(self._refused) > TX_REFUSED:
+            del self._refused[next(iter(self._refused))]
+
+    # --- The mempool --------------------------------------------------------------------------------------------------
+
+    def admit(
+        self, transaction: Transaction, source: Source, now: float, *, own: bool = False
+    ) -> tuple[Verdict, list[Effect]]:
+        """Into the mempool and announced, from a peer, a block or ourselves."""
+        verdict, gone = self.mempool.add(transaction, source, self._unix(), own)
+        self._went(gone, now)
+        if verdict is not Verdict.ACCEPTED:
+            return verdict, []
+        transaction_id = transaction.id
+        self._unsaved[transaction_id] = None
+        self._gone.pop(transaction_id, None)
+        self._save_at = min(self._save_at, now if own else now + MEMPOOL_KEEP_S)
+        for state in self._links.values():
+            if transaction_id not in state.known:
+                state.queue[transaction_id] = None
+                self._plan(state.audience, now)
+        fields = {"id": display_id(transaction_id), "bytes": len(transaction.raw), "own": own}
+        return verdict, [Notify("transaction", fields)]
+
+    def confirmed(self, transactions: Iterable[Transaction], now: float) -> None:
+        """A block of the chain has these."""
+        for transaction in transactions:
+            if self._asked or self._sources:
+                self._settled(transaction.id)
+            self._refuse(transaction.id)
+        self._went(self.mempool.confirm(transactions), now)
+
+    def unconfirmed(self, transactions: Iterable[Transaction]) -> None:
+        """A block that is no longer in the chain had these: they may come again."""
+        for transaction in transactions:
+            self._refused.pop(transaction.id, None)
+
+    def _went(self, entries: Iterable[Entry], now: float) -> None:
+        for entry in entries:
+            transaction_id = entry.transaction.id
+            if self._unsaved.pop(transaction_id, b"") is not None:  # it may be on the disk
+                self._gone[transaction_id] = None
+                self._save_at = min(self._save_at, now + MEMPOOL_KEEP_S)
+
+    def save(self) -> list[Effect]:
+        """What changed since the last time, for the disk."""
+        self._save_at = inf
+        entries = [self.mempool.get(transaction_id) for transaction_id in self._unsaved]
+        fresh = tuple(Waiting(e.transaction.id, e.transaction.raw, e.arrival, e.own) for e in entries if e is not None)
+        dropped = tuple(self._gone)
+        self._unsaved.clear()
+        self._gone.clear()
+        return [Keep(self._next_token(), transactions=fresh, dropped=dropped)] if fresh or dropped else []
+
+    # --- Own announcements --------------------------------------------------------------------------------------------
+
+    def may_have(self, link: LinkId, transaction_id: bytes) -> bytes | None:
+        """What getdata gets: a transaction that waits and was announced to this very peer."""
+        if not self._links[link].known.get(transaction_id, False):
+            return None
+        entry = self.mempool.get(transaction_id)
+        return entry.transaction.raw if entry is not None else None
+
+    def announcers(self, transaction_id: bytes) -> int:
+        """Peers that told us of it before we told them."""
+        return sum(state.known.get(transaction_id) is False for state in self._links.values())
+
+    def tell_all(self, link: LinkId, now: float) -> None:
+        """The peer asked for the mempool: it hears of everything when its time comes, as of anything new."""
+        state = self._links[link]
+        if now - state.mempool_at < MEMPOOL_REQUEST_S:
+            return
+        state.mempool_at = now
+        for entry in self.mempool:
+            if entry.transaction.id not in state.known:
+                state.queue[entry.transaction.id] = None
+        if state.queue:
+            self._plan(state.audience, now)
+
+    def _plan(self, audience: Audience, now: float) -> None:
+        """An exponential wait has no memory: drawn when there is something to tell, it is a Poisson process all the same."""
+        if audience not in self._tellings:
+            mean = TX_INBOUND_MEAN_S if audience < 0 else TX_OUTBOUND_MEAN_S
+            self._tellings.set(audience, now + self._rng.expovariate(1 / mean))
+
+    def _tell(self, link: LinkId, state: _Link, now: float) -> list[Effect]:
+        chosen = []
+        for transaction_id in state.queue:
+            chosen.append(transaction_id)
+            if len(chosen) == TX_INV:
+                break
+        for transaction_id in chosen:
+            del state.queue[transaction_id]
+        if state.queue:
+            self._plan(state.audience, now)
+        chosen = [transaction_id for transaction_id in chosen if transaction_id in self.mempool]
+        self._rng.shuffle(chosen)  # the order of arrival says where they came from
+        for transaction_id in chosen:
+            _note(state.known, transaction_id, True)
+        items = tuple(InventoryItem(InventoryKind.TX, transaction_id) for transaction_id in chosen)
+        return [Send(link, Inv(items))] if items else []
+
+    # --- Time ---------------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        second = next(iter(self._asked.values()))[1] + TX_SECOND_SOURCE_S if self._asked else inf
+        return min(self._tellings.deadline(), self._pauses.deadline(), self._save_at, second)
+
+    def due(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for audience in list(self._tellings.due(now)):
+            links = [audience] if audience > 0 else [k for k, s in self._links.items() if s.audience == audience]
+            for link in links:
+                effects += self._tell(link, self._links[link], now)
+        for link in list(self._pauses.due(now)):
+            effects += self._ask(link, self._links[link], now)
+        while self._asked:
+            transaction_id, (link, since) = next(iter(self._asked.items()))
+            if now - since < TX_SECOND_SOURCE_S:
+                break
+            self._move_to_late(self._links[link], transaction_id)
+            effects += self._ask_another(transaction_id, now)
+        if self._save_at <= now:
+            self._went(self.mempool.expire(self._unix()), now)
+            effects += self.save()
+            self._save_at = now + MEMPOOL_SWEEP_S if len(self.mempool) else inf
+        return effects
