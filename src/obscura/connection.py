@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from enum import Enum
 from math import inf
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,10 +21,11 @@ from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
 from obscura.errors import ChannelFault, Refused, Violation
 from obscura.handshake.machine import Handshake, Negotiated, Offer
-from obscura.limits import CLEAN_END_S, HANDSHAKE_S, HEADER_BYTES, MAX_FLIGHT, MIN_FLIGHT
+from obscura.limits import CLEAN_END_S, HANDSHAKE_S, HEADER_BYTES, MAX_FLIGHT, MIN_FLIGHT, TAG_BYTES
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
 from obscura.shaping.padding import Cells, Padding
 from obscura.shaping.schedule import IMMEDIATE, Schedule
+from obscura.shaping.watch import Breach, Watch
 from obscura.wire.catalogue import Catalogue
 from obscura.wire.frame import FrameDecoder, Malformed, Unknown, frame_parts
 from obscura.wire.message import Message
@@ -92,13 +94,23 @@ class Ended(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-Event = Message | Malformed | Unknown | Opened | Established | Ended
-Shaping = Callable[[Negotiated], tuple[Padding, Schedule]]
+Event = Message | Malformed | Unknown | Breach | Opened | Established | Ended
 
 
-def unshaped(negotiated: Negotiated) -> tuple[Padding, Schedule]:
+class Shape(NamedTuple):
+    """How one link is shaped: its own direction's sizes and times, and what the peer's is held to (None: to nothing)."""
+
+    padding: Padding
+    schedule: Schedule
+    watch: Watch | None
+
+
+Shaping = Callable[[Negotiated], Shape]  # may raise ``Refused``
+
+
+def unshaped(negotiated: Negotiated) -> Shape:
     """Cells and no schedule: what a link has until a level says more."""
-    return Cells(), IMMEDIATE
+    return Shape(Cells(), IMMEDIATE, None)
 
 
 class _Stage(Enum):
@@ -129,10 +141,15 @@ class Connection:
         "_security",
         "_shaping",
         "_stage",
+        "_timed",
         "_unix",
+        "_watch",
         "dummies_received",
         "dummies_sent",
+        "dummy_bytes_received",
+        "dummy_bytes_sent",
         "over",
+        "padding_sent",
         "real_sent",
         "waiting",
         "wire_received",
@@ -163,6 +180,8 @@ class Connection:
         self._shaping = shaping
         self._padding: Padding = Cells()
         self._schedule: Schedule = IMMEDIATE
+        self._watch: Watch | None = None
+        self._timed = 0  # pieces of the queue that the schedule has seen
         self._opening: Initiator | Responder | None = None
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
@@ -171,7 +190,8 @@ class Connection:
         self._deadline = now + HANDSHAKE_S
         self.waiting = 0
         self.over = False
-        self.wire_received = self.wire_sent = self.real_sent = self.dummies_sent = self.dummies_received = 0
+        self.wire_received = self.wire_sent = self.real_sent = self.padding_sent = 0  # bytes
+        self.dummies_sent = self.dummies_received = self.dummy_bytes_sent = self.dummy_bytes_received = 0
 
     # --- What the engine asks ---------------------------------------------------------------------------------------
 
@@ -357,8 +377,13 @@ class Connection:
 
     def _open(self, opener: Opener, data: bytes | memoryview, now: float, events: list[Event]) -> None:
         for plain, start, end in opener.receive(data):
+            if self._watch is not None:
+                breach = self._watch.record(len(plain) + TAG_BYTES, start == end, now)
+                if breach is not None:
+                    events.append(breach)
             if start == end:
                 self.dummies_received += 1
+                self.dummy_bytes_received += len(plain) + TAG_BYTES
             else:
                 self._deliver(plain, start, end, now, events)
             if self._stage is _Stage.OVER:
@@ -396,9 +421,11 @@ class Connection:
             if not isinstance(item, Message):
                 raise Violation(str(item))
             for message in self._handshake.receive(item):
+                shape = self._shape() if isinstance(message, Verack) else None
                 self._enqueue(message)
-                if isinstance(message, Verack):
-                    self._shape()
+                if shape is not None:
+                    self._padding, self._schedule, self._watch = shape
+                    self._schedule.begin(self.waiting)
         except (Violation, Refused) as end:
             reason = Reason.VIOLATION if isinstance(end, Violation) else Reason.REFUSED
             events += self.close(now, reason, str(end))
@@ -409,6 +436,8 @@ class Connection:
             self._stage = _Stage.ESTABLISHED
             self._deadline = inf
             self._decoder.kinds = self._established_kinds
+            if self._watch is not None:
+                self._watch.begin(now)
             events.append(Established(negotiated))
 
     # --- Frames downward --------------------------------------------------------------------------------------------
@@ -418,10 +447,10 @@ class Connection:
         for message in self._handshake.start():
             self._enqueue(message)
 
-    def _shape(self) -> None:
+    def _shape(self) -> Shape | None:
+        """What the own ``verack`` puts in force. Raises ``Refused``, and then no ``verack`` is sent."""
         settled = self._handshake.settled
-        if settled is not None:
-            self._padding, self._schedule = self._shaping(settled)
+        return self._shaping(settled) if settled is not None else None
 
     def _enqueue(self, message: Message) -> None:
         header, payload = frame_parts(message)
@@ -439,18 +468,26 @@ class Connection:
             if isinstance(self._security, Bare):
                 self._send_bare(now)
             return
-        allowed, dummies = self._schedule.allowance(now, self.waiting)
+        schedule = self._schedule
+        if schedule is not IMMEDIATE and len(self._queue) > self._timed:
+            schedule.put(self._queue[self._timed :] if self._timed else self._queue, now)
+        allowed, dummies = schedule.allowance(now, self.waiting, sealer.capacity)
         next_size, send = self._padding.next_size, self._carrier.send
-        body = _Gatherer(self._queue)
         left = self.waiting
-        while allowed > 0:
-            size = min(allowed, sealer.capacity)
-            left -= size
-            allowed -= size
-            send(sealer.seal(body.take(size), next_size(left), rekey=sealer.due_rekey(now)), now)
-        self._queue = body.rest()
-        self.waiting = left
+        if allowed:
+            body = _Gatherer(self._queue)
+            while allowed > 0:
+                capacity = sealer.capacity
+                size = allowed if allowed < capacity else capacity
+                left -= size
+                allowed -= size
+                self.padding_sent += capacity - size
+                send(sealer.seal(body.take(size), next_size(left), rekey=sealer.due_rekey(now)), now)
+            self._queue = body.rest()
+            self.waiting = left
+        self._timed = len(self._queue)
         for _ in range(dummies):
+            self.dummy_bytes_sent += sealer.size
             send(sealer.seal(b"", next_size(left), rekey=sealer.due_rekey(now)), now)
         self.dummies_sent += dummies
 

@@ -11,13 +11,14 @@ import msgspec
 
 from obscura.handshake import features
 from obscura.handshake.features import Flags
-from obscura.handshake.machine import Negotiated, Offer
+from obscura.handshake.machine import Offer
 from obscura.limits import COARSE_TIMESTAMP_S, MAX_INBOUND, PROTOCOL_VERSION
 from obscura.node.addresses import AddressBook
 from obscura.node.admission import AdmissionLimits
 from obscura.node.asmap import Asmap
 from obscura.node.bans import Bans
 from obscura.node.core import Core, Part, Reaction
+from obscura.node.cover import Budget, Cover, shaping
 from obscura.node.engine import Engine
 from obscura.node.groups import Grouping
 from obscura.node.inbound import Inbound
@@ -26,9 +27,7 @@ from obscura.node.peer import Face
 from obscura.node.ping import Liveness
 from obscura.node.ratelimit import rates_of
 from obscura.node.reputation import Reputation
-from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, agreed_rule, padneg
-from obscura.shaping.padding import Cells, Padding, padding
-from obscura.shaping.schedule import IMMEDIATE, Schedule
+from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, padneg
 from obscura.wire.address import Address, Endpoint, Network
 from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.message import Message
@@ -90,7 +89,8 @@ def assemble(
         best_ping_s=liveness.best_s,
         is_discouraged=reputation.is_discouraged,
     )
-    core = Core([liveness, book, reputation, bans, inbound, manual, *parts])
+    core = Core([liveness, book, reputation, bans, inbound, manual, Cover(), *parts])
+    budget = Budget(settings.knobs.cover_bytes_per_s, settings.knobs.cover_bytes_per_day, now)
     for message, reaction in (reactions or {}).items():
         core.route(message, reaction)
     catalogue = CATALOGUE
@@ -108,7 +108,7 @@ def assemble(
         rng,
         unix,
         now=now,
-        shaping=lambda negotiated: _shaping(negotiated, rng),
+        shaping=shaping(settings.knobs, budget, rng),
         admission=settings.admission,
         loopback_is_free=settings.is_dev,
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
@@ -146,11 +146,3 @@ def _offer(
         padneg=None if is_bare else padneg(settings.knobs),
         demanded=core.with_(settings.required),
     )
-
-
-def _shaping(negotiated: Negotiated, rng: random.Random) -> tuple[Padding, Schedule]:
-    """Computed alike at both ends from both ``padneg`` (design 7)."""
-    mine, theirs = negotiated.own_padneg, negotiated.peer_padneg
-    if mine is None or theirs is None:
-        return Cells(), IMMEDIATE
-    return padding(agreed_rule(mine.send, theirs.accept), rng), IMMEDIATE

@@ -12,11 +12,12 @@ from typing import Any
 
 from obscura.node.effects import Effect, LinkId, Merit, Notify
 from obscura.node.peer import DialFailed, Peer
+from obscura.shaping.watch import Breach
 from obscura.wire.address import Endpoint
 from obscura.wire.frame import Malformed, Unknown
 from obscura.wire.message import Message
 
-Received = Message | Malformed | Unknown
+Received = Message | Malformed | Unknown | Breach
 Reaction = Callable[[Peer, Any, float], Iterable[Effect] | None]
 
 

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from obscura.limits import CELL, MAX_RECORD, MIN_RECORD, RECORD_OVERHEAD, UNIFORM_PADDING
 
+ANY_SIZE = (MIN_RECORD, MAX_RECORD)
+
 
 class Rule(IntEnum):
     """Padding rules by their number in ``padneg``."""
@@ -32,34 +34,52 @@ class Padding(Protocol):
 class Exact:
     """Rule ``none``: as small as the content allows."""
 
+    def __init__(self, bounds: tuple[int, int] = ANY_SIZE) -> None:
+        self._low, self._high = bounds
+
     def next_size(self, waiting: int) -> int:
-        return min(MAX_RECORD, max(MIN_RECORD, waiting + RECORD_OVERHEAD))
+        return min(self._high, max(self._low, waiting + RECORD_OVERHEAD))
 
 
 class Cells:
-    """Rule ``cells``: multiples of 1,024 bytes."""
+    """Rule ``cells``: multiples of 1,024 bytes, or one of the bounds."""
+
+    def __init__(self, bounds: tuple[int, int] = ANY_SIZE) -> None:
+        self._high = bounds[1]
+        self._low = min(self._high, max(CELL, bounds[0]))
 
     def next_size(self, waiting: int) -> int:
-        return min(MAX_RECORD, max(CELL, (waiting + RECORD_OVERHEAD + CELL - 1) // CELL * CELL))
+        return min(self._high, max(self._low, (waiting + RECORD_OVERHEAD + CELL - 1) // CELL * CELL))
 
 
 class Uniform:
-    """Rule ``uniform``: 64..512 random bytes on top, the published range. Averages out over time (docs/threat-model)."""
+    """Rule ``uniform``: 64..512 random bytes on top, the published range. Averages out over time (docs/shaping.md)."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, bounds: tuple[int, int] = ANY_SIZE) -> None:
         self._rng = rng
+        self._low, self._high = bounds
 
     def next_size(self, waiting: int) -> int:
         extra = self._rng.randint(*UNIFORM_PADDING)
         if waiting:
             extra += waiting + RECORD_OVERHEAD
-        return min(MAX_RECORD, max(MIN_RECORD, extra))
+        return min(self._high, max(self._low, extra))
 
 
-def padding(rule: Rule, rng: random.Random) -> Padding:
-    """The rule's object for one direction."""
+class Constant:
+    """Under slots: every record has the slot's size."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def next_size(self, waiting: int) -> int:
+        return self._size
+
+
+def padding(rule: Rule, rng: random.Random, bounds: tuple[int, int] = ANY_SIZE) -> Padding:
+    """The rule's object for one direction; ``bounds`` are the agreed sizes of a record."""
     if rule is Rule.CELLS:
-        return Cells()
+        return Cells(bounds)
     if rule is Rule.UNIFORM:
-        return Uniform(rng)
-    return Exact()
+        return Uniform(rng, bounds)
+    return Exact(bounds)

@@ -1,0 +1,166 @@
+"""What the own privacy level makes of one link, and what is said and done when the peer has it otherwise (design 7).
+
+``shaping`` turns a negotiation into sizes and times; the part tells the operator where a peer asked for less, and holds peers to
+what they agreed to.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from obscura.connection import Shape, unshaped
+from obscura.errors import Refused
+from obscura.handshake.features import Privacy
+from obscura.handshake.machine import Negotiated
+from obscura.limits import CELL, MALFORMED_POINTS
+from obscura.node.core import Part, Reaction, Received
+from obscura.node.effects import Effect, LinkId, Notify, Penalise
+from obscura.node.peer import Peer
+from obscura.node.ratelimit import TokenBucket
+from obscura.shaping.agreement import OFF, UNBOUNDED, Agreement, Pair, Understood, agree, concessions, wished
+from obscura.shaping.levels import Knobs
+from obscura.shaping.padding import Constant, Rule, padding
+from obscura.shaping.schedule import IMMEDIATE, NEVER, Gate, MaySpend, Pace, Schedule, Slots, Span
+from obscura.shaping.watch import Breach, watch
+
+DAY_S = 86_400
+
+
+class Budget:
+    """Cover bytes that all links of a node may send, per second and per day; 0 = no bound. Real traffic is not counted."""
+
+    def __init__(self, bytes_per_s: int, bytes_per_day: int, now: float) -> None:
+        self._buckets = []
+        if bytes_per_s:
+            self._buckets.append(TokenBucket(bytes_per_s, max(bytes_per_s, 2 * CELL), now))
+        if bytes_per_day:
+            self._buckets.append(TokenBucket(bytes_per_day / DAY_S, bytes_per_day, now))
+
+    def may_spend(self, cost: int, now: float) -> bool:
+        """Whether the budget has ``cost`` bytes left; they are spent then."""
+        return all(bucket.take(cost, now) for bucket in self._buckets)
+
+
+def shaping(knobs: Knobs, budget: Budget, rng: random.Random) -> Callable[[Negotiated], Shape]:
+    """What a link's negotiation comes to. Raises ``Refused`` where the peer asks for less and the level does not grant that."""
+
+    def shape(negotiated: Negotiated) -> Shape:
+        outbound, inbound = both_directions(negotiated)
+        if outbound is None or inbound is None:
+            return unshaped(negotiated)
+        if knobs.refuses_less and (less := _less(negotiated, outbound)):
+            raise Refused(f"the peer asks for less than this node's privacy level: {'; '.join(less)}")
+        rule = Rule(outbound.rule)
+        sizes = Constant(outbound.slot_size) if outbound.has_slots else padding(rule, rng, outbound.record_size)
+        schedule = _schedule(knobs, outbound, _understood(negotiated), rng, _spending(budget, outbound.most))
+        return Shape(sizes, schedule, watch(inbound))
+
+    return shape
+
+
+def both_directions(negotiated: Negotiated) -> tuple[Agreement, Agreement] | tuple[None, None]:
+    """What this side sends and what it receives; None on a bare link."""
+    mine, theirs = negotiated.own_padneg, negotiated.peer_padneg
+    if mine is None or theirs is None:
+        return None, None
+    understood = _understood(negotiated)
+    return agree(mine, theirs, understood), agree(theirs, mine, understood)
+
+
+def _understood(negotiated: Negotiated) -> Understood:
+    has = negotiated.flags.has
+    return Understood(
+        dummies=has(Privacy.Dummies),
+        jitter=has(Privacy.TimingJitter),
+        bursts=has(Privacy.BurstMode),
+        slots=has(Privacy.TrafficNormalisation),
+    )
+
+
+def _less(negotiated: Negotiated, outbound: Agreement) -> tuple[str, ...]:
+    return concessions(wished(negotiated.own_padneg), outbound) if negotiated.own_padneg is not None else ()
+
+
+def _schedule(
+    knobs: Knobs, agreed: Agreement, understood: Understood, rng: random.Random, may_spend: MaySpend
+) -> Schedule:
+    if agreed.has_slots:
+        is_constant = agreed.slot_ms[0] == agreed.slot_ms[1]
+        return Slots(agreed.slot_size, agreed.slot_mean_s, rng, may_spend, is_constant=is_constant)
+    pace = Pace(
+        jitter_s=_seconds(knobs.jitter_ms) if understood.jitter else NEVER,
+        burst=agreed.burst,
+        burst_hold_s=_seconds(knobs.burst_hold_ms) if agreed.burst != OFF else NEVER,
+        dummy_s=_seconds(agreed.dummy_ms),
+        chaff_s=_seconds(agreed.chaff_ms),
+    )
+    return IMMEDIATE if pace == Pace() else Gate(pace, rng, may_spend)
+
+
+def _seconds(pair: Pair) -> Span:
+    return pair[0] / 1_000, pair[1] / 1_000
+
+
+def _spending(budget: Budget, most: int) -> MaySpend:
+    """The node's budget and what the peer accepts, which is counted from its first dummy on."""
+    if most == UNBOUNDED:
+        return budget.may_spend
+    own: list[Budget] = []
+
+    def may_spend(cost: int, now: float) -> bool:
+        if not own:
+            own.append(Budget(most, 0, now))
+        return most > 0 and own[0].may_spend(cost, now) and budget.may_spend(cost, now)
+
+    return may_spend
+
+
+class Cover(Part):
+    """Says where a peer asked for less than the own level, and penalises what a peer's own agreement excludes."""
+
+    def reactions(self) -> Mapping[type[Received], Reaction]:
+        return {Breach: self.on_breach}
+
+    def on_breach(self, peer: Peer, breach: Breach, now: float) -> Iterable[Effect]:
+        return (Penalise(peer.link, MALFORMED_POINTS, f"breaks its own agreement: {breach.what}"),)
+
+    def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
+        outbound, _ = both_directions(peer.negotiated)
+        less = _less(peer.negotiated, outbound) if outbound is not None else ()
+        return (Notify("privacy-reduced", {"peer": peer.link, "what": list(less)}),) if less else ()
+
+
+def terms(agreed: Agreement | None) -> dict[str, Any] | None:
+    """One direction of a link, ready for JSON."""
+    if agreed is None:
+        return None
+    rule = Rule(agreed.rule).name.lower() if agreed.rule in Rule._value2member_map_ else str(agreed.rule)
+    return {
+        "rule": rule,
+        "record_size": list(agreed.record_size),
+        "dummy_ms": list(agreed.dummy_ms),
+        "chaff_ms": list(agreed.chaff_ms),
+        "burst": list(agreed.burst),
+        "slot_size": agreed.slot_size if agreed.has_slots else None,
+        "slot_ms": list(agreed.slot_ms),
+        "most": None if agreed.most == UNBOUNDED else agreed.most,
+    }
+
+
+def cost(links: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """What cover has cost on these links (as ``Engine.describe`` has them): bytes sent, by what they were."""
+    rows = list(links)
+    return {
+        name: sum(row[f"{name}_sent"] for row in rows)
+        for name in ("real_bytes", "padding_bytes", "dummy_bytes", "wire_bytes")
+    }
+
+
+def peer_terms(peer: Peer) -> dict[str, Any]:
+    """What a link is shaped by, both directions, and where the peer asked for less; ready for JSON."""
+    outbound, inbound = both_directions(peer.negotiated)
+    less = _less(peer.negotiated, outbound) if outbound is not None else ()
+    link: LinkId = peer.link
+    return {"peer": link, "sends": terms(outbound), "receives": terms(inbound), "conceded": list(less)}
