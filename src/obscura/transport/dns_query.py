@@ -32,7 +32,7 @@ def query(name: str, kind: str) -> bytes:
 def read_answer(raw: bytes, name: str, kind: str) -> Answer:
     """What an answer says to ``query(name, kind)``; aliases are followed within it. Never raises for any bytes."""
     try:
-        message = dns.message.from_wire(raw)
+        message = dns.message.from_wire(raw, raise_on_truncation=True)
         question = dns.message.make_query(dns.name.from_text(name), kind, id=0)
         if not isinstance(message, dns.message.QueryMessage) or not question.is_response(message):
             return Answer(kind, fault="it answers another question")
