@@ -85,6 +85,7 @@ SEND_QUEUE_HIGH: Final = 4 << 20  # bytes waiting for one peer; above it we stop
 SEND_QUEUE_LOW: Final = 1 << 20  # bytes; below it we read again and senders go on
 SEND_QUEUE_MAX: Final = 32 << 20  # bytes; a peer that makes us hold more is cut. Security: one slow reader's cost.
 SEND_STALL_S: Final = 120.0  # seconds during which a peer takes nothing of what waits for it: cut
+BLOCKED_POLL_S: Final = 1.0  # seconds between two looks at a link whose socket takes nothing
 SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
 STOP_S: Final = 10.0  # seconds for all links to end cleanly when the node stops
 WRITE_BUFFER: Final = 1 << 20  # bytes in a socket's write buffer above which nothing more is sealed for it
@@ -170,6 +171,7 @@ SERVICE_PORTS: Final = frozenset(  # ports of other services, which nobody shall
     | {4369, 5060, 5061, 5432, 5671, 5672, 5900, 5984, 6000, 6379, 6566, 6667, 6679, 6697, 8332, 8333, 9042, 9050, 9051}
     | {9092, 9200, 9300, 10080, 11211, 18080, 18081, 25565, 27017, 50000}
 )
+ADDRESS_BOOK_ENTRIES: Final = 1_024 * 64  # entries of the book
 GETADDR_SHARE: Final = 0.23  # part of the book that one getaddr answer shows
 GETADDR_CACHE_S: Final = (21 * 3_600.0, 27 * 3_600.0)  # seconds that one answer is given to all (uniform)
 GETADDR_BLUR_S: Final = 2 * 86_400  # seconds by which times in an answer are moved back at most (uniform)

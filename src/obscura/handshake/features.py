@@ -67,7 +67,7 @@ TABLE: tuple[FeatureRow, ...] = (
     FeatureRow(Feature.BasicTransactions, _C, True, False, "blocks, transactions and their announcement"),
     FeatureRow(Feature.PrivacyFeatures, _C, True, False, "the privacy word counts"),
     FeatureRow(Feature.Dandelion, _O, False, False, "stem relay, together with DandelionPlusPlus"),
-    FeatureRow(Feature.CompactBlocks, _O, False, False, "compact block relay (BIP152)"),
+    FeatureRow(Feature.CompactBlocks, _O, True, False, "compact block relay (BIP152)"),
     FeatureRow(Feature.TorSupport, _O, False, True, "understands onion addresses"),
     FeatureRow(Feature.I2PSupport, _O, False, True, "understands I2P addresses"),
     FeatureRow(Privacy.TransactionObfuscation, _O, False, False, "a matter of the ledger"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -12,13 +12,15 @@ import msgspec
 from obscura.handshake import features
 from obscura.handshake.features import Flags
 from obscura.handshake.machine import Offer
-from obscura.limits import COARSE_TIMESTAMP_S, MAX_INBOUND, PROTOCOL_VERSION
+from obscura.ledger.chain import Chain
+from obscura.limits import COARSE_TIMESTAMP_S, COMPACT_VERSION, MAX_INBOUND, PROTOCOL_VERSION
 from obscura.node.addresses import AddressBook
 from obscura.node.admission import AdmissionLimits
 from obscura.node.asmap import Asmap
 from obscura.node.bans import Bans
 from obscura.node.core import Core, Part, Reaction
 from obscura.node.cover import Budget, Cover, shaping
+from obscura.node.effects import Waiting
 from obscura.node.engine import Engine
 from obscura.node.groups import Grouping
 from obscura.node.inbound import Inbound
@@ -26,11 +28,13 @@ from obscura.node.manual import ManualPeers
 from obscura.node.peer import Face
 from obscura.node.ping import Liveness
 from obscura.node.ratelimit import rates_of
+from obscura.node.relay import ChainRelay
 from obscura.node.reputation import Reputation
 from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, padneg
 from obscura.wire.address import Address, Endpoint, Network
 from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.message import Message
+from obscura.wire.messages.blocks import SendCmpct
 from obscura.wire.messages.network import Extension, Version
 
 USER_AGENT = "Obscura/1.0.0"  # constant and without platform: it must not tell nodes apart (design 5)
@@ -63,6 +67,7 @@ class Assembly:
     book: AddressBook
     reputation: Reputation
     bans: Bans
+    relay: ChainRelay | None
 
 
 def assemble(
@@ -74,9 +79,13 @@ def assemble(
     messages: Sequence[type[Message]] = (),
     reactions: Mapping[type[Message], Reaction] | None = None,
     parts: Sequence[Part] = (),
-    best_block: Callable[[], tuple[bytes, int]] = lambda: NO_BLOCK,
+    chain: Chain | None = None,
+    waiting: Iterable[Waiting] = (),
 ) -> Assembly:
-    """A node without links. ``messages``, ``reactions`` and ``parts`` are what an application adds."""
+    """A node without links. ``messages``, ``reactions`` and ``parts`` are what an application adds.
+
+    ``chain`` and ``waiting`` are what its archive holds; without a chain it relays neither blocks nor transactions.
+    """
     liveness, book = Liveness(rng), AddressBook(rng, allow_loopback=settings.is_dev)
     manual = ManualPeers(settings.manual, rng, now)
     grouping = Grouping(Asmap(settings.asmap) if settings.asmap else None, loopback_apart=settings.is_dev)
@@ -89,7 +98,11 @@ def assemble(
         best_ping_s=liveness.best_s,
         is_discouraged=reputation.is_discouraged,
     )
-    core = Core([liveness, book, reputation, bans, inbound, manual, Cover(), *parts])
+    relay = ChainRelay(chain, rng, unix, waiting) if chain is not None else None
+    best_block = relay.best_block if relay is not None else _no_block
+    core = Core(
+        [liveness, book, reputation, bans, inbound, manual, Cover(), *((relay,) if relay is not None else ()), *parts]
+    )
     budget = Budget(settings.knobs.cover_bytes_per_s, settings.knobs.cover_bytes_per_day, now)
     for message, reaction in (reactions or {}).items():
         core.route(message, reaction)
@@ -98,7 +111,8 @@ def assemble(
         catalogue = catalogue.with_message(message)
 
     def offer(face: Face, remote: Endpoint | None, is_bare: bool) -> Offer:
-        return _offer(settings, face, remote, is_bare, best_block(), unix(), rng)
+        made = _offer(settings, face, remote, is_bare, best_block(), unix(), rng)
+        return made if relay is None else msgspec.structs.replace(made, compact=SendCmpct(False, COMPACT_VERSION))
 
     engine = Engine(
         core,
@@ -113,7 +127,11 @@ def assemble(
         loopback_is_free=settings.is_dev,
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
     )
-    return Assembly(engine, core, liveness, book, reputation, bans)
+    return Assembly(engine, core, liveness, book, reputation, bans, relay)
+
+
+def _no_block() -> tuple[bytes, int]:
+    return NO_BLOCK
 
 
 def _offer(

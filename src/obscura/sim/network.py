@@ -7,7 +7,7 @@ and does with ``drain`` what the daemon does. Nothing here decides anything.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from math import inf
 
@@ -15,9 +15,10 @@ from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.core import Part, Reaction
-from obscura.node.effects import LinkId, Notify
+from obscura.node.effects import Effect, Fetch, Keep, LinkId, Notify
 from obscura.node.io import Hold, Listener, Reach, Shut, Write
 from obscura.node.peer import Face, Peer
+from obscura.sim.archive import MemoryArchive
 from obscura.sim.kernel import Kernel
 from obscura.wire.address import Address, Endpoint, Network
 from obscura.wire.message import Message
@@ -45,7 +46,14 @@ class _Wire:
 class SimNode:
     """One node: the shipped engine over simulated wires."""
 
-    def __init__(self, network: SimNetwork, number: int, settings: Settings, **additions: object) -> None:
+    def __init__(
+        self,
+        network: SimNetwork,
+        number: int,
+        settings: Settings,
+        archive: MemoryArchive | None = None,
+        **additions: object,
+    ) -> None:
         self.network = network
         self.number = number
         self.rng = random.Random(f"obscura node {network.kernel.seed} {number}")
@@ -53,6 +61,8 @@ class SimNode:
         self.address = Address(static.public, str(IPv4Address(FIRST_HOST + number)), PORT)
         self.listener = Listener(self.address, Face.CLEARNET, static, True, ReplayCache())
         self.told: list[Notify] = []
+        self.archive = archive
+        self.is_running = True
         self._wires: dict[LinkId, _Wire] = {}
         self._timer = inf
         kernel = network.kernel
@@ -61,6 +71,8 @@ class SimNode:
             self.rng,
             lambda: UNIX_AT_START + int(kernel.now),
             kernel.now,
+            chain=archive.load_chain() if archive is not None else None,
+            waiting=tuple(archive.transactions.values()) if archive is not None else (),
             **additions,  # type: ignore[arg-type]  # messages, reactions, parts as assemble takes them
         )
         self._turn()
@@ -90,6 +102,8 @@ class SimNode:
 
     def arrive(self, link: LinkId, data: bytes | None) -> None:
         """Bytes of a wire, or None at its end."""
+        if not self.is_running:
+            return
         wire = self._wires.get(link)
         if wire is not None and wire.held:
             wire.pending.append(data)
@@ -128,6 +142,10 @@ class SimNode:
                 self.network.reach(self, io)
             elif isinstance(io, Hold):
                 self._hold(io)
+            elif isinstance(io, Keep):
+                self._keep(io)
+            elif isinstance(io, Fetch):
+                self._fetch(io)
         self._arm(engine.deadline())
 
     def _write(self, link: LinkId, data: bytes | None) -> None:
@@ -145,6 +163,38 @@ class SimNode:
             for data in pending:
                 self.arrive(io.link, data)
 
+    def _keep(self, io: Keep) -> None:
+        assert self.archive is not None
+        self.archive.keep(io, self._later, self._kept)
+
+    def _kept(self, token: int) -> None:
+        self.assembly.engine.kept(token, self.network.kernel.now)
+        self._turn()
+
+    def _fetch(self, io: Fetch) -> None:
+        assert self.archive is not None
+        self.archive.fetch(io, self._later, self._fetched)
+
+    def _fetched(self, token: int, raw: bytes | None) -> None:
+        self.assembly.engine.fetched(token, raw, self.network.kernel.now)
+        self._turn()
+
+    def _later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Unless the node has crashed by then."""
+        self.network.kernel.at(self.network.kernel.now + delay_s, lambda: act() if self.is_running else None)
+
+    def apply(self, effects: Iterable[Effect]) -> None:
+        """Carry out what the application got from a part."""
+        self.assembly.engine.apply(effects, self.network.kernel.now)
+        self._turn()
+
+    def crash(self) -> None:
+        """End at once: what is not in the archive is gone, the other ends see the end of their streams."""
+        self.is_running = False
+        for link in list(self._wires):
+            self._write(link, None)
+        self._wires.clear()
+
     def _arm(self, deadline: float) -> None:
         if deadline < self._timer:
             self._timer = deadline
@@ -152,7 +202,8 @@ class SimNode:
 
     def _on_timer(self) -> None:
         self._timer = inf
-        self._turn()
+        if self.is_running:
+            self._turn()
 
 
 class SimNetwork:
@@ -171,10 +222,11 @@ class SimNetwork:
         messages: Sequence[type[Message]] = (),
         reactions: Mapping[type[Message], Reaction] | None = None,
         parts: Sequence[Part] = (),
+        archive: MemoryArchive | None = None,
     ) -> SimNode:
         """One more node, listening at its own address."""
         number = len(self.nodes)
-        node = SimNode(self, number, settings, messages=messages, reactions=reactions, parts=parts)
+        node = SimNode(self, number, settings, archive, messages=messages, reactions=reactions, parts=parts)
         self.nodes.append(node)
         self._by_endpoint[Endpoint(Network.IPV4, IPv4Address(FIRST_HOST + number).packed, PORT)] = node
         return node
