@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import frames, link
+from bench import command, frames, handshakes, idle, link
 from bench.harness import Figure, as_json, chosen, failed_line, interleaved, line
 from bench.process import ProcessFailed
 
-FIGURES: tuple[Figure, ...] = (*frames.FIGURES, *link.FIGURES)
+FIGURES: tuple[Figure, ...] = (
+    *frames.FIGURES,
+    *link.FIGURES,
+    *handshakes.FIGURES,
+    *idle.FIGURES,
+    *command.FIGURES,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""py-libp2p, the implementation that links are compared with, in a virtual environment of its own: it has 29 heavy dependencies."""
+"""py-libp2p, which links are compared with, in a virtual environment of its own: it has 29 heavy dependencies."""
 
 from __future__ import annotations
 

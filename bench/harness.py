@@ -103,7 +103,14 @@ def line(figure: Figure, result: Result) -> dict[str, Any]:
 
 def failed_line(figure: Figure, why: str) -> dict[str, Any]:
     """The line of a figure that could not be measured: it is not reached, and never silently left out."""
-    return {"name": figure.name, "value": None, "unit": figure.unit, "goal": figure.goal, "reached": False, "error": why}
+    return {
+        "name": figure.name,
+        "value": None,
+        "unit": figure.unit,
+        "goal": figure.goal,
+        "reached": False,
+        "error": why,
+    }
 
 
 def as_json(shown: dict[str, Any]) -> str:

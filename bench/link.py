@@ -6,7 +6,7 @@ message built to the last one delivered; both processes read the same monotonic 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from bench import beside_libp2p
@@ -75,8 +75,15 @@ def _scaled(measure: Measure, factor: float) -> Measure:
 def figure(name: str, size: int, rule: str, goal: float, goal_ratio: float, loop: str = "fast") -> Figure:
     """One payload size under one padding rule."""
     unit, per_message = ("messages/s", 1.0) if size == 64 else ("MB/s", size / 1e6)
-    prepare: Callable[[], object] = lambda: prepared(size, rule, loop, per_message)  # noqa: E731
-    return Figure(name, unit, goal, goal_ratio, "py-libp2p 0.8 (Noise, yamux), one write per message", unit, prepare)  # type: ignore[arg-type]
+    return Figure(
+        name,
+        unit,
+        goal,
+        goal_ratio,
+        "py-libp2p 0.8 (Noise, yamux), one write per message",
+        unit,
+        lambda: prepared(size, rule, loop, per_message),
+    )
 
 
 FIGURES = (

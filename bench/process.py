@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -26,7 +27,7 @@ class Process:
     """One subprocess. A context manager: leaving it ends the process."""
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the process has ended)
         self._partial = b""
         self.name = " ".join(argv[2:5])
         self._process = subprocess.Popen(
@@ -40,10 +41,8 @@ class Process:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             process.wait(5.0)
         except subprocess.TimeoutExpired:
