@@ -7,6 +7,7 @@ redirect followed, no user agent sent, no session resumed: each lookup is a new 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import ssl
@@ -88,7 +89,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason}"
     if isinstance(error, OSError):
-        return (error.strerror or type(error).__name__).lower()
+        return os.strerror(error.errno).lower() if error.errno else type(error).__name__
     return str(error)
 
 
