@@ -1,0 +1,210 @@
+"""The node's own transactions on their way out: policies, deadlines, receipts, and what outlives a restart (design 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+from obscura.errors import DecodeError, UserError
+from obscura.ledger.port import Transaction
+from obscura.limits import (
+    BROADCAST_POLL_S,
+    BROADCAST_SEEN_PEERS,
+    BROADCAST_SEEN_S,
+    BROADCAST_WAIT_S,
+    MAX_OWN_BROADCASTS,
+    MAX_STEM_TX,
+)
+from obscura.node.broadcast import NoOutbox, Outbox, Policy, Receipt, Stage, Submission
+from obscura.node.core import Part
+from obscura.node.dandelion import Dandelion, PublicPool
+from obscura.node.effects import Effect
+from obscura.node.face import Face
+from obscura.node.timers import Timers
+
+ANONYMOUS = (Face.ONION, Face.I2P)
+
+
+class _Own:
+    __slots__ = ("deadline", "is_queued", "peers", "policy", "public_since", "transaction")
+
+    def __init__(self, transaction: Transaction, policy: Policy, deadline: float) -> None:
+        self.transaction = transaction
+        self.policy = policy
+        self.deadline = deadline  # for finding a successor; for becoming public where we may not diffuse
+        self.is_queued = True  # no successor has it, or none of this epoch
+        self.public_since: float | None = None
+        self.peers = 0
+
+
+class OwnTransactions(Part):
+    """Submits own transactions to the stem phase and tells of each step with a ``Receipt``."""
+
+    def __init__(self, dandelion: Dandelion, pool: PublicPool, now: float, outbox: Outbox | None = None) -> None:
+        self._dandelion = dandelion
+        self._pool = pool
+        self._outbox = outbox or NoOutbox()
+        self._own: dict[bytes, _Own] = {}
+        self._deadlines: Timers[bytes] = Timers()
+        self._poll = inf
+        dandelion.own_moved = self._moved
+        dandelion.on_routes = self._on_routes
+        for submission in self._outbox.kept():
+            self._resume(submission, now)
+
+    # --- What the application asks ------------------------------------------------------------------------------------
+
+    def submit(self, raw: bytes, policy: Policy, wait_s: float | None, now: float) -> tuple[bytes, list[Effect]]:
+        """Begin; the id, and what follows at once. Raises ``UserError`` for what cannot be sent."""
+        transaction = self._checked(raw, now)
+        id = transaction.id
+        wait_s = policy.wait_s if wait_s is None else wait_s
+        self._outbox.keep(Submission(id, raw, policy, wait_s))
+        own = self._add(transaction, policy, wait_s, now)
+        effects: list[Effect] = [Receipt(id, Stage.QUEUED)]
+        if policy is Policy.DIRECT:
+            effects += self._diffuse(own, Stage.DIFFUSED, now)
+        elif not self._dandelion.terms.awaits_epoch:
+            effects += self._stem(own, now)
+        return id, effects
+
+    def __contains__(self, id: bytes) -> bool:
+        return id in self._own
+
+    # --- Time and routes ----------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        return min(self._poll, self._deadlines.deadline())
+
+    def due(self, now: float) -> Iterable[Effect]:
+        effects: list[Effect] = []
+        for id in self._deadlines.due(now):
+            effects += self._too_late(self._own[id], now)
+        if now >= self._poll:
+            self._poll = now + BROADCAST_POLL_S if self._own else inf
+            for own in list(self._own.values()):
+                effects += self._look(own, now)
+        return effects
+
+    def _on_routes(self, is_new_epoch: bool, now: float) -> Iterable[Effect]:
+        if self._dandelion.terms.awaits_epoch and not is_new_epoch:
+            return ()
+        waiting = [own for own in self._own.values() if own.is_queued and own.public_since is None]
+        return [effect for own in waiting for effect in self._stem(own, now)]
+
+    def _moved(self, id: bytes, diffused: bool, now: float) -> Iterable[Effect]:
+        """Its embargo ended, or it came round in a loop."""
+        own = self._own.get(id)
+        if own is None:
+            return ()
+        if not diffused:
+            return (Receipt(id, Stage.RESTEMMED),)
+        if own.policy.never_diffuses:
+            own.is_queued = True  # the next epoch's successor gets it
+            return ()
+        return self._diffuse(own, Stage.DIFFUSED, now)
+
+    # --- Steps ----------------------------------------------------------------------------------------------------------
+
+    def _stem(self, own: _Own, now: float) -> list[Effect]:
+        face = self._face_for(own.policy)
+        sent = self._dandelion.submit(own.transaction, face, now) if face is not None else None
+        if sent is None or face is None:
+            return []
+        own.is_queued = False
+        if not own.policy.never_diffuses:
+            self._deadlines.clear(own.transaction.id)
+        can_know = face is Face.CLEARNET and not self._dandelion.has_edge
+        return [*sent, Receipt(own.transaction.id, Stage.STEMMED, first_hop_can_know=can_know)]
+
+    def _face_for(self, policy: Policy) -> Face | None:
+        """Through which face it leaves: where nobody's transactions come in, an anonymity network hides us better."""
+        prefers = self._dandelion.terms.prefers_anonymity or not self._dandelion.has_edge
+        order = (*ANONYMOUS, Face.CLEARNET) if prefers else (Face.CLEARNET, *ANONYMOUS)
+        allowed = ANONYMOUS if policy is Policy.ANONYMITY_ONLY else order
+        return next((face for face in allowed if self._dandelion.has_successor(face)), None)
+
+    def _too_late(self, own: _Own, now: float) -> Iterable[Effect]:
+        if self._pool.has(own.transaction.id):
+            return self._look(own, now)
+        if own.policy.never_diffuses:
+            return self._end(own, Stage.EXPIRED, "not public by its deadline")
+        return self._diffuse(own, Stage.UNPROTECTED, now)
+
+    def _diffuse(self, own: _Own, stage: Stage, now: float) -> list[Effect]:
+        own.is_queued = False
+        id = own.transaction.id
+        fault = self._pool.fault(own.transaction, now)
+        if fault is not None and not self._pool.has(id):
+            return self._end(own, Stage.EXPIRED, f"refused meanwhile: {fault.reason}")
+        effects = list(self._dandelion.diffuse(own.transaction, now))
+        self._made_public(own, now)
+        return [*effects, Receipt(id, stage)]
+
+    def _look(self, own: _Own, now: float) -> list[Effect]:
+        id = own.transaction.id
+        if not self._pool.has(id):
+            return []
+        self._made_public(own, now)
+        peers = self._pool.announcers(id)
+        is_over = peers >= BROADCAST_SEEN_PEERS or now - (own.public_since or now) >= BROADCAST_SEEN_S
+        if is_over:
+            self._forget(id)
+        elif peers == own.peers:
+            return []
+        own.peers = peers
+        return [Receipt(id, Stage.SEEN, final=is_over, peers=peers)]
+
+    def _made_public(self, own: _Own, now: float) -> None:
+        if own.public_since is None:
+            own.public_since = now
+            self._deadlines.clear(own.transaction.id)
+            self._outbox.forget(own.transaction.id)
+
+    def _end(self, own: _Own, stage: Stage, reason: str) -> list[Effect]:
+        id = own.transaction.id
+        self._dandelion.forget(id)
+        self._outbox.forget(id)
+        self._forget(id)
+        return [Receipt(id, stage, final=True, reason=reason)]
+
+    # --- Records ----------------------------------------------------------------------------------------------------------
+
+    def _checked(self, raw: bytes, now: float) -> Transaction:
+        try:
+            transaction = self._pool.decode(raw)
+        except DecodeError as error:
+            raise UserError(f"this is no transaction: {error}") from None
+        if len(raw) > MAX_STEM_TX:
+            raise UserError(f"the transaction has {len(raw)} bytes, and {MAX_STEM_TX} are relayed at most")
+        if self._pool.has(transaction.id):
+            raise UserError("the transaction is public already")
+        fault = self._pool.fault(transaction, now)
+        if fault is not None:
+            raise UserError(f"the transaction is refused: {fault.reason}")
+        if transaction.id in self._own:
+            raise UserError("the transaction is on its way already")
+        if len(self._own) >= MAX_OWN_BROADCASTS:
+            raise UserError(f"{MAX_OWN_BROADCASTS} own transactions are on their way: wait for some of them")
+        return transaction
+
+    def _add(self, transaction: Transaction, policy: Policy, wait_s: float, now: float) -> _Own:
+        terms = self._dandelion.terms
+        if terms.awaits_epoch and policy is not Policy.DIRECT:
+            wait_s += terms.epoch_s + terms.epoch_extra_s + BROADCAST_WAIT_S
+        own = self._own[transaction.id] = _Own(transaction, policy, now + wait_s)
+        self._deadlines.set(transaction.id, own.deadline)
+        self._poll = min(self._poll, now + BROADCAST_POLL_S)
+        return own
+
+    def _resume(self, submission: Submission, now: float) -> None:
+        try:
+            transaction = self._checked(submission.raw, now)
+        except UserError:  # public or impossible by now: nothing is owed to anyone
+            self._outbox.forget(submission.id)
+            return
+        self._add(transaction, submission.policy, submission.wait_s, now)
+
+    def _forget(self, id: bytes) -> None:
+        self._own.pop(id, None)
+        self._deadlines.clear(id)
