@@ -76,6 +76,7 @@ class Node:
         self.stopped = asyncio.Event()  # someone asked it to stop; whoever runs it leaves its ``async with`` then
         self._idle = asyncio.Event()  # no links are left
         self._is_turn_planned = False
+        self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._started = 0.0
@@ -87,6 +88,7 @@ class Node:
         self._started = self.now()
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(self.data_dir.hold())
+            resources.callback(self.events_out.close)
             self._assembly = assemble(
                 self._settings(),
                 self._rng,
@@ -97,7 +99,7 @@ class Node:
                 parts=self._parts,
             )
             resources.push_async_callback(self._end_dials)
-            resources.callback(self._disarm)
+            resources.callback(self._end_turns)
             await self._listen(resources)
             resources.push_async_callback(self._close_links)
             self._resources = resources.pop_all()
@@ -279,6 +281,8 @@ class Node:
 
     def _turn(self) -> None:
         self._is_turn_planned = False
+        if self._is_over:  # a socket's last word after the end
+            return
         now = self.now()
         engine = self.engine
         if engine.deadline() <= now:
@@ -319,6 +323,11 @@ class Node:
         if deadline != inf:
             self._timer_at = deadline
             self._timer = self._loop.call_later(max(0.0, deadline - self.now()), self._on_timer)
+
+    def _end_turns(self) -> None:
+        """Nothing is done any more: the loop may live on, and must not find timers of this node."""
+        self._is_over = True
+        self._disarm()
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -388,10 +397,8 @@ class Node:
 
     async def _close_links(self) -> None:
         engine = self.engine
-        now = self.now()
         self._idle.clear()
-        for link in list(engine.links):
-            engine.disconnect(link, "the node stops", now)
+        engine.stop(self.now())
         self._turn()
         if engine.links:
             with contextlib.suppress(TimeoutError):

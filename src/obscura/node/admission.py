@@ -1,7 +1,8 @@
 """What strangers may cost before they have proved anything (design 6, *Before authentication*).
 
-Key agreements are limited in all and per network group; connections without a proven channel are limited in number, and a
-newcomer beyond that replaces the oldest of the group that holds most. Loopback, onion and I2P have no group to be limited by.
+Key agreements are limited in all and per network group. Inbound connections that hold no slot (not established yet, or
+ended and discarding) are limited in number, and a newcomer beyond that replaces the oldest of the group that holds
+most. Loopback, onion and I2P have no group to be limited by.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Admission:
         return self._total.take(1.0, now)
 
     def admit(self, link: LinkId, endpoint: Endpoint | None) -> LinkId | None:
-        """Count a new connection; the link to drop in its favour, or None while there is room."""
+        """Count a connection; the link to drop in its favour, or None while there is room. One that counts already stays."""
+        if link in self._strangers:
+            return None
         group = group_of(endpoint) or b"-"
         victim = self._victim() if len(self._strangers) >= self._bounds.max_unauthenticated else None
         if victim is not None:
@@ -77,7 +80,7 @@ class Admission:
         return victim
 
     def release(self, link: LinkId) -> None:
-        """The connection proved itself or is gone. Unknown links are ignored."""
+        """The connection has a slot now, or is gone. Unknown links are ignored."""
         group = self._strangers.pop(link, None)
         if group is not None:
             self._held[group] -= 1
@@ -86,7 +89,7 @@ class Admission:
 
     @property
     def strangers(self) -> int:
-        """Connections without a proven channel, right now."""
+        """Inbound connections without a slot, right now."""
         return len(self._strangers)
 
     def _victim(self) -> LinkId:

@@ -104,7 +104,8 @@ class Engine:
         self._timers: Timers[LinkId] = Timers()
         self._outbound_sessions: dict[bytes, LinkId] = {}
         self._inbound_sessions: dict[bytes, LinkId] = {}
-        self._outbound_nonces: set[int] = set()
+        self._bare_nonces: dict[int, LinkId] = {}  # ours, of bare links
+        self._is_stopping = False
 
     # --- Sockets come and go ----------------------------------------------------------------------------------------
 
@@ -121,6 +122,8 @@ class Engine:
         self._now = now
         face = face or face_of(address)
         check_dialable(address, face)
+        if self._is_stopping:
+            raise AddressError(f"{address} is not dialled any more: the node stops")
         unwanted = self.core.refuses(address.endpoint, now)
         if unwanted is not None:
             raise AddressError(f"{address.host} is {unwanted}")
@@ -153,12 +156,10 @@ class Engine:
         link = self._new_link(dialled=None, inbound=True, manual=False, face=listener.face)
         link.carrier = listener.address.carrier
         link.remote = remote
-        if self.core.refuses(remote, now) is not None:
+        if self._is_stopping or self.core.refuses(remote, now) is not None:
             self._drop(link)
             return link.id
-        victim = self._admission.admit(link.id, remote)
-        if victim is not None:
-            self._drop(self.links[victim])
+        self._count_stranger(link)
         security: Listening | Bare = Bare()
         if listener.static is not None:
             security = Listening(
@@ -273,9 +274,20 @@ class Engine:
         if link.connection is None:
             self.unreachable(link_id, why, now, Failure.LOCAL)
             return True
-        self._on_events(link, link.connection.close(now, Reason.LOCAL, why), now)
+        events = link.connection.close(now, Reason.LOCAL, why)
+        # Without an event it has failed already, perhaps later in the chunk that is being served: for the core it ends here.
+        self._on_events(link, events or [Ended(Reason.LOCAL, why)], now)
         self._touch(link)
         return True
+
+    def stop(self, now: float) -> None:
+        """End every link, and let none come up any more. Links that had ended already and only keep up appearances go at once."""
+        self._is_stopping = True
+        for link in list(self.links.values()):
+            if link.has_ended:
+                self._cut(link, Reason.LOCAL, now)
+            else:
+                self.disconnect(link.id, "the node stops", now)
 
     def waiting(self, link_id: LinkId) -> int:
         """Bytes of frames queued for the link and not sealed yet; 0 if it is gone."""
@@ -296,6 +308,8 @@ class Engine:
     # --- Inside -----------------------------------------------------------------------------------------------------
 
     def _dial(self, wanted: Dial, now: float) -> None:
+        if self._is_stopping:
+            return
         address, manual, purpose = wanted.address, wanted.manual, wanted.purpose
         try:
             self.dial(address, now, manual=manual, purpose=purpose, face=wanted.face)
@@ -333,9 +347,9 @@ class Engine:
     def _attach(self, link: Link, carrier: Carrier, security: Dialling | Listening | Bare, now: float) -> None:
         self._now = now
         offer = self._offer_for(link.face, link.remote, isinstance(security, Bare))
-        if isinstance(security, Bare) and not link.inbound:
+        if isinstance(security, Bare):
             link.nonce = offer.version.nonce
-            self._outbound_nonces.add(link.nonce)
+            self._bare_nonces[link.nonce] = link.id
         link.connection = Connection(
             carrier,
             security,
@@ -377,9 +391,10 @@ class Engine:
                 peer = link.peer
 
     def _on_link_event(self, link: Link, event: Opened | Established | Ended, now: float) -> None:
+        if link.has_ended:
+            return
         if isinstance(event, Opened):
             link.opened = event
-            self._admission.release(link.id)
             self._recognise_ourselves(link, event.session_id, now)
         elif isinstance(event, Established):
             self._on_established(link, event, now)
@@ -387,11 +402,10 @@ class Engine:
             self._on_ended(link, event, now)
 
     def _on_established(self, link: Link, event: Established, now: float) -> None:
-        self._admission.release(link.id)
-        if link.inbound and link.opened is None and event.negotiated.peer.nonce in self._outbound_nonces:
-            self._cut(link, Reason.OURSELVES, now)
-            return
         opened = link.opened
+        if opened is None and (other := self._bare_nonces.get(event.negotiated.peer.nonce)) is not None:
+            self._cut_ourselves(other, link.id, now)
+            return
         peer = Peer(
             link=link.id,
             face=link.face,
@@ -412,16 +426,20 @@ class Engine:
             self.disconnect(link.id, "no free inbound slot", now)
             return
         self.apply(room, now)
+        self._admission.release(link.id)  # from here on it has a slot
         link.peer = peer
         self.apply(self.core.established(peer, now), now)
 
     def _on_ended(self, link: Link, event: Ended, now: float) -> None:
+        link.has_ended = True
+        if link.inbound and link.connection is not None and not link.connection.over:
+            self._count_stranger(link)  # its socket lives on for a while, in no slot
         why = f"{event.reason.value}: {event.detail}" if event.detail else event.reason.value
         if link.peer is not None:
+            link.peer = None
             if event.reason is Reason.VIOLATION:
                 self.apply(self.core.penalise(link.id, DISCONNECT_POINTS, why, now), now)
             self.apply(self.core.closed(link.id, why, now), now)
-            link.peer = None
         elif link.dialled is not None:
             failure = failure_of(link, event.reason)
             if failure is Failure.UNPROVEN:
@@ -438,13 +456,23 @@ class Engine:
         mine[session_id] = link.id
         other = others.get(session_id)
         if other is not None:
-            for link_id in (other, link.id):
+            self._cut_ourselves(other, link.id, now)
+
+    def _cut_ourselves(self, one: LinkId, other: LinkId, now: float) -> None:
+        for link_id in (one, other):
+            if link_id in self.links:
                 self._cut(self.links[link_id], Reason.OURSELVES, now)
+
+    def _count_stranger(self, link: Link) -> None:
+        """An inbound socket that holds no slot; a newcomer beyond the limit replaces one of its kind."""
+        victim = self._admission.admit(link.id, link.remote)
+        if victim is not None:
+            self._drop(self.links[victim])
 
     def _cut(self, link: Link, reason: Reason, now: float) -> None:
         """End a link without waiting for what is queued."""
         if link.connection is not None:
-            self._on_events(link, link.connection.abort(now, reason), now)
+            self._on_events(link, link.connection.abort(now, reason) or [Ended(reason)], now)
             self._touch(link)
 
     def _await_room(self, link_id: LinkId) -> None:
@@ -496,14 +524,13 @@ class Engine:
         self._timers.clear(link.id)
         self._memory -= link.memory
         link.memory = 0
-        self._admission.release(link.id)
-        self._outbound_nonces.discard(link.nonce)
+        self._bare_nonces.pop(link.nonce, None)
         if link.opened is not None:
             sessions = self._inbound_sessions if link.inbound else self._outbound_sessions
             sessions.pop(link.opened.session_id, None)
         if link.peer is not None:
-            self.apply(self.core.closed(link.id, Reason.LOST.value, self._now), self._now)
-            link.peer = None
+            self._on_ended(link, Ended(Reason.LOST), self._now)
+        self._admission.release(link.id)
         self._io.append(Shut(link.id))
 
     def describe(self, now: float) -> list[dict[str, Any]]:

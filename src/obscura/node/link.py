@@ -22,6 +22,7 @@ class Link:
         "connection",
         "dialled",
         "face",
+        "has_ended",
         "held",
         "id",
         "inbound",
@@ -61,6 +62,7 @@ class Link:
         self.meter = Meter(rates)
         self.memory = 0  # bytes held for it when last counted
         self.held = False  # we do not read from it
+        self.has_ended = False  # the core was told; the socket may live on
         self.awaits_room = False  # the core wants to hear when little waits for it
         self.blocked_since: float | None = None  # its socket takes no more
 

@@ -22,6 +22,8 @@ from obscura.wire.message import RawMessage
 from obscura.wire.messages.blocks import BlockTxn, CmpctBlock, Headers, Inventory
 from obscura.wire.messages.network import Addr
 
+_GRAIN_S = 1e-6  # added to every wait: rounding must not make it too short, else a virtual clock would stand still at it
+
 
 class TokenBucket:
     """``rate`` tokens per second, at most ``burst`` saved up. Starts full, or with ``tokens``.
@@ -62,7 +64,8 @@ class TokenBucket:
     def wait_s(self, cost: float, now: float) -> float:
         """Seconds until ``cost`` tokens are there, if nothing else takes any."""
         self._fill(now)
-        return max(0.0, cost - self._tokens) / self._rate
+        lacking = cost - self._tokens
+        return lacking / self._rate + _GRAIN_S if lacking > 0 else 0.0
 
     def is_full(self, now: float) -> bool:
         """Whether nothing was taken lately, so that a fresh bucket would be the same."""
@@ -129,6 +132,7 @@ class _Allowance:
         self.waiting: deque[Any] = deque()
 
     def take(self, count: int, size: int, now: float) -> bool:
+        size = min(size, int(self.rate.bytes))  # what is larger than the burst goes when the bucket is full
         if self._bytes is not None and self._bytes.wait_s(size, now) > 0:
             return False
         if not self._messages.take(count, now):
