@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
@@ -13,7 +15,12 @@ from obscura.connection import Bare, Connection, Dialling, Ended, Event, Listeni
 from obscura.handshake.features import BUILT, BUILT_BARE, CORE, CORE_BARE, Flags
 from obscura.handshake.machine import Offer
 from obscura.morph.plain import Plain
+from obscura.node.assembly import Assembly, Settings, assemble
+from obscura.node.effects import LinkId, Notify
+from obscura.node.face import Face
+from obscura.node.io import Hold, Io, Listener, Reach, Shut, Write
 from obscura.shaping.levels import LEVELS, PrivacyLevel, padneg
+from obscura.wire.address import Address, CarrierNumber, Endpoint
 from obscura.wire.catalogue import BUILT_IN, CATALOGUE, Catalogue
 from obscura.wire.message import Message
 from obscura.wire.messages.blocks import SendCmpct
@@ -182,3 +189,115 @@ def fed(connection: Connection, pieces: Iterable[bytes], now: float = 0.0) -> li
         events += connection.receive(piece, now)
         connection.flush(now)
     return events
+
+
+class Host:
+    """A pure node with one listener (its key is ``SERVER_KEY``), and what it wants done."""
+
+    def __init__(
+        self, *, security: Security = "nk", face: Face = Face.CLEARNET, seed: int = 1, **settings: Any
+    ) -> None:
+        settings = {"network_id": NETWORK_ID, "is_dev": True, "rate_factor": inf, **settings}
+        self.now = 0.0
+        self.told: list[Notify] = []
+        self.shut: list[LinkId] = []
+        self.held: dict[LinkId, bool] = {}
+        self.reached: list[Reach] = []
+        self.writes: dict[LinkId, list[bytes]] = {}
+        self.turns: list[list[Io]] = []
+        self.assembly: Assembly = assemble(
+            Settings(**settings), random.Random(f"host {seed}"), lambda: UNIX + int(self.now), 0.0
+        )
+        self.engine = self.assembly.engine
+        carrier = CarrierNumber.BARE if security == "bare" else CarrierNumber.PLAIN
+        static = None if security == "bare" else SERVER_KEY
+        self.address = Address(None if security in ("bare", "nx") else SERVER_KEY.public, "127.0.0.1", 19733, carrier)
+        self.listener = Listener(self.address, face, static, True, ReplayCache())
+
+    def turn(self) -> list[Io]:
+        """What an interpreter does after each event: time, then everything that shall happen."""
+        if self.engine.deadline() <= self.now:
+            self.engine.due(self.now)
+        done = self.engine.drain(self.now)
+        for io in done:
+            if isinstance(io, Write):
+                self.writes.setdefault(io.link, []).extend(io.pieces)
+            elif isinstance(io, Notify):
+                self.told.append(io)
+            elif isinstance(io, Shut):
+                self.shut.append(io.link)
+            elif isinstance(io, Hold):
+                self.held[io.link] = io.held
+            elif isinstance(io, Reach):
+                self.reached.append(io)
+        self.turns.append(done)
+        return done
+
+    def at(self, now: float) -> list[Io]:
+        """Let time pass up to ``now``, deadline by deadline."""
+        done = []
+        while self.engine.deadline() <= now:
+            self.now = max(self.now, self.engine.deadline())
+            done += self.turn()
+        self.now = now
+        return done + self.turn()
+
+    def accept(self, remote: str = "127.0.0.1", port: int = 50_000) -> LinkId:
+        """A socket comes in."""
+        link = self.engine.accepted(self.listener, Endpoint.of(remote, port), self.now)
+        self.turn()
+        return link
+
+    def dial(self, address: Address | None = None) -> LinkId:
+        """Ask for a link; its socket is connected at once."""
+        link = self.engine.dial(address or self.address, self.now)
+        self.turn()
+        self.engine.connected(link, (address or self.address).endpoint, self.now)
+        self.turn()
+        return link
+
+    def taken(self, link: LinkId) -> bytes:
+        """What was written to the link's socket since the last time."""
+        return b"".join(self.writes.pop(link, []))
+
+    def give(self, link: LinkId, data: bytes) -> None:
+        """Bytes arrive."""
+        self.engine.receive(link, data, self.now)
+        self.turn()
+
+    def kinds(self, kind: str) -> list[Notify]:
+        """The notifications of one kind."""
+        return [told for told in self.told if told.kind == kind]
+
+
+class Guest:
+    """The other end of one of a host's links: a connection that the test drives."""
+
+    def __init__(self, host: Host, connection: Connection, link: LinkId) -> None:
+        self.host = host
+        self.connection = connection
+        self.link = link
+        self.events: list[Event] = list(connection.start(host.now))
+
+    def pump(self) -> Guest:
+        """Carry bytes until nothing moves."""
+        while True:
+            up = b"".join(self.connection.flush(self.host.now))
+            if up:
+                self.host.give(self.link, up)
+            down = self.host.taken(self.link)
+            if down:
+                self.events += self.connection.receive(down, self.host.now)
+            if not (up or down):
+                return self
+
+    def send(self, *sent: Message) -> Guest:
+        """Say something, and hear the answer."""
+        for message in sent:
+            self.connection.send(message)
+        return self.pump()
+
+
+def visit(host: Host, security: Security = "nk", *, seed: int = 1, remote: str = "127.0.0.1") -> Guest:
+    """An established inbound link of the host."""
+    return Guest(host, client(security, seed=seed, now=host.now), host.accept(remote, 50_000 + seed)).pump()
