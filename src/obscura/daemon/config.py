@@ -9,6 +9,7 @@ its code, with a default and ``msgspec.Meta(description=...)`` for every field, 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +21,7 @@ from obscura.daemon import layers
 from obscura.errors import AddressError, ConfigError
 from obscura.handshake.features import experimental, named
 from obscura.ledger.networks import BUILT_IN, load_network
-from obscura.limits import MAX_INBOUND
+from obscura.limits import LEAST_PRUNE_TARGET, MAX_INBOUND
 from obscura.node.admission import AdmissionLimits
 from obscura.wire.address import Address
 
@@ -101,6 +102,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Meta(description="accept links without the secure channel; for experiments on a development network"),
     ] = False
     max_inbound: Annotated[int, Meta(ge=0, le=10_000, description="inbound links at once")] = MAX_INBOUND
+    prune: Annotated[
+        str | None,
+        Meta(description='how much of old blocks to keep, such as "2 GB"; unset keeps all'),
+    ] = None
     admission: Annotated[
         AdmissionLimits, Meta(description="what strangers may cost before they have proved anything")
     ] = AdmissionLimits()
@@ -110,6 +115,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         msgspec.structs.force_setattr(self, "data_dir", self.data_dir.expanduser().absolute())
         named((*self.required_features, *self.required_privacy_features))
         experimental(self.experimental)
+        if self.prune is not None:
+            parse_bytes(self.prune)
         for text in self.connect:
             try:
                 Address.parse(text)
@@ -125,6 +132,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     def network_name(self) -> str:
         """The network's name: the key itself, or what the network's file says. Raises ``ConfigError``."""
         return load_network(self.network).name
+
+
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a text such as "2 GB", at least what the store must keep. Raises ``ConfigError``.
+
+    >>> parse_bytes("2 GB")
+    2000000000
+    """
+    found = re.fullmatch(r"([0-9]{1,12})(\.[0-9]{1,3})? *([a-z]*)", text.strip().lower())
+    unit = _UNITS.get(found[3]) if found else None
+    if found is None or unit is None:
+        raise ConfigError(f'prune: {text!r} is not a size such as "2 GB" or "500 MB"')
+    size = int(float(found[1] + (found[2] or "")) * unit)
+    if size < LEAST_PRUNE_TARGET:
+        raise ConfigError(
+            f"prune: {text!r} is less than {LEAST_PRUNE_TARGET >> 20} MiB, which a node needs in any case"
+        )
+    return size
 
 
 def find_file(explicit: Path | str | None, environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -41,10 +41,10 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
                 "inbound": sum(peer.is_inbound for peer in peers),
                 "outbound": sum(not peer.is_inbound for peer in peers),
             },
+            **node.relay.status(),
             "known_addresses": len(node.assembly.book),
-            "wire_bytes_sent": sum(link["wire_bytes_sent"] for link in links),
             "wire_bytes_received": sum(link["wire_bytes_received"] for link in links),
-            "real_bytes_sent": sum(link["real_bytes_sent"] for link in links),
+            **{name: before + sum(link[name] for link in links) for name, before in node.engine.sent_before.items()},
         }
 
     def peers() -> list[dict[str, Any]]:
@@ -82,20 +82,21 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
                 if own.key is not None
             ]
         place = _place(address)
-        entry = dict(node.assembly.book.entries()).get(place)
+        entry = node.assembly.book.get(place)
         if entry is None:
             raise UserError(f"{address} is not in the address book")
         return [
             {
                 "address": address,
-                "verified": key_text(entry.verified) if entry.verified is not None else None,
-                "candidates": [key_text(key) for key in entry.candidates],
+                "verified": key_text(entry.keys.verified) if entry.keys.verified is not None else None,
+                "candidates": [key_text(candidate.key) for candidate in entry.keys.candidates],
             }
         ]
 
     def keys_forget(address: str) -> bool:
         """Forget every key that was learnt for a peer's address."""
-        if not node.assembly.book.forget_key(_place(address)):
+        entry = node.assembly.book.get(_place(address))
+        if entry is None or not entry.keys.forget():
             raise UserError(f"no key is known for {address}: `obscura key show {address}` shows what is")
         return True
 

@@ -12,12 +12,13 @@ import logging
 import random
 import time
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from math import inf
 from typing import Self
 
 from obscura.channel.replay import ReplayCache
-from obscura.daemon.config import Config
+from obscura.daemon.archive import Archive
+from obscura.daemon.config import Config, parse_bytes
 from obscura.daemon.datadir import DataDir
 from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.keys import KeyStore
@@ -29,11 +30,14 @@ from obscura.limits import HANDSHAKE_S, READ_CHUNK, STOP_S
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.core import Part, Reaction
 from obscura.node.dialable import face_of
-from obscura.node.effects import LinkId, Notify
+from obscura.node.effects import Effect, Fetch, Keep, LinkId, Notify
 from obscura.node.engine import Engine
 from obscura.node.io import Hold, Listener, Reach, Shut, Write
 from obscura.node.peer import Peer
+from obscura.node.relay import ChainRelay
 from obscura.shaping.levels import LEVELS, PrivacyLevel
+from obscura.store.faults import StoreError
+from obscura.store.sqlite import Store
 from obscura.transport import tcp
 from obscura.wire.address import Address, CarrierNumber
 from obscura.wire.message import Message
@@ -74,6 +78,8 @@ class Node:
         self._resources = contextlib.AsyncExitStack()
         self._dials: set[asyncio.Task[None]] = set()
         self.stopped = asyncio.Event()  # someone asked it to stop; whoever runs it leaves its ``async with`` then
+        self.fault: UserError | None = None  # why it stopped by itself, if it did
+        self._archive: Archive | None = None
         self._idle = asyncio.Event()  # no links are left
         self._is_turn_planned = False
         self._is_over = False
@@ -89,6 +95,7 @@ class Node:
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(self.data_dir.hold())
             resources.callback(self.events_out.close)
+            self._archive = archive = await self._open_archive(resources)
             self._assembly = assemble(
                 self._settings(),
                 self._rng,
@@ -97,7 +104,10 @@ class Node:
                 messages=self._messages,
                 reactions=self._reactions,
                 parts=self._parts,
+                chain=await asyncio.to_thread(archive.store.load_chain, self.network.ledger),
+                waiting=archive.waiting(),
             )
+            resources.callback(self._save)
             resources.push_async_callback(self._end_dials)
             resources.callback(self._end_turns)
             await self._listen(resources)
@@ -235,6 +245,65 @@ class Node:
         """What happens from now on, as dicts with a ``kind``; ends when the subscription is closed."""
         return self.events_out.subscribe(kinds)
 
+    # --- The chain --------------------------------------------------------------------------------------------------
+
+    @property
+    def relay(self) -> ChainRelay:
+        """The chain and mempool, and what goes on about them with peers. Raises ``UserError`` before the node was entered."""
+        relay = self.assembly.relay
+        assert relay is not None
+        return relay
+
+    @property
+    def archive(self) -> Archive:
+        """The node's store. Raises ``UserError`` before the node was entered."""
+        if self._archive is None:
+            raise UserError("the node is not running: enter it with `async with`")
+        return self._archive
+
+    async def submit_block(self, raw: bytes) -> bytes:
+        """Take a block as if a peer had sent it; returns its id once it is on the disk. Raises ``UserError`` if it is refused."""
+        effects, fault = self.relay.submit_block(raw, self.now())
+        self.apply(effects)
+        if fault is not None:
+            raise UserError(f"the block is refused: {fault.reason}")
+        await self.archive.written(self.relay.blocks.newest_token)
+        ledger = self.network.ledger
+        return ledger.block_id(raw[: ledger.header_bytes])
+
+    def apply(self, effects: Iterable[Effect]) -> None:
+        """Carry out what a part returned to the application."""
+        self.engine.apply(effects, self.now())
+        self._plan_turn()
+
+    # --- Owner of the archive (daemon.archive) ------------------------------------------------------------------------
+
+    def archive_kept(self, token: int) -> None:
+        self.engine.kept(token, self.now())
+        self._plan_turn()
+
+    def archive_fetched(self, token: int, raw: bytes | None) -> None:
+        self.engine.fetched(token, raw, self.now())
+        self._plan_turn()
+
+    def archive_failed(self, fault: StoreError) -> None:
+        log.error("the node stops: %s", fault)
+        self.fault = fault
+        self.stop()
+
+    async def _open_archive(self, resources: contextlib.AsyncExitStack) -> Archive:
+        prune = None if self.config.prune is None else parse_bytes(self.config.prune)
+        store = await asyncio.to_thread(Store.open, self.data_dir.path, self.network.id, prune)
+        archive = Archive(store, self.network.ledger, self._loop, self)
+        resources.push_async_callback(archive.close)
+        return archive
+
+    def _save(self) -> None:
+        """The last word to the archive before it is closed."""
+        for effect in self.relay.transactions.save():
+            if isinstance(effect, Keep):
+                self.archive.keep(effect)
+
     # --- Owner of the sockets (transport.tcp) -----------------------------------------------------------------------
 
     def socket_up(self, link: tcp.Socket) -> None:
@@ -304,6 +373,10 @@ class Node:
                 dial.add_done_callback(self._dials.discard)
             elif isinstance(io, Hold):
                 self._sockets[io.link].hold(io.held)
+            elif isinstance(io, Keep):
+                self.archive.keep(io)
+            elif isinstance(io, Fetch):
+                self.archive.fetch(io)
         self._release_drained(engine)
         if not engine.links:
             self._idle.set()

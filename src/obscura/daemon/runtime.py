@@ -51,6 +51,8 @@ async def _serve(node: Node, ready: Told) -> int:
             }
         )
         await node.stopped.wait()
+    if node.fault is not None:
+        raise node.fault
     return 0
 
 

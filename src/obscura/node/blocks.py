@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
 
 import msgspec
 
@@ -45,8 +44,9 @@ class Blocks:
         self.unkept_bytes = 0
         self.size_expected = float(BLOCK_BYTES_ASSUMED)  # bytes of the next block, rather too high
         self._unix = unix
-        self._tokens = count(1)
+        self.newest_token = 0
         self._unkept: deque[_Unkept] = deque()
+        self._last_read = 0
         self._reading: dict[int, Then] = {}
 
     @property
@@ -115,7 +115,7 @@ class Blocks:
         size: int = 0,
         step: NewTip | None = None,
     ) -> Keep:
-        token = next(self._tokens)
+        token = self.next_token()
         if block is not None or step is not None:
             self._unkept.append(_Unkept(token, size, step))
             self.unkept_bytes += size
@@ -123,7 +123,8 @@ class Blocks:
 
     def next_token(self) -> int:
         """For a ``Keep`` of another part of the chain."""
-        return next(self._tokens)
+        self.newest_token += 1
+        return self.newest_token
 
     def kept(self, token: int) -> list[NewTip]:
         """Everything up to ``token`` is on the disk: the steps that the acknowledged tip takes."""
@@ -138,7 +139,8 @@ class Blocks:
 
     def fetch(self, block_id: bytes, then: Then) -> Fetch:
         """Read a block; ``then`` gets its bytes, or None."""
-        token = next(self._tokens)
+        self._last_read += 1
+        token = self._last_read
         self._reading[token] = then
         return Fetch(block_id, token)
 

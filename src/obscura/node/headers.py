@@ -72,13 +72,14 @@ class HeaderSync:
         return self._lead(now)
 
     def ask(self, link: LinkId, now: float, locator: Sequence[bytes] | None = None) -> list[Effect]:
-        """getheaders from ``locator``, else from the best header."""
+        """getheaders from ``locator``, else from below the best header: so the answer shows whether the peer has that one."""
         if link not in self._states:
             return []
         self._waiting.pop(link, None)
         self._timers.set(link, now + HEADERS_S)
-        found = tuple(locator if locator is not None else self._chain.locator())
-        return [Send(link, GetHeaders(PROTOCOL_VERSION, found, NO_STOP))]
+        if locator is None:
+            locator = self._chain.locator(self._chain.at(max(0, self._chain.best_height - 1)))
+        return [Send(link, GetHeaders(PROTOCOL_VERSION, tuple(locator), NO_STOP))]
 
     def _lead(self, now: float) -> list[Effect]:
         if self.caught_up:

@@ -1,0 +1,139 @@
+"""The bridge between the core's ``Keep`` and ``Fetch`` and the store: its writer's thread, one thread that reads, the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
+
+from obscura.ledger.port import Ledger
+from obscura.node.effects import Fetch, Keep, Waiting
+from obscura.store.faults import StoreError
+from obscura.store.sqlite import Store, StoredTransaction
+
+log = logging.getLogger(__name__)
+
+
+class ArchiveOwner(Protocol):
+    """Who hears of it. All calls come on the loop."""
+
+    def archive_kept(self, token: int) -> None:
+        """Everything up to this token is on the disk."""
+
+    def archive_fetched(self, token: int, raw: bytes | None) -> None:
+        """What a fetch found."""
+
+    def archive_failed(self, fault: StoreError) -> None:
+        """Nothing more can be written."""
+
+
+class Archive:
+    """One node's store, seen from its loop. Nothing here blocks but ``close``, which runs elsewhere."""
+
+    def __init__(self, store: Store, ledger: Ledger, loop: asyncio.AbstractEventLoop, owner: ArchiveOwner) -> None:
+        self.store = store
+        self._genesis = (ledger.block_id(ledger.genesis), ledger.genesis_block or None)
+        self._loop = loop
+        self._owner = owner
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="archive")
+        self._kept = 0  # highest token on the disk; written by the store's thread
+        self._is_telling = False
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._has_failed = False
+
+    def waiting(self) -> list[Waiting]:
+        """The mempool as it was kept."""
+        return [Waiting(t.id, t.raw, t.arrival, t.own) for t in self.store.transactions()]
+
+    # --- Writing ------------------------------------------------------------------------------------------------------
+
+    def keep(self, keep: Keep) -> None:
+        """Hand everything to the writer, in order; the last part of it acknowledges all."""
+        store = self.store
+        last: Future[None] | None = None
+        if keep.headers:
+            last = store.put_headers(keep.headers)
+        if keep.block is not None:
+            last = store.put_block(*keep.block)
+        if keep.refused is not None:
+            last = store.refuse(keep.refused)
+        if keep.tip is not None:
+            last = store.set_tip(*keep.tip)
+        if keep.transactions:
+            last = store.put_transactions(StoredTransaction(t.id, t.raw, t.arrival, t.own) for t in keep.transactions)
+        if keep.dropped:
+            last = store.drop_transactions(keep.dropped)
+        if last is not None:
+            last.add_done_callback(partial(self._written, keep.token))
+
+    def _written(self, token: int, written: Future[None]) -> None:
+        """In the writer's thread. One wake-up of the loop for many acknowledgements."""
+        fault = written.exception()
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            if isinstance(fault, StoreError):
+                self._loop.call_soon_threadsafe(self._fail, fault)
+                return
+            self._kept = token
+            if not self._is_telling:
+                self._is_telling = True
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._is_telling = False
+        kept = self._kept
+        while self._waiters and self._waiters[0][0] <= kept:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+        self._owner.archive_kept(kept)
+
+    def _fail(self, fault: StoreError) -> None:
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(fault)
+        self._waiters.clear()
+        if not self._has_failed:
+            self._has_failed = True
+            self._owner.archive_failed(fault)
+
+    async def written(self, token: int) -> None:
+        """Return once everything up to ``token`` is on the disk. Raises ``StoreError``."""
+        if self.store.fault is not None:
+            raise self.store.fault
+        if token > self._kept:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.append((token, waiter))
+            await waiter
+
+    # --- Reading ------------------------------------------------------------------------------------------------------
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Read a block in the reading thread."""
+        if fetch.block_id == self._genesis[0]:
+            self._loop.call_soon(self._owner.archive_fetched, fetch.token, self._genesis[1])
+        else:
+            self._reader.submit(self._read, fetch)
+
+    def _read(self, fetch: Fetch) -> None:
+        raw: bytes | None = None
+        try:
+            raw = self.store.block(fetch.block_id)
+        except StoreError as fault:
+            log.error("a block cannot be read: %s", fault)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._owner.archive_fetched, fetch.token, raw)
+
+    async def block(self, block_id: bytes) -> bytes | None:
+        """A block's bytes, if they are there. Raises ``StoreError``."""
+        if block_id == self._genesis[0]:
+            return self._genesis[1]
+        return await asyncio.wrap_future(self._reader.submit(self.store.block, block_id))
+
+    async def close(self) -> None:
+        """Write what waits, and let go of the store."""
+        await asyncio.to_thread(self._reader.shutdown)
+        await asyncio.to_thread(self.store.close)
