@@ -15,7 +15,7 @@ class Backoff:
 
     __slots__ = ("_first_s", "_last_s", "_most_s")
 
-    def __init__(self, first_s: float = BACKOFF_FIRST_S, most_s: float = BACKOFF_MOST_S) -> None:
+    def __init__(self, most_s: float = BACKOFF_MOST_S, first_s: float = BACKOFF_FIRST_S) -> None:
         self._first_s = self._last_s = first_s
         self._most_s = most_s
 
