@@ -17,9 +17,9 @@ from obscura import limits
 from obscura.errors import ConfigError
 from obscura.node.effects import Lookup, Notify
 from obscura.node.face import Face
-from obscura.node.resolvers import BUILT_IN, Answer, Provider
+from obscura.node.resolvers import BUILT_IN, Answer, Provider, SeedSettings
 from obscura.node.seed_list import SeedList, sign
-from obscura.node.seeds import Seeds, SeedSettings, SeedSource
+from obscura.node.seeds import Seeds, SeedSource
 from obscura.wire.address import Address, CarrierNumber
 
 SECRET = bytes([9]) * 32

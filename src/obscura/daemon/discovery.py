@@ -6,14 +6,16 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from obscura.daemon.datadir import DataDir
+from obscura.ledger.network import Network
 from obscura.node.effects import Effect, Lookup
 from obscura.node.resolvers import Provider
-from obscura.node.seeds import Seeds
+from obscura.node.seeds import Seeds, SeedSource
+from obscura.wire.address import Address
 
 if TYPE_CHECKING:
     from obscura.transport.doh import OpenSocket
@@ -34,31 +36,58 @@ def read_sequences(folder: DataDir) -> dict[str, int]:
     return {name: number for name, number in found.items() if type(number) is int and number >= 0}
 
 
+def keep_sequences(folder: DataDir, sequences: Mapping[str, int]) -> None:
+    """Write what ``read_sequences`` reads; a disk that cannot take it is a warning."""
+    try:
+        folder.write(_FILE, json.dumps(sequences).encode())
+    except OSError as error:
+        log.warning("the sequences of seed lists cannot be kept: %s", error.strerror)
+
+
+def seed_source(network: Network) -> SeedSource:
+    """What a network says of its seeds."""
+    built_in = tuple(Address.parse(text) for text in network.seeds)
+    return SeedSource(network.id, network.port, network.seed_names, network.seed_key, built_in)
+
+
 class Discovery:
-    """One per node. ``done`` carries out effects; ``now`` is the node's clock; ``proxy`` opens sockets, None = directly."""
+    """One per ``Seeds``. ``carry_out`` gets the effects; ``now`` is the clock of the seeds' ``due``.
+
+    ``keep`` is told when a newer list was seen. ``proxy`` opens sockets; None = directly.
+    """
 
     def __init__(
         self,
         seeds: Seeds,
-        folder: DataDir,
         rng: random.Random,
         now: Callable[[], float],
-        done: Callable[[Iterable[Effect]], None],
+        carry_out: Callable[[Iterable[Effect]], None],
+        keep: Callable[[Mapping[str, int]], None] = lambda sequences: None,
         proxy: OpenSocket | None = None,
     ) -> None:
         self._seeds = seeds
-        self._folder = folder
         self._rng = rng
         self._now = now
-        self._done = done
+        self._carry_out = carry_out
+        self._keep = keep
         self._proxy = proxy
         self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def start(self, lookup: Lookup) -> None:
         """Begin a lookup; what comes of it goes to the seeds."""
+        self._idle.clear()
         task = asyncio.get_running_loop().create_task(self._look_up(lookup, self._seeds.providers[lookup.provider]))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def ask(self) -> None:
+        """One round now, or the end of the one under way."""
+        self._carry_out(self._seeds.ask(self._now()))
+        if self._seeds.is_asking:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def end(self) -> None:
         """Give up what is under way."""
@@ -73,8 +102,19 @@ class Discovery:
         before = dict(self._seeds.sequences)
         effects = self._seeds.answered(lookup, answers, self._now())
         if self._seeds.sequences != before:
-            try:
-                self._folder.write(_FILE, json.dumps(self._seeds.sequences).encode())
-            except OSError as error:
-                log.warning("the sequences of seed lists cannot be kept: %s", error.strerror)
-        self._done(effects)
+            self._keep(self._seeds.sequences)
+        if not self._seeds.is_asking:
+            self._idle.set()
+        self._carry_out(effects)
+
+
+async def ask_once(seeds: Seeds, rng: random.Random, proxy: OpenSocket | None = None) -> None:
+    """One round without a node."""
+
+    def carry_out(effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Lookup):
+                discovery.start(effect)
+
+    discovery = Discovery(seeds, rng, asyncio.get_running_loop().time, carry_out, proxy=proxy)
+    await discovery.ask()

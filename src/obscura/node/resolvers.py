@@ -7,13 +7,15 @@ name: no other resolver is ever asked where it is.
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
+from msgspec import Meta
 
-from obscura.errors import ConfigError
-from obscura.wire.address import is_dns_name, join_host_port
+from obscura import limits
+from obscura.errors import AddressError, ConfigError
+from obscura.wire.address import is_dns_name, join_host_port, parse_key
 
 _FORM = "https://NAME[:PORT]/PATH?ip=ADDRESS"
 
@@ -74,3 +76,47 @@ class Answer(msgspec.Struct, frozen=True):
     records: tuple[bytes, ...] = ()
     ttl_s: int = 0
     fault: str | None = None
+
+
+class SeedSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """The section ``seeds`` of the configuration. Raises ``ConfigError``."""
+
+    enabled: Annotated[
+        bool, Meta(description="ask DNS-over-HTTPS providers for seeds while too few peers are known")
+    ] = True
+    providers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="whom to ask: cloudflare, google, quad9, or your own as "
+            "https://NAME[:PORT]/PATH?ip=ADDRESS[&operator=WHO][&ca=FILE]"
+        ),
+    ] = tuple(BUILT_IN)
+    names: Annotated[
+        tuple[str, ...], Meta(description="names to ask for, instead of the network's; [] keeps the network's")
+    ] = ()
+    key: Annotated[
+        str, Meta(description="public key that lists of seeds are signed with, instead of the network's")
+    ] = ""
+
+    def __post_init__(self) -> None:
+        if len(self.providers) > limits.SEED_PROVIDERS or len(self.names) > limits.SEED_NAMES:
+            raise ConfigError(f"seeds: {limits.SEED_PROVIDERS} providers and {limits.SEED_NAMES} names at most")
+        for name in self.names:
+            if not is_dns_name(name):
+                raise ConfigError(f"seeds.names: {name!a} is not a host name in lower case")
+        self.resolvers()
+        if self.key:
+            try:
+                parse_key(self.key)
+            except AddressError:
+                raise ConfigError(
+                    "seeds.key: 52 characters of a-z and 2-7 are wanted, see `obscura seeds keygen`"
+                ) from None
+
+    def resolvers(self) -> dict[str, Provider]:
+        """The providers by what they are called in the list."""
+        return {_label(text): BUILT_IN.get(text) or Provider.parse(text) for text in self.providers}
+
+
+def _label(text: str) -> str:
+    return text if text in BUILT_IN else text.partition("?")[0].removeprefix("https://")

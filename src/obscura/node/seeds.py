@@ -13,69 +13,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from math import inf
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
-from msgspec import Meta
 
 from obscura import limits
-from obscura.errors import AddressError, ConfigError
 from obscura.node.backoff import Backoff
 from obscura.node.core import Part
 from obscura.node.dialable import face_of
 from obscura.node.effects import Effect, Lookup, Notify
 from obscura.node.face import Face
-from obscura.node.resolvers import BUILT_IN, Answer, Provider
+from obscura.node.resolvers import Answer, SeedSettings
 from obscura.node.seed_list import Refusal, SeedList, newest, verify
-from obscura.wire.address import Address, CarrierNumber, is_dns_name, parse_key
+from obscura.wire.address import Address, CarrierNumber, parse_key
 
 Kinds = tuple[str, ...]
 SIGNED: Kinds = ("TXT",)
 UNSIGNED: Kinds = ("A", "AAAA")
-
-
-class SeedSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """The section ``seeds`` of the configuration. Raises ``ConfigError``."""
-
-    enabled: Annotated[
-        bool, Meta(description="ask DNS-over-HTTPS providers for seeds while too few peers are known")
-    ] = True
-    providers: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="whom to ask: cloudflare, google, quad9, or your own as "
-            "https://NAME[:PORT]/PATH?ip=ADDRESS[&operator=WHO][&ca=FILE]"
-        ),
-    ] = tuple(BUILT_IN)
-    names: Annotated[
-        tuple[str, ...], Meta(description="names to ask for, instead of the network's; [] keeps the network's")
-    ] = ()
-    key: Annotated[
-        str, Meta(description="public key that lists of seeds are signed with, instead of the network's")
-    ] = ""
-
-    def __post_init__(self) -> None:
-        if len(self.providers) > limits.SEED_PROVIDERS or len(self.names) > limits.SEED_NAMES:
-            raise ConfigError(f"seeds: {limits.SEED_PROVIDERS} providers and {limits.SEED_NAMES} names at most")
-        for name in self.names:
-            if not is_dns_name(name):
-                raise ConfigError(f"seeds.names: {name!a} is not a host name in lower case")
-        self.resolvers()
-        if self.key:
-            try:
-                parse_key(self.key)
-            except AddressError:
-                raise ConfigError(
-                    "seeds.key: 52 characters of a-z and 2-7 are wanted, see `obscura seeds keygen`"
-                ) from None
-
-    def resolvers(self) -> dict[str, Provider]:
-        """The providers by what they are called in the list."""
-        return {_label(text): BUILT_IN.get(text) or Provider.parse(text) for text in self.providers}
-
-
-def _label(text: str) -> str:
-    return text if text in BUILT_IN else text.partition("?")[0].removeprefix("https://")
 
 
 class SeedSource(msgspec.Struct, frozen=True):
@@ -103,13 +57,17 @@ class SeedBook(Protocol):
         """Take seeds. Unsigned ones may become feelers only."""
 
 
+def _backoff() -> Backoff:
+    return Backoff(first_s=limits.SEED_BACKOFF_S[0], most_s=limits.SEED_BACKOFF_S[1])
+
+
 class Standing(msgspec.Struct):
     """How one provider did."""
 
     asked: int = 0
     outcome: str | None = None  # of the last lookup, for the operator
     rests_until: float = -inf  # it failed: others come first
-    backoff: Backoff = msgspec.field(default_factory=lambda: Backoff(*limits.SEED_BACKOFF_S))
+    backoff: Backoff = msgspec.field(default_factory=_backoff)
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -158,8 +116,9 @@ class Seeds(Part):
         self._standings = {label: Standing() for label in self.providers}
         self._kept: dict[tuple[str, str, str], _Kept] = {}
         self._names = list(self._source.names)
-        self._backoff = Backoff(*limits.SEED_BACKOFF_S)
+        self._backoff = _backoff()
         self._round: _Round | None = None
+        self._found: list[dict[str, Any]] = []  # what the last round took, for the operator
         self._when = now + (rng.uniform(*limits.SEED_START_S) if book.usable(now) else 0.0)
 
     # --- When -------------------------------------------------------------------------------------------------------
@@ -185,8 +144,13 @@ class Seeds(Part):
             return self._fall_back(now)
         name = self._names.pop(0)
         self._names.append(name)
-        self._round = _Round(name, phases)
+        self._round, self._found = _Round(name, phases), []
         return self._go_on(self._round, now)
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a round is under way."""
+        return self._round is not None
 
     def _phases(self) -> list[Kinds]:
         """Signed lists if there is a key; plain records if there are operators enough to agree."""
@@ -253,7 +217,7 @@ class Seeds(Part):
         if faults:
             standing.rests_until = now + standing.backoff.next_s(self._rng)
         else:
-            standing.rests_until, standing.backoff = -inf, Backoff(*limits.SEED_BACKOFF_S)
+            standing.rests_until, standing.backoff = -inf, _backoff()
         effects = self._weigh(turn, lookup.provider, [answer for answer in answers if answer.fault is None], now)
         return effects + self._go_on(turn, now)
 
@@ -322,7 +286,7 @@ class Seeds(Part):
         if not turn.is_found:
             self._when = now + self._backoff.next_s(self._rng)
             return effects + self._fall_back(now)
-        self._backoff = Backoff(*limits.SEED_BACKOFF_S)
+        self._backoff = _backoff()
         wait = max(limits.SEED_AGAIN_S, min(turn.ttl_s, limits.SEED_TTL_S[1]))
         self._when = now + wait * self._rng.uniform(1.0, 1.25)  # nodes that began together do not stay together
         return effects
@@ -330,6 +294,7 @@ class Seeds(Part):
     # --- What is taken ----------------------------------------------------------------------------------------------
 
     def _add(self, addresses: Sequence[Address], signed: bool, now: float) -> list[Effect]:
+        self._found += [{"address": str(address), "signed": signed} for address in addresses]
         for face in Face:
             through = [address for address in addresses if face_of(address) is face]
             if through:
@@ -363,6 +328,7 @@ class Seeds(Part):
             "signed": self._source.key is not None,
             "built_in": len(self._source.built_in),
             "asking": self._round.name if self._round is not None else None,
+            "found": self._found,
             "next_look_s": None if self._round is not None else round(max(0.0, self._when - now), 1),
             "sequences": self.sequences,
             "providers": [self._show_provider(label, now) for label in self._turns],
