@@ -134,6 +134,19 @@ MEMORY_BUDGET: Final = 256 << 20  # bytes held for all peers; above it the peer 
 
 # --- Slots (design 10) ------------------------------------------------------------------------------------------------
 MAX_INBOUND: Final = 125  # established inbound links
+OUTBOUND_FULL: Final = 8  # outbound links that carry everything
+OUTBOUND_BLOCKS: Final = 2  # outbound links for blocks alone, whose peers become the anchors of the next start
+FEELER_S: Final = 120.0  # seconds (mean) between feelers
+FILL_S: Final = (0.2, 1.0)  # seconds between two dials while slots are free (uniform)
+EMPTY_S: Final = (2.0, 10.0)  # seconds until the book is asked again after it had nothing to dial (uniform)
+OFFLINE_MOST_S: Final = 30.0  # seconds between attempts at most while there is no network at all
+ROTATION_S: Final = 12 * 3_600.0  # seconds (mean) until one outbound peer is replaced: each stays some days
+MISSING_FACE_S: Final = 300.0  # seconds (mean) between extra dials while a face has no peer (Bitcoin's interval)
+STALE_CHECK_S: Final = 600.0  # seconds between looks at the age of the best header (Bitcoin's interval)
+STALE_SPACINGS: Final = 30  # block spacings without a new header after which the tip counts as stale
+STALE_LEAST_S: Final = 1_800.0  # ... but at least so many seconds
+SETTLED_S: Final = 600.0  # seconds for which a new outbound peer is not replaced
+USELESS_PLACES: Final = 1_000  # places remembered as not dialable by this node
 PROTECTED_GROUPS: Final = 4  # inbound links safe from eviction: of groups chosen by a secret key (Bitcoin's sizes)
 PROTECTED_PINGS: Final = 8  # ... with the shortest round trips
 PROTECTED_TRANSACTIONS: Final = 4  # ... that last brought a new transaction

@@ -14,22 +14,25 @@ from obscura.handshake.features import Flags
 from obscura.handshake.machine import Offer
 from obscura.ledger.chain import Chain
 from obscura.limits import COARSE_TIMESTAMP_S, COMPACT_VERSION, MAX_INBOUND, PROTOCOL_VERSION
-from obscura.node.addresses import AddressBook
 from obscura.node.admission import AdmissionLimits
 from obscura.node.asmap import Asmap
 from obscura.node.bans import Bans
+from obscura.node.book import Book
 from obscura.node.core import Core, Part, Reaction
 from obscura.node.cover import Budget, Cover, shaping
 from obscura.node.effects import Waiting
 from obscura.node.engine import Engine
+from obscura.node.gossip import Gossip
 from obscura.node.groups import Grouping
 from obscura.node.inbound import Inbound
 from obscura.node.manual import ManualPeers
+from obscura.node.ownaddress import OwnAddress
 from obscura.node.peer import Face
 from obscura.node.ping import Liveness
 from obscura.node.ratelimit import rates_of
 from obscura.node.relay import ChainRelay
 from obscura.node.reputation import Reputation
+from obscura.node.slots import OutboundLimits, Slots, Tip
 from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, padneg
 from obscura.wire.address import Address, Endpoint, Network
 from obscura.wire.catalogue import CATALOGUE
@@ -54,7 +57,30 @@ class Settings(msgspec.Struct, frozen=True):
     admission: AdmissionLimits = AdmissionLimits()
     faces: frozenset[Face] = frozenset({Face.CLEARNET})  # through which peers may be had
     asmap: bytes | None = None  # an asmap file's content
+    outbound: OutboundLimits = OutboundLimits()
+    allow_unauthenticated: bool = False  # full links to clearnet addresses without a known key
+    external: tuple[Address, ...] = ()  # how the operator says that this node is reached, with keys
+    spacing_s: float = 0.0  # usual seconds between blocks, for the look at a stale tip; 0 = on request
     rate_factor: float = 1.0  # how much more than ``limits.RATES`` a peer may send; ``inf`` = anything
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The parts that decide with whom the node speaks (design 10)."""
+
+    book: Book
+    own: OwnAddress
+    gossip: Gossip
+    slots: Slots
+    reputation: Reputation
+    bans: Bans
+    inbound: Inbound
+    manual: ManualPeers
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """In the order in which they hear of things: who judges before who chooses."""
+        return (self.reputation, self.bans, self.own, self.gossip, self.slots, self.inbound, self.manual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +90,13 @@ class Assembly:
     engine: Engine
     core: Core
     liveness: Liveness
-    book: AddressBook
-    reputation: Reputation
-    bans: Bans
+    neighbours: Neighbours
     relay: ChainRelay | None
+
+    @property
+    def book(self) -> Book:
+        """The address book."""
+        return self.neighbours.book
 
 
 def assemble(
@@ -86,23 +115,12 @@ def assemble(
 
     ``chain`` and ``waiting`` are what its archive holds; without a chain it relays neither blocks nor transactions.
     """
-    liveness, book = Liveness(rng), AddressBook(rng, allow_loopback=settings.is_dev)
-    manual = ManualPeers(settings.manual, rng, now)
-    grouping = Grouping(Asmap(settings.asmap) if settings.asmap else None, loopback_apart=settings.is_dev)
-    reputation, bans = Reputation(), Bans(grouping, unix)
-    inbound = Inbound(
-        settings.max_inbound,
-        grouping,
-        rng.randbytes(32),
-        faces=settings.faces,
-        best_ping_s=liveness.best_s,
-        is_discouraged=reputation.is_discouraged,
-    )
+    liveness = Liveness(rng)
     relay = ChainRelay(chain, rng, unix, waiting) if chain is not None else None
     best_block = relay.best_block if relay is not None else _no_block
-    core = Core(
-        [liveness, book, reputation, bans, inbound, manual, Cover(), *((relay,) if relay is not None else ()), *parts]
-    )
+    tip = Tip(lambda: chain.best, settings.spacing_s) if chain is not None and settings.spacing_s else None
+    near = _neighbours(settings, liveness, rng, unix, now, tip)
+    core = Core([liveness, *near.parts, Cover(), *((relay,) if relay is not None else ()), *parts])
     budget = Budget(settings.knobs.cover_bytes_per_s, settings.knobs.cover_bytes_per_day, now)
     for message, reaction in (reactions or {}).items():
         core.route(message, reaction)
@@ -127,7 +145,47 @@ def assemble(
         loopback_is_free=settings.is_dev,
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
     )
-    return Assembly(engine, core, liveness, book, reputation, bans, relay)
+    return Assembly(engine, core, liveness, near, relay)
+
+
+def _neighbours(
+    settings: Settings, liveness: Liveness, rng: random.Random, unix: Callable[[], int], now: float, tip: Tip | None
+) -> Neighbours:
+    faces, key = settings.faces, rng.randbytes(32)
+    grouping = Grouping(Asmap(settings.asmap) if settings.asmap else None, loopback_apart=settings.is_dev)
+    reputation, bans = Reputation(), Bans(grouping, unix)
+    book = Book(rng.randbytes(32), grouping, rng, unix)
+    own = OwnAddress(grouping, loopback=settings.is_dev, external=settings.external)
+    services = features.BUILT.with_(settings.extra).features
+    return Neighbours(
+        book=book,
+        own=own,
+        gossip=Gossip(book, own, grouping, rng, unix, key, loopback=settings.is_dev, services=services, faces=faces),
+        slots=Slots(
+            book,
+            own,
+            grouping,
+            rng,
+            now,
+            limits=settings.outbound,
+            faces=faces,
+            refuses=bans.refuses,
+            is_discouraged=reputation.is_discouraged,
+            allow_unauthenticated=settings.allow_unauthenticated,
+            tip=tip,
+        ),
+        reputation=reputation,
+        bans=bans,
+        inbound=Inbound(
+            settings.max_inbound,
+            grouping,
+            key,
+            faces=faces,
+            best_ping_s=liveness.best_s,
+            is_discouraged=reputation.is_discouraged,
+        ),
+        manual=ManualPeers(settings.manual, rng, now),
+    )
 
 
 def _no_block() -> tuple[bytes, int]:

@@ -1,0 +1,366 @@
+"""The address book: places, how trustworthy they are, what is known of their keys (design 10).
+
+Two tables of buckets with 64 cells each, as in Bitcoin Core's ``addrman``: *new* (1,024 buckets) holds what others told,
+*tried* (256) what completed a handshake with us. Which cell a place may take follows from a secret key, so that nobody can
+aim at a cell; the source's group decides 64 of the new buckets and the place's group 8 of the tried ones, so that owning one
+network does not fill the book. A cell that is taken is given up only if its place is worthless (new) or fails a test (tried).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+
+import msgspec
+
+from obscura.limits import (
+    BOOK_CELLS,
+    FAILURES_OF_NEW,
+    FAILURES_OF_TRIED,
+    HORIZON_S,
+    NEW_BUCKETS,
+    NEW_BUCKETS_PER_SOURCE,
+    PENDING_TESTS,
+    RECENT_SUCCESS_S,
+    SEEN_STEP_S,
+    STALE_SUCCESS_S,
+    TEST_S,
+    TRIED_BUCKETS,
+    TRIED_BUCKETS_PER_GROUP,
+    UNPROVEN_RETRY_S,
+)
+from obscura.node.face import Face
+from obscura.node.groups import Grouping
+from obscura.node.placekeys import Keys
+from obscura.wire.address import Address, CarrierNumber, Endpoint
+
+Place = tuple[Endpoint, CarrierNumber]
+
+
+class Entry(msgspec.Struct):
+    """One place of the book. Times are unix seconds, 0 = never."""
+
+    endpoint: Endpoint
+    carrier: CarrierNumber
+    face: Face  # through which it was learnt; dialled and passed on only there
+    source: bytes  # group of who told first
+    seen: int  # by others; our own successes are in ``succeeded``, so that passing it on does not show our links
+    services: int = 0
+    keys: Keys = msgspec.field(default_factory=Keys)
+    feelers_only: bool = False  # from an unsigned seed answer
+    name: str | None = None  # SNI or Host, of signed seeds only: gossip carries none
+    binding: str | None = None
+    is_tried: bool = False
+    attempted: int = 0
+    succeeded: int = 0
+    failures: int = 0  # since the last success
+
+    @property
+    def place(self) -> Place:
+        """What identifies it."""
+        return self.endpoint, self.carrier
+
+    def address(self, rng: random.Random, *, with_key: bool = True) -> Address:
+        """How to dial it, with the key that it most probably has."""
+        key = self.keys.best(rng) if with_key else None
+        return Address(key, self.endpoint.host_text, self.endpoint.port, self.carrier, self.name, self.binding)
+
+    def is_worthless(self, unix: float) -> bool:
+        """Whether nothing is lost by forgetting it (the terms of Bitcoin Core)."""
+        if unix - self.attempted < 60:
+            return False  # being tried right now
+        if self.seen > unix + 600 or unix - max(self.seen, self.succeeded) > HORIZON_S:
+            return True
+        if not self.succeeded:
+            return self.failures >= FAILURES_OF_NEW
+        return self.failures >= FAILURES_OF_TRIED and unix - self.succeeded > STALE_SUCCESS_S
+
+    def may_try(self, unix: float) -> bool:
+        """An address that never proved a key gets one attempt in 24 hours, then in 48, and so on: nobody is flooded by us."""
+        if self.succeeded or self.keys.is_hard or not self.attempted:
+            return True
+        doublings = min(10, max(0, self.failures - 1))
+        return unix - self.attempted >= UNPROVEN_RETRY_S << doublings
+
+    def chance(self, unix: float) -> float:
+        """How readily a pick is taken: less after a recent attempt, and with each failure."""
+        recent = 0.01 if unix - self.attempted < 600 else 1.0
+        return float(recent * 0.66 ** min(self.failures, 8))
+
+
+class BookState(msgspec.Struct, frozen=True):
+    """What is stored of the book."""
+
+    key: bytes
+    entries: list[Entry]
+
+
+class _Pool:
+    """A set with random choice; its order depends on the calls alone, so that a replay is exact."""
+
+    __slots__ = ("_at", "items")
+
+    def __init__(self) -> None:
+        self.items: list[Place] = []
+        self._at: dict[Place, int] = {}
+
+    def add(self, place: Place) -> None:
+        self._at[place] = len(self.items)
+        self.items.append(place)
+
+    def remove(self, place: Place) -> None:
+        at, last = self._at.pop(place), self.items.pop()
+        if last != place:
+            self.items[at] = last
+            self._at[last] = at
+
+
+class Book:
+    """The tables. ``unix`` gives unix seconds. Never larger than its cells."""
+
+    def __init__(self, key: bytes, grouping: Grouping, rng: random.Random, unix: Callable[[], float]) -> None:
+        self._key = key
+        self._grouping = grouping
+        self._rng = rng
+        self._unix = unix
+        self._entries: dict[Place, Entry] = {}
+        self._new: dict[int, Place] = {}  # cell -> place
+        self._tried: dict[int, Place] = {}
+        self._new_pool, self._tried_pool = _Pool(), _Pool()
+        self._tests: dict[Place, float] = {}  # proved itself, but its tried cell is taken: since when
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, place: Place) -> Entry | None:
+        """What is known of a place."""
+        return self._entries.get(place)
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything in the book."""
+        return iter(self._entries.values())
+
+    def usable(self, now: float) -> int:
+        """Places that may be dialled."""
+        unix = self._unix()
+        return sum(entry.may_try(unix) and not entry.is_worthless(unix) for entry in self._entries.values())
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Places in new and in tried."""
+        return len(self._new_pool.items), len(self._tried_pool.items)
+
+    # --- Learning ---------------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        endpoint: Endpoint,
+        carrier: CarrierNumber,
+        face: Face,
+        source: bytes,
+        seen: int,
+        services: int = 0,
+    ) -> Entry | None:
+        """A place that somebody of the group ``source`` told. Its entry, or None if there is no cell for it."""
+        place = (endpoint, carrier)
+        entry = self._entries.get(place)
+        if entry is None:
+            entry = Entry(endpoint, carrier, face, source, seen, services)
+            return entry if self._place_new(entry) else None
+        if entry.face is not face:
+            return None  # told through another face: joining the two would link them
+        if seen > entry.seen + SEEN_STEP_S:
+            entry.seen = seen
+        return entry
+
+    def add_seeds(self, addresses: Iterable[Address], signed: bool, face: Face, now: float) -> int:
+        """Places of a seed list or a DNS answer; how many are in the book afterwards.
+
+        ``signed``: the network's seed key signed them, so that their keys are hard. Unsigned ones are tried by feelers
+        alone. Names are skipped: nobody may be asked where they are.
+        """
+        added, unix = 0, int(self._unix())
+        for address in addresses:
+            endpoint = address.endpoint
+            if endpoint is None or address.carrier is CarrierNumber.BARE:
+                continue
+            source = b"seeds" if signed else b"unsigned seeds"
+            entry = self.learn(endpoint, address.carrier, face, source, unix)
+            if entry is None:
+                continue
+            added += 1
+            if signed:
+                entry.keys.hard = address.key
+                entry.name, entry.binding, entry.feelers_only = address.name, address.binding, False
+            elif entry.source == source and not entry.succeeded:
+                entry.feelers_only = True
+        return added
+
+    def good(self, place: Place, key: bytes | None) -> None:
+        """Our own handshake with the place was completed; ``key`` is what it proved."""
+        entry = self._entries.get(place)
+        if entry is None:
+            return
+        unix = self._unix()
+        entry.succeeded = entry.attempted = int(unix)
+        entry.failures = 0
+        if key is not None:
+            entry.keys.prove(key)
+            entry.feelers_only = False
+        if not entry.is_tried and not self._to_tried(entry) and len(self._tests) < PENDING_TESTS:
+            self._tests.setdefault(place, unix)
+
+    def attempt(self, place: Place) -> None:
+        """The place is being dialled."""
+        entry = self._entries.get(place)
+        if entry is not None:
+            entry.attempted = int(self._unix())
+
+    def failed(self, place: Place) -> None:
+        """No connection, or no answer of the cover: that counts against the address."""
+        entry = self._entries.get(place)
+        if entry is not None:
+            entry.failures += 1
+
+    def key_failed(self, place: Place, key: bytes) -> None:
+        """Somebody answered there and did not prove the key: that counts against the key."""
+        entry = self._entries.get(place)
+        if entry is not None:
+            entry.keys.fail(key, self._unix())
+            if not entry.succeeded:
+                entry.failures += 1  # makes the waits double; a proven address is not charged
+
+    def forget(self, place: Place) -> None:
+        """Drop a place."""
+        entry = self._entries.pop(place, None)
+        if entry is None:
+            return
+        cells, pool = (self._tried, self._tried_pool) if entry.is_tried else (self._new, self._new_pool)
+        del cells[self._tried_cell(entry) if entry.is_tried else self._new_cell(entry)]
+        pool.remove(place)
+        self._tests.pop(place, None)
+
+    # --- Choosing ---------------------------------------------------------------------------------------------------
+
+    def pick(self, suits: Callable[[Entry], bool], *, only_new: bool = False) -> Entry | None:
+        """A random place to dial: tried or new by a fair coin, any place in it alike but for its chance."""
+        pools = [self._tried_pool, self._new_pool]
+        if self._rng.random() < 0.5:
+            pools.reverse()
+        for pool in [self._new_pool] if only_new else pools:
+            entry = self._pick_of(pool.items, suits)
+            if entry is not None:
+                return entry
+        return None
+
+    def test_due(self) -> Entry | None:
+        """A place of tried that another wants to replace: try it first, it may stay if it still answers."""
+        unix = self._unix()
+        self._settle_tests(unix)
+        for place in self._tests:
+            rival = self._entries[self._tried[self._tried_cell(self._entries[place])]]
+            if unix - rival.attempted >= TEST_S[0]:
+                return rival
+        return None
+
+    def sample(self, face: Face, share: float, most: int) -> list[Entry]:
+        """A random part of the places learnt through a face, worthless ones left out."""
+        unix = self._unix()
+        known = [e for e in self._entries.values() if e.face is face and not e.is_worthless(unix)]
+        return self._rng.sample(known, min(most, -int(-len(known) * share // 1)))
+
+    # --- Over a restart ---------------------------------------------------------------------------------------------
+
+    def state(self) -> BookState:
+        """What to store."""
+        return BookState(self._key, list(self._entries.values()))
+
+    def restore(self, state: BookState) -> None:
+        """Take over what was stored; into an empty book."""
+        self._key = state.key
+        for entry in state.entries:
+            if entry.place in self._entries:
+                continue
+            was_tried, entry.is_tried = entry.is_tried, False
+            if not (was_tried and self._to_tried(entry)):
+                self._place_new(entry)
+
+    # --- Inside -----------------------------------------------------------------------------------------------------
+
+    def _pick_of(self, items: list[Place], suits: Callable[[Entry], bool]) -> Entry | None:
+        unix, rng = self._unix(), self._rng
+        if len(items) <= 128:
+            left = [e for e in map(self._entries.__getitem__, items) if e.may_try(unix) and suits(e)]
+            return rng.choices(left, [e.chance(unix) for e in left])[0] if left else None
+        patience = 1.0
+        for _ in range(256):
+            entry = self._entries[items[int(rng.random() * len(items))]]
+            if rng.random() < patience * entry.chance(unix) and entry.may_try(unix) and suits(entry):
+                return entry
+            patience *= 1.2
+        return None
+
+    def _place_new(self, entry: Entry) -> bool:
+        cell = self._new_cell(entry)
+        holder = self._new.get(cell)
+        if holder is not None:
+            if not self._entries[holder].is_worthless(self._unix()):
+                return False
+            self.forget(holder)
+        self._new[cell] = entry.place
+        self._new_pool.add(entry.place)
+        self._entries[entry.place] = entry
+        return True
+
+    def _to_tried(self, entry: Entry) -> bool:
+        """Move or put the entry into its tried cell; False if that is taken."""
+        cell = self._tried_cell(entry)
+        if cell in self._tried:
+            return False
+        if entry.place in self._entries:
+            self.forget(entry.place)
+        entry.is_tried = True
+        self._tried[cell] = entry.place
+        self._tried_pool.add(entry.place)
+        self._entries[entry.place] = entry
+        return True
+
+    def _settle_tests(self, unix: float) -> None:
+        """Decide the tests that can be: who answered lately stays, who failed its test or got none in time goes."""
+        for place, since in list(self._tests.items()):
+            entry = self._entries[place]
+            holder = self._tried.get(self._tried_cell(entry))
+            rival = self._entries[holder] if holder is not None else None
+            if rival is not None and unix - rival.succeeded < RECENT_SUCCESS_S:
+                del self._tests[place]
+            elif rival is None or (rival.attempted > since and unix - rival.attempted > 60) or unix - since > TEST_S[1]:
+                del self._tests[place]
+                if rival is not None:
+                    self.forget(rival.place)
+                    rival.is_tried = False
+                    self._place_new(rival)
+                self._to_tried(entry)
+
+    def _new_cell(self, entry: Entry) -> int:
+        group = self._grouping.of(entry.endpoint)
+        way = self._hash(b"way", group, entry.source) % NEW_BUCKETS_PER_SOURCE
+        bucket = self._hash(b"new", entry.source, way.to_bytes(2, "big")) % NEW_BUCKETS
+        return bucket * BOOK_CELLS + self._cell(b"N", bucket, entry)
+
+    def _tried_cell(self, entry: Entry) -> int:
+        way = self._hash(b"way", _place_bytes(entry)) % TRIED_BUCKETS_PER_GROUP
+        bucket = self._hash(b"tried", self._grouping.of(entry.endpoint), way.to_bytes(2, "big")) % TRIED_BUCKETS
+        return bucket * BOOK_CELLS + self._cell(b"T", bucket, entry)
+
+    def _cell(self, table: bytes, bucket: int, entry: Entry) -> int:
+        return self._hash(table, bucket.to_bytes(2, "big"), _place_bytes(entry)) % BOOK_CELLS
+
+    def _hash(self, *parts: bytes) -> int:
+        data = b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+        return int.from_bytes(blake2b(data, key=self._key, digest_size=8).digest(), "big")
+
+
+def _place_bytes(entry: Entry) -> bytes:
+    endpoint = entry.endpoint
+    return bytes([endpoint.network, entry.carrier]) + endpoint.port.to_bytes(2, "big") + endpoint.host

@@ -1,0 +1,66 @@
+"""Who may dial what, of addresses that others told (design 8, *Who may dial what*; design 10, *Not a weapon*)."""
+
+from __future__ import annotations
+
+from enum import Enum
+from ipaddress import ip_address
+
+from obscura.limits import LOW_PORTS, SERVICE_PORTS
+from obscura.node.face import Face
+from obscura.wire.address import CarrierNumber, Endpoint, Network
+
+_CARRIERS = frozenset(int(number) for number in CarrierNumber if number is not CarrierNumber.BARE)
+ANONYMOUS = frozenset({Network.TORV3, Network.I2P})
+
+
+class Use(Enum):
+    """What an address of the book may be dialled for."""
+
+    NOTHING = 0
+    FEELER = 1  # to see whether somebody proves a key there
+    FULL = 2
+
+
+def may_learn(endpoint: Endpoint, carrier: int, *, loopback: bool) -> bool:
+    """Whether a told address may enter the book at all, so that the network cannot be turned against others.
+
+    No private or special addresses, no port under 1,024 but 22, 53, 80 and 443, no port of another widespread service.
+    ``loopback`` (network dev): loopback addresses are dialled and passed on, with any port from 1,024 up.
+    """
+    if carrier not in _CARRIERS:
+        return False
+    is_plain = carrier == CarrierNumber.PLAIN
+    if endpoint.network in ANONYMOUS:
+        return is_plain and (endpoint.network is Network.I2P or _is_harmless(endpoint.port))
+    if endpoint.network not in (Network.IPV4, Network.IPV6):
+        return False
+    if endpoint.is_loopback:
+        return loopback and is_plain and endpoint.port >= 1_024
+    address = ip_address(endpoint.host)
+    return not is_plain and address.is_global and not address.is_multicast and _is_harmless(endpoint.port)
+
+
+def _is_harmless(port: int) -> bool:
+    return port in LOW_PORTS or (port >= 1_024 and port not in SERVICE_PORTS)
+
+
+def use_of(
+    endpoint: Endpoint, carrier: CarrierNumber, *, has_key: bool, is_trusted: bool, allow_unauthenticated: bool
+) -> Use:
+    """The table of design 8. ``is_trusted``: the key was proven to us, configured, or in a signed seed list."""
+    if endpoint.is_loopback or endpoint.network in ANONYMOUS:
+        return Use.FULL if carrier is CarrierNumber.PLAIN else Use.NOTHING
+    if is_trusted:
+        return Use.FULL
+    if carrier in (CarrierNumber.TLS, CarrierNumber.HTTP) and has_key:
+        return Use.FULL
+    if carrier in (CarrierNumber.TLS, CarrierNumber.SSH):
+        return Use.FULL if allow_unauthenticated else Use.FEELER
+    return Use.NOTHING  # http and dns open with a known key only
+
+
+def own_face(endpoint: Endpoint) -> Face:
+    """The face of an address that says it itself."""
+    if endpoint.network is Network.TORV3:
+        return Face.ONION
+    return Face.I2P if endpoint.network is Network.I2P else Face.CLEARNET

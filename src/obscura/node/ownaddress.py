@@ -1,0 +1,76 @@
+"""What this node really knows of its own addresses (design 10, *Own address*)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from obscura.limits import OBSERVERS
+from obscura.node.core import Part
+from obscura.node.dialling import may_learn, own_face
+from obscura.node.effects import Effect, LinkId
+from obscura.node.groups import Grouping
+from obscura.node.peer import Face, Peer
+from obscura.wire.address import Address, CarrierNumber, Endpoint
+
+
+class OwnAddress(Part):
+    """Addresses that may be announced: configured ones, those listened on by name, and what outbound peers agree on.
+
+    Listening on 0.0.0.0 says nothing about the own address; then ``OBSERVERS`` outbound peers of different groups must have told
+    the same one in their ``version``. Inbound peers are not believed: whoever wants could be many of them.
+    """
+
+    def __init__(self, grouping: Grouping, *, loopback: bool, external: Iterable[Address] = ()) -> None:
+        self._grouping = grouping
+        self._loopback = loopback
+        self._external = tuple(external)
+        self._listening: tuple[Address, ...] = ()
+        self._seen: dict[LinkId, tuple[bytes, bytes]] = {}  # observer's group, our host
+
+    def set_listening(self, addresses: Iterable[Address], external: Iterable[Address] = ()) -> None:
+        """Where the node listens, with keys, and what the operator (or a router, or Tor) says it is reached by."""
+        self._listening, self._external = tuple(addresses), (*self._external, *external)
+
+    def is_own(self, endpoint: Endpoint) -> bool:
+        """Whether the place is this node, as far as it knows."""
+        return any(address.endpoint == endpoint for address in (*self._listening, *self._external))
+
+    def announced(self, face: Face) -> list[Address]:
+        """What to tell peers of a face; every one with its key, and only what they could reach."""
+        told = list(self._external)
+        hosts = self._observed()
+        for address in self._listening:
+            if _is_any(address):
+                told += [Address(address.key, host, address.port, address.carrier, address.name) for host in hosts]
+            else:
+                told.append(address)
+        return [a for a in dict.fromkeys(told) if self._may_announce(a, face)]
+
+    def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
+        seen = peer.negotiated.peer.observed
+        place = peer.dialled.endpoint if peer.dialled is not None else None
+        if seen is not None and place is not None and peer.face is Face.CLEARNET:
+            self._seen[peer.link] = (self._grouping.of(place), seen.host)
+        return ()
+
+    def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
+        self._seen.pop(peer.link, None)
+        return ()
+
+    def _observed(self) -> list[str]:
+        groups: dict[bytes, set[bytes]] = {}
+        for group, host in self._seen.values():
+            groups.setdefault(host, set()).add(group)
+        return [str(ip_address(host)) for host, told_by in groups.items() if len(told_by) >= OBSERVERS]
+
+    def _may_announce(self, address: Address, face: Face) -> bool:
+        endpoint = address.endpoint
+        if endpoint is None or address.carrier is CarrierNumber.BARE or own_face(endpoint) is not face:
+            return False
+        return may_learn(endpoint, address.carrier, loopback=self._loopback)
+
+
+def _is_any(address: Address) -> bool:
+    endpoint = address.endpoint
+    return endpoint is not None and not any(endpoint.host) and own_face(endpoint) is Face.CLEARNET
