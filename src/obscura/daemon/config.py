@@ -23,6 +23,7 @@ from obscura.handshake.features import experimental, named
 from obscura.ledger.networks import BUILT_IN, load_network
 from obscura.limits import LEAST_PRUNE_TARGET, MAX_INBOUND
 from obscura.node.admission import AdmissionLimits
+from obscura.node.resolvers import SeedSettings
 from obscura.wire.address import Address
 
 SYSTEM_FILE = Path("/etc/obscura/obscura.toml")
@@ -109,6 +110,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     admission: Annotated[
         AdmissionLimits, Meta(description="what strangers may cost before they have proved anything")
     ] = AdmissionLimits()
+    seeds: Annotated[SeedSettings, Meta(description="how the first peers are found")] = SeedSettings()
 
     def __post_init__(self) -> None:
         layers.check(self)
