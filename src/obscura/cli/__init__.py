@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "connect": Lazy(_PEERS, "connect", "Make a link to a peer."),
         "disconnect": Lazy(_PEERS, "disconnect", "End the link to a peer."),
         "ping": Lazy(_PEERS, "ping", "Measure the round trip to a peer."),
+        "seeds": Lazy("obscura.cli.seeds", "seeds", "Show whom the node asks for its first peers; sign lists of them."),
     },
     "Identity": {
         "address": Lazy("obscura.cli.identity", "address", "Print the addresses that others reach the node by."),

@@ -79,7 +79,7 @@ def _keep(context: click.Context, parameter: click.Parameter, value: object) -> 
         setattr(context.find_root().ensure_object(Globals), parameter.name, value)
 
 
-def _options(hidden: bool) -> list[click.Parameter]:
+def global_options(hidden: bool) -> list[click.Parameter]:
     """Fresh global options. All are taken before and after the command; ``hidden`` ones are not listed."""
     keep: dict[str, Any] = {"expose_value": False, "callback": _keep}
     return [
@@ -101,7 +101,7 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += _options(hidden=True)
+        self.params += global_options(hidden=True)
 
 
 class Group(click.Group):
@@ -140,7 +140,7 @@ class Root(Group):
         super().__init__(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, **kwargs)
         self._headings = commands
         self._lazy = {name: lazy for group in commands.values() for name, lazy in group.items()}
-        self.params += _options(hidden=False)
+        self.params += global_options(hidden=False)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lazy)

@@ -6,13 +6,17 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from obscura.daemon.config import Config
 from obscura.daemon.datadir import DataDir
 from obscura.ledger.network import Network
+from obscura.ledger.networks import load_network
 from obscura.node.effects import Effect, Lookup
+from obscura.node.face import Face
 from obscura.node.resolvers import Provider
 from obscura.node.seeds import Seeds, SeedSource
 from obscura.wire.address import Address
@@ -48,6 +52,32 @@ def seed_source(network: Network) -> SeedSource:
     """What a network says of its seeds."""
     built_in = tuple(Address.parse(text) for text in network.seeds)
     return SeedSource(network.id, network.port, network.seed_names, network.seed_key, built_in)
+
+
+class _NoBook:
+    """A book that knows nobody and keeps nothing."""
+
+    def usable(self, now: float) -> int:
+        return 0
+
+    def add_seeds(self, addresses: Sequence[Address], *, signed: bool, face: Face, now: float) -> None:
+        pass
+
+
+def without_node(config: Config) -> Seeds:
+    """The discovery that a node with this configuration would do."""
+    network = load_network(config.network)
+    folder = DataDir(config.data_dir, network.name)
+    return Seeds(
+        config.seeds,
+        seed_source(network),
+        _NoBook(),
+        random.SystemRandom(),
+        lambda: int(time.time()),
+        0.0,
+        allow_loopback=network.name == "dev",
+        sequences=read_sequences(folder),
+    )
 
 
 class Discovery:
