@@ -25,7 +25,7 @@ class _Seeds(Group):
 @click.group(cls=_Seeds, invoke_without_command=True)
 @click.pass_context
 def seeds(context: click.Context) -> None:
-    """Show whom the node asks for its first peers, and what came back.
+    """Show whom the node asks for its first peers; sign lists of them.
 
     Without a subcommand: what the running node did, or what a node with this configuration would ask.
 
