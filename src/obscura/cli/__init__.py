@@ -13,6 +13,7 @@ from obscura.cli.frame import Lazy, Root
 
 _NODE = "obscura.cli.node"
 _PEERS = "obscura.cli.peers"
+_CHAIN = "obscura.cli.chain"
 
 COMMANDS: dict[str, dict[str, Lazy]] = {
     "Node": {
@@ -28,6 +29,13 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "disconnect": Lazy(_PEERS, "disconnect", "End the link to a peer."),
         "ping": Lazy(_PEERS, "ping", "Measure the round trip to a peer."),
         "seeds": Lazy("obscura.cli.seeds", "seeds", "Show whom the node asks for its first peers; sign lists of them."),
+    },
+    "Chain": {
+        "chain": Lazy(_CHAIN, "chain", "Look at the stored chain, check it, or fill it from a file."),
+        "block": Lazy(_CHAIN, "block", "Show a block, or give one to the node."),
+        "send-tx": Lazy(_CHAIN, "send_tx", "Give a transaction to the running node."),
+        "mine": Lazy(_CHAIN, "mine", "Mine blocks on the running node's tip."),
+        "network": Lazy(_CHAIN, "network", "Make a network of your own."),
     },
     "Identity": {
         "address": Lazy("obscura.cli.identity", "address", "Print the addresses that others reach the node by."),

@@ -11,11 +11,32 @@ from functools import partial
 from typing import Protocol
 
 from obscura.ledger.port import Ledger
+from obscura.limits import BLOCK_BYTES_WAITING
 from obscura.node.effects import Fetch, Keep, Waiting
 from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store, StoredTransaction
 
+_ROOM_POLL_S = 0.005
+
 log = logging.getLogger(__name__)
+
+
+def write(store: Store, keep: Keep) -> Future[None]:
+    """Hand one ``Keep`` to the store, in order; done when all of it is on the disk."""
+    last: Future[None] | None = None
+    if keep.headers:
+        last = store.put_headers(keep.headers)
+    if keep.block is not None:
+        last = store.put_block(*keep.block)
+    if keep.refused is not None:
+        last = store.refuse(keep.refused)
+    if keep.tip is not None:
+        last = store.set_tip(*keep.tip)
+    if keep.transactions:
+        last = store.put_transactions(StoredTransaction(t.id, t.raw, t.arrival, t.own) for t in keep.transactions)
+    if keep.dropped:
+        last = store.drop_transactions(keep.dropped)
+    return last if last is not None else store.flush()
 
 
 class ArchiveOwner(Protocol):
@@ -53,22 +74,7 @@ class Archive:
 
     def keep(self, keep: Keep) -> None:
         """Hand everything to the writer, in order; the last part of it acknowledges all."""
-        store = self.store
-        last: Future[None] | None = None
-        if keep.headers:
-            last = store.put_headers(keep.headers)
-        if keep.block is not None:
-            last = store.put_block(*keep.block)
-        if keep.refused is not None:
-            last = store.refuse(keep.refused)
-        if keep.tip is not None:
-            last = store.set_tip(*keep.tip)
-        if keep.transactions:
-            last = store.put_transactions(StoredTransaction(t.id, t.raw, t.arrival, t.own) for t in keep.transactions)
-        if keep.dropped:
-            last = store.drop_transactions(keep.dropped)
-        if last is not None:
-            last.add_done_callback(partial(self._written, keep.token))
+        write(self.store, keep).add_done_callback(partial(self._written, keep.token))
 
     def _written(self, token: int, written: Future[None]) -> None:
         """In the writer's thread. One wake-up of the loop for many acknowledgements."""
@@ -108,6 +114,14 @@ class Archive:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append((token, waiter))
             await waiter
+
+    async def room(self) -> None:
+        """Let others have their turn, and return once not too much waits for the disk. Raises ``StoreError``."""
+        await asyncio.sleep(0)
+        while self.store.waiting_bytes > BLOCK_BYTES_WAITING // 2:
+            if self.store.fault is not None:
+                raise self.store.fault
+            await asyncio.sleep(_ROOM_POLL_S)
 
     # --- Reading ------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import obscura
+from obscura.daemon.chain_methods import chain_methods
 from obscura.daemon.control import ControlServer
 from obscura.daemon.node import Node
 from obscura.daemon.rpc import MethodRegistry
@@ -120,6 +121,7 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
         "keys.forget": keys_forget,
         "features": features_list,
         "stop": stop,
+        **chain_methods(node),
     }
 
 

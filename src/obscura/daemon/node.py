@@ -33,8 +33,9 @@ from obscura.node.dialable import face_of
 from obscura.node.effects import Effect, Fetch, Keep, LinkId, Notify
 from obscura.node.engine import Engine
 from obscura.node.io import Hold, Listener, Reach, Shut, Write
+from obscura.node.mempool import Verdict
 from obscura.node.peer import Peer
-from obscura.node.relay import ChainRelay
+from obscura.node.relay import ChainRelay, transaction_of
 from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store
@@ -270,6 +271,17 @@ class Node:
         await self.archive.written(self.relay.blocks.newest_token)
         ledger = self.network.ledger
         return ledger.block_id(raw[: ledger.header_bytes])
+
+    def broadcast(self, raw: bytes) -> bytes:
+        """Make a transaction public: into the mempool, kept over a restart, announced. Its id. Raises ``UserError``."""
+        transaction = transaction_of(self.relay.chain, raw)
+        if transaction is None:
+            raise UserError("that is not a transaction of this network")
+        verdict, effects = self.relay.submit_transaction(transaction, self.now())
+        self.apply(effects)
+        if verdict not in (Verdict.ACCEPTED, Verdict.KNOWN):
+            raise UserError(f"the transaction is refused: {verdict.value}")
+        return transaction.id
 
     def apply(self, effects: Iterable[Effect]) -> None:
         """Carry out what a part returned to the application."""
