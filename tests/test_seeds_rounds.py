@@ -102,6 +102,7 @@ def test_an_empty_book_asks_at_once_two_operators_for_the_signed_list() -> None:
 
 def test_a_book_with_something_waits_for_its_anchors_first() -> None:
     seeds = seeds_of(Book(3))
+    assert start(seeds) == []
     assert limits.SEED_START_S[0] <= seeds.deadline() <= limits.SEED_START_S[1]
     assert lookups(seeds.due(seeds.deadline()))
 
@@ -110,14 +111,16 @@ def test_a_book_with_something_waits_for_its_anchors_first() -> None:
 def test_asked_only_with_fewer_than_fifty_usable_entries(usable: int, asks: bool) -> None:
     book = Book(usable)
     seeds = seeds_of(book)
-    assert bool(lookups(seeds.due(60.0))) is asks
+    effects = [*seeds.due(0.0), *seeds.due(60.0)][:2]
+    assert bool(lookups(effects)) is asks
     assert not book.added
 
 
 def test_a_book_that_empties_later_is_noticed() -> None:
     book = Book(60)
     seeds = seeds_of(book)
-    assert not seeds.due(60.0)
+    assert not start(seeds)
+    assert not start(seeds, seeds.deadline())
     book.count = 10
     assert lookups(start(seeds, seeds.deadline()))
 

@@ -32,6 +32,8 @@ from obscura.node.ping import Liveness
 from obscura.node.ratelimit import rates_of
 from obscura.node.relay import ChainRelay
 from obscura.node.reputation import Reputation
+from obscura.node.resolvers import SeedSettings
+from obscura.node.seeds import Seeds, SeedSource
 from obscura.node.slots import OutboundLimits, Slots, Tip
 from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, padneg
 from obscura.wire.address import Address, Endpoint, Network
@@ -61,6 +63,9 @@ class Settings(msgspec.Struct, frozen=True):
     allow_unauthenticated: bool = False  # full links to clearnet addresses without a known key
     external: tuple[Address, ...] = ()  # how the operator says that this node is reached, with keys
     spacing_s: float = 0.0  # usual seconds between blocks, for the look at a stale tip; 0 = on request
+    seeds: SeedSettings = SeedSettings()
+    seed_source: SeedSource | None = None  # what the network says of its seeds; None = nobody is ever asked
+    seed_sequences: dict[str, int] = {}  # of the newest list of each name that an earlier run saw
     rate_factor: float = 1.0  # how much more than ``limits.RATES`` a peer may send; ``inf`` = anything
 
 
@@ -76,11 +81,13 @@ class Neighbours:
     bans: Bans
     inbound: Inbound
     manual: ManualPeers
+    seeds: Seeds | None
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """In the order in which they hear of things: who judges before who chooses."""
-        return (self.reputation, self.bans, self.own, self.gossip, self.slots, self.inbound, self.manual)
+        seeds = () if self.seeds is None else (self.seeds,)
+        return (self.reputation, self.bans, self.own, self.gossip, *seeds, self.slots, self.inbound, self.manual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +192,16 @@ def _neighbours(
             is_discouraged=reputation.is_discouraged,
         ),
         manual=ManualPeers(settings.manual, rng, now),
+        seeds=_seeds(settings, book, rng, unix, now),
     )
+
+
+def _seeds(settings: Settings, book: Book, rng: random.Random, unix: Callable[[], int], now: float) -> Seeds | None:
+    source = settings.seed_source
+    if source is None:
+        return None
+    known = settings.seed_sequences
+    return Seeds(settings.seeds, source, book, rng, unix, now, allow_loopback=settings.is_dev, sequences=known)
 
 
 def _no_block() -> tuple[bytes, int]:

@@ -119,7 +119,8 @@ class Seeds(Part):
         self._backoff = _backoff()
         self._round: _Round | None = None
         self._found: list[dict[str, Any]] = []  # what the last round took, for the operator
-        self._when = now + (rng.uniform(*limits.SEED_START_S) if book.usable(now) else 0.0)
+        self._when = now
+        self._is_new = True
 
     # --- When -------------------------------------------------------------------------------------------------------
 
@@ -129,8 +130,13 @@ class Seeds(Part):
     def due(self, now: float) -> Iterable[Effect]:
         if self._round is not None:
             return self._give_up(self._round, now)
+        usable, is_new = self._book.usable(now), self._is_new
+        self._is_new = False
+        if usable and is_new:  # what is known already comes first
+            self._when = now + self._rng.uniform(*limits.SEED_START_S)
+            return ()
         self._when = now + limits.SEED_CHECK_S
-        if self._book.usable(now) >= limits.SEEDS_WANTED:
+        if usable >= limits.SEEDS_WANTED:
             return ()
         return self.ask(now)
 
