@@ -498,6 +498,7 @@ class Connection:
 
     def _send_last(self, now: float) -> None:
         """Everything that waits, whole frames only, then a record with flag 2."""
+        self._schedule = IMMEDIATE
         sealer = self._sealer
         if sealer is None:
             if isinstance(self._security, Bare):
@@ -516,6 +517,7 @@ class Connection:
 
     def _finish(self, now: float) -> None:
         """Both directions are done: the carrier closes as its cover would."""
+        self._schedule = IMMEDIATE
         self._stage = _Stage.OVER
         self._deadline = inf
         for event in self._carrier.end(now):

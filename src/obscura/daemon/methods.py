@@ -105,6 +105,15 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
         """The feature table and what this node offers on clearnet links."""
         return features.describe()
 
+    def seeds_show() -> dict[str, Any]:
+        """Whom this node asks for its first peers, and what came back."""
+        return node.discovery.show()
+
+    async def seeds_ask() -> dict[str, Any]:
+        """Ask for seeds now, whatever is known already; returns when all have answered."""
+        await node.discovery.ask()
+        return node.discovery.show()
+
     def stop() -> bool:
         """Stop the node; answered before it does."""
         asyncio.get_running_loop().call_soon(node.stop)
@@ -120,6 +129,8 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
         "keys.show": keys_show,
         "keys.forget": keys_forget,
         "features": features_list,
+        "seeds.show": seeds_show,
+        "seeds.ask": seeds_ask,
         "stop": stop,
         **chain_methods(node),
     }

@@ -149,15 +149,6 @@ def terms(agreed: Agreement | None) -> dict[str, Any] | None:
     }
 
 
-def cost(links: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """What cover has cost on these links (as ``Engine.describe`` has them): bytes sent, by what they were."""
-    rows = list(links)
-    return {
-        name: sum(row[f"{name}_sent"] for row in rows)
-        for name in ("real_bytes", "padding_bytes", "dummy_bytes", "wire_bytes")
-    }
-
-
 def peer_terms(peer: Peer) -> dict[str, Any]:
     """What a link is shaped by, both directions, and where the peer asked for less; ready for JSON."""
     outbound, inbound = both_directions(peer.negotiated)

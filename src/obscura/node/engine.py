@@ -26,6 +26,7 @@ from obscura.connection import (
 from obscura.errors import AddressError
 from obscura.handshake.machine import Offer
 from obscura.limits import (
+    BLOCKED_POLL_S,
     DISCONNECT_POINTS,
     FLOOD_POINTS,
     MEMORY_BUDGET,
@@ -55,7 +56,7 @@ from obscura.node.effects import (
     Send,
 )
 from obscura.node.io import Hold, Io, Listener, Reach, Shut, Write
-from obscura.node.link import Link, describe, failure_of
+from obscura.node.link import SENT, Link, describe, failure_of, sent
 from obscura.node.peer import DialFailed, Face, Failure, Peer, Purpose
 from obscura.node.ratelimit import Rates
 from obscura.node.timers import Timers
@@ -87,6 +88,7 @@ class Engine:
     ) -> None:
         self.core = core
         self.links: dict[LinkId, Link] = {}
+        self.sent_before = dict.fromkeys(SENT, 0)  # bytes, on links that ended
         self._catalogue = catalogue
         self._network_id = network_id
         self._offer_for = offer_for
@@ -506,7 +508,8 @@ class Engine:
             self.apply(self.core.room(link.id, now), now)
         deadline = min(connection.deadline(), link.meter.deadline(now))
         if link.blocked_since is not None:
-            deadline = min(deadline, link.blocked_since + SEND_STALL_S)
+            later = max(deadline, now + BLOCKED_POLL_S)  # a schedule that is due cannot be served now
+            deadline = min(later, link.blocked_since + SEND_STALL_S)
         self._timers.set(link.id, deadline)
 
     def _count_memory(self, link: Link, held: int, now: float) -> None:
@@ -521,6 +524,9 @@ class Engine:
         """Forget the link and close its socket."""
         if self.links.pop(link.id, None) is None:
             return
+        if link.connection is not None:
+            for name, amount in sent(link.connection).items():
+                self.sent_before[name] += amount
         self._timers.clear(link.id)
         self._memory -= link.memory
         link.memory = 0

@@ -78,6 +78,23 @@ def failure_of(link: Link, reason: Reason) -> Failure:
     return Failure.SILENT if reason in (Reason.TIMEOUT, Reason.LOST) else Failure.REFUSED
 
 
+SENT = ("wire_bytes_sent", "real_bytes_sent", "padding_bytes_sent", "dummy_bytes_sent")
+
+
+def sent(connection: Connection) -> dict[str, int]:
+    """What one link has sent and what cover has cost it: bytes of the socket, of frames, of padding, of whole dummies.
+
+    The rest of the first are seals, flights and the carrier.
+    """
+    return dict(
+        zip(
+            SENT,
+            (connection.wire_sent, connection.real_sent, connection.padding_sent, connection.dummy_bytes_sent),
+            strict=True,
+        )
+    )
+
+
 def describe(peer: Peer, link: Link, now: float) -> dict[str, Any]:
     """What `obscura peers` shows of the link itself, ready for JSON."""
     connection = link.connection
@@ -96,9 +113,8 @@ def describe(peer: Peer, link: Link, now: float) -> dict[str, Any]:
         "user_agent": peer.negotiated.peer.user_agent,
         "best_block_height": str(peer.negotiated.peer.best_block_height),
         "connected_s": round(now - peer.since, 3),
-        "wire_bytes_sent": connection.wire_sent if connection else 0,
+        **(sent(connection) if connection else dict.fromkeys(SENT, 0)),
         "wire_bytes_received": connection.wire_received if connection else 0,
-        "real_bytes_sent": connection.real_sent if connection else 0,
         "dummies_sent": connection.dummies_sent if connection else 0,
         "dummies_received": connection.dummies_received if connection else 0,
         "queued_bytes": connection.waiting if connection else 0,

@@ -39,7 +39,7 @@ class Knobs(msgspec.Struct, frozen=True):
     chaff_ms: Annotated[Pair, Meta(description="ms between two records of chaff")] = (15_000, 120_000)
     jitter_ms: Annotated[Pair, Meta(description="ms that a message may be delayed")] = (0, 100)
     burst: Annotated[Pair, Meta(description="messages that leave together")] = (2, 8)
-    burst_hold_ms: Annotated[Pair, Meta(description="ms more that a burst is waited for")] = (0, 100)
+    burst_hold_ms: Annotated[Pair, Meta(description="ms that a burst is waited for, once and again")] = (40, 70)
     slot_size: Annotated[int, Meta(description="bytes of the one record of a slot")] = CELL
     slot_ms: Annotated[Pair, Meta(description="ms between two slots; equal ends = constant, else Poisson")] = OFF
     most: Annotated[int, Meta(description="cover bytes per second that each peer may send")] = UNBOUNDED
@@ -93,7 +93,9 @@ class CustomKnobs(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     chaff_ms: Annotated[Span | None, Meta(description="ms between two records of chaff, likewise")] = None
     jitter_ms: Annotated[Span | None, Meta(description="ms that a message may be delayed, likewise")] = None
     burst: Annotated[Span | None, Meta(description="messages that leave together, likewise")] = None
-    burst_hold_ms: Annotated[Span | None, Meta(description="ms more that a burst is waited for, likewise")] = None
+    burst_hold_ms: Annotated[
+        Span | None, Meta(description="ms that a burst is waited for, once and again; likewise")
+    ] = None
     slot_size: Annotated[
         Annotated[int, Meta(ge=MIN_RECORD, le=MAX_RECORD)] | None, Meta(description="bytes of the record of a slot")
     ] = None
@@ -134,7 +136,7 @@ class CustomKnobs(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         return values
 
 
-_HOLD: Pair = (0, MAX_HOLD_MS // 2)  # jitter and burst add up
+_HOLD: Pair = (0, MAX_HOLD_MS // 3)  # jitter and twice the burst's hold add up
 _PAIRS: dict[str, Pair] = {
     "dummy_ms": NEGOTIABLE_COVER_MS,
     "chaff_ms": NEGOTIABLE_COVER_MS,

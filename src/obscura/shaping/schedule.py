@@ -78,12 +78,12 @@ class MessageClass(Enum):
     AT_ONCE = "at once"  # handshake, ping, rotation: their time is their meaning
     BLOCKS = "blocks"  # exempt: a late block costs its miner, and its size shows anyway
     TRANSACTIONS = "transactions"
-    OTHER = "other"  # addresses, and every type that an application adds
+    OTHER = "other"  # headers, addresses, and every type that an application adds
 
 
 _TYPES = {
     MessageClass.AT_ONCE: "version verack padneg resume resumed rotate sendcmpct ping pong",
-    MessageClass.BLOCKS: "block headers getheaders getblocks cmpctblock getblocktxn blocktxn",
+    MessageClass.BLOCKS: "block cmpctblock getblocktxn blocktxn",
     MessageClass.TRANSACTIONS: "tx stemtx inv getdata notfound mempool",
 }
 CLASSES = {padded_type(name): kind for kind, names in _TYPES.items() for name in names.split()}
@@ -103,8 +103,9 @@ class Pace(NamedTuple):
 class Gate:
     """Jitter, bursts, dummies and chaff: messages gather behind a gate and leave together when it opens.
 
-    It opens when the first delay drawn for any waiting class is over, when a burst is full, when something exempt is sent, when a
-    dummy is due (whose place they take), or when so much waits that it is bulk. Bursts are topped up with dummies.
+    It opens when the first delay drawn for any waiting class is over (jitter and a burst's hold, and the hold once more if a
+    second message has come by then), when a burst is full, when something exempt is sent, when a dummy is due (whose place they
+    take), or when so much waits that it is bulk. What leaves by time is topped up with dummies to the length of a whole burst.
     """
 
     __slots__ = (
@@ -114,6 +115,7 @@ class Gate:
         "_dummy_at",
         "_has_bursts",
         "_held",
+        "_is_burst",
         "_may_spend",
         "_open_at",
         "_pace",
@@ -129,6 +131,7 @@ class Gate:
         self._open_at = inf
         self._drawn: set[MessageClass] = set()  # classes that wait and have their delay
         self._held = 0  # messages behind the gate
+        self._is_burst = False  # a second one came in time, so that it is worth waiting for more
         self._has_bursts = pace.burst != (0, 0)
         self._wanted = MAX_HELD_MESSAGES  # messages that open the gate by their number
         self._dummy_at = self._chaff_at = inf
@@ -146,12 +149,12 @@ class Gate:
             if kind in EXEMPT or self._held >= self._wanted:
                 self._open_at = -inf
                 return
-            if kind not in self._drawn:
+            if kind not in self._drawn and not self._is_burst:
                 self._drawn.add(kind)
-                delay = self._rng.uniform(*self._pace.jitter_s)
-                if self._has_bursts:
-                    delay += self._rng.uniform(*self._pace.burst_hold_s)
-                self._open_at = min(self._open_at, now + delay)
+                self._open_at = min(self._open_at, now + self._rng.uniform(*self._pace.jitter_s) + self._hold())
+            if self._held == 2 and self._has_bursts:
+                self._is_burst = True
+                self._open_at += self._hold()
 
     def allowance(self, now: float, waiting: int, capacity: int) -> Allowance:
         """All or nothing of what waits, and the dummies that are due."""
@@ -167,6 +170,7 @@ class Gate:
             return Allowance(0, 0)
         self._held = 0
         self._open_at = inf
+        self._is_burst = False
         self._drawn.clear()
         self._new_burst()
         return Allowance(waiting, dummies)
@@ -175,6 +179,9 @@ class Gate:
         """The gate, or the next dummy."""
         gate = self._open_at if waiting else inf
         return min(gate, self._dummy_at, self._chaff_at)
+
+    def _hold(self) -> float:
+        return self._rng.uniform(*self._pace.burst_hold_s) if self._has_bursts else 0.0
 
     def _new_burst(self) -> None:
         if self._has_bursts:
