@@ -21,7 +21,7 @@ from obscura.daemon import layers
 from obscura.errors import AddressError, ConfigError
 from obscura.handshake.features import experimental, named
 from obscura.ledger.networks import BUILT_IN, load_network
-from obscura.limits import LEAST_PRUNE_TARGET, MAX_INBOUND
+from obscura.limits import LEAST_PRUNE_TARGET, MAX_INBOUND, OUTBOUND_FULL
 from obscura.node.admission import AdmissionLimits
 from obscura.node.resolvers import SeedSettings
 from obscura.wire.address import Address
@@ -103,6 +103,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Meta(description="accept links without the secure channel; for experiments on a development network"),
     ] = False
     max_inbound: Annotated[int, Meta(ge=0, le=10_000, description="inbound links at once")] = MAX_INBOUND
+    max_outbound: Annotated[
+        int,
+        Meta(ge=0, le=64, description="full links that the node makes by itself; 0 makes none but those of connect"),
+    ] = OUTBOUND_FULL
+    external_address: Annotated[
+        Texts,
+        Meta(description="how others reach this node, such as 203.0.113.5:9733?carrier=tls; told to peers"),
+    ] = ()
+    asmap: Annotated[
+        Path | None,
+        Meta(description="file in Bitcoin's asmap format: peers are then grouped by autonomous system, not by /16"),
+    ] = None
+    rate_factor: Annotated[
+        float, Meta(gt=0, description="how much more than the usual a peer may send before it is slowed and cut")
+    ] = 1.0
     prune: Annotated[
         str | None,
         Meta(description='how much of old blocks to keep, such as "2 GB"; unset keeps all'),
@@ -119,11 +134,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         experimental(self.experimental)
         if self.prune is not None:
             parse_bytes(self.prune)
-        for text in self.connect:
-            try:
-                Address.parse(text)
-            except AddressError as error:
-                raise ConfigError(f"connect: {error}") from None
+        for key, texts in (("connect", self.connect), ("external-address", self.external_address)):
+            for text in texts:
+                try:
+                    Address.parse(text)
+                except AddressError as error:
+                    raise ConfigError(f"{key}: {error}") from None
         if self.network not in BUILT_IN and "." not in self.network and "/" not in self.network:
             raise ConfigError(
                 f"network: there is none called {self.network!r}; {layers.nearest(self.network, BUILT_IN)} "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 import time
@@ -20,8 +21,11 @@ from obscura.channel.replay import ReplayCache
 from obscura.daemon.archive import Archive
 from obscura.daemon.config import Config, parse_bytes
 from obscura.daemon.datadir import DataDir
+from obscura.daemon.discovery import Discovery, keep_sequences, read_sequences, seed_source
 from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.keys import KeyStore
+from obscura.daemon.neighbours import introduce, neighbour_settings
+from obscura.daemon.peerstore import PeerStore
 from obscura.errors import AddressError, ConfigError, Unreachable, UserError
 from obscura.handshake.features import Flags, experimental, named
 from obscura.ledger.network import Network
@@ -30,11 +34,11 @@ from obscura.limits import HANDSHAKE_S, READ_CHUNK, STOP_S
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.core import Part, Reaction
 from obscura.node.dialable import face_of
-from obscura.node.effects import Effect, Fetch, Keep, LinkId, Notify
+from obscura.node.effects import Effect, Fetch, Keep, LinkId, Lookup, Notify
 from obscura.node.engine import Engine
 from obscura.node.io import Hold, Listener, Reach, Shut, Write
 from obscura.node.mempool import Verdict
-from obscura.node.peer import Peer
+from obscura.node.peer import Failure, Peer
 from obscura.node.relay import ChainRelay, transaction_of
 from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.store.faults import StoreError
@@ -71,6 +75,7 @@ class Node:
         self._parts: list[Part] = []
         self._extra = experimental(self.config.experimental)
         self._assembly: Assembly | None = None
+        self._discovery: Discovery | None = None
         self._listening: list[Address] = []
         self._sockets: dict[LinkId, tcp.Socket] = {}
         self._outcomes: dict[LinkId, asyncio.Future[str]] = {}
@@ -110,9 +115,14 @@ class Node:
             )
             resources.callback(self._save)
             resources.push_async_callback(self._end_dials)
+            self._discovery = self._discover(resources)
             resources.callback(self._end_turns)
+            near = self._assembly.neighbours
+            peers = PeerStore(self.data_dir.path / "peers.dat", near)
             await self._listen(resources)
+            introduce(near, self.config, self.network, self._listening, self._started)
             resources.push_async_callback(self._close_links)
+            await resources.enter_async_context(peers.kept())  # left before the links are closed
             self._resources = resources.pop_all()
         self._plan_turn()
         return self
@@ -159,6 +169,13 @@ class Node:
         if self._assembly is None:
             raise UserError("the node is not running: enter it with `async with`")
         return self._assembly
+
+    @property
+    def discovery(self) -> Discovery:
+        """The finding of the first peers. Raises ``UserError`` before the node was entered."""
+        if self._discovery is None:
+            raise UserError("the node is not running: enter it with `async with`")
+        return self._discovery
 
     @property
     def engine(self) -> Engine:
@@ -389,6 +406,8 @@ class Node:
                 self.archive.keep(io)
             elif isinstance(io, Fetch):
                 self.archive.fetch(io)
+            elif isinstance(io, Lookup):
+                self.discovery.start(io)
         self._release_drained(engine)
         if not engine.links:
             self._idle.set()
@@ -424,9 +443,10 @@ class Node:
         self._turn()
 
     async def _reach(self, wanted: Reach) -> None:
-        why = await tcp.dial(self, wanted.address, wanted.link)
-        if why is not None:
-            self.engine.unreachable(wanted.link, why, self.now())
+        missed = await tcp.dial(self, wanted.address, wanted.link)
+        if missed is not None:
+            failure = Failure.OFFLINE if missed.is_offline else Failure.UNREACHABLE
+            self.engine.unreachable(wanted.link, missed.why, self.now(), failure)
             self._plan_turn()
 
     def _told(self, told: Notify) -> None:
@@ -463,7 +483,19 @@ class Node:
             manual=tuple(Address.parse(text) for text in config.connect),
             max_inbound=config.max_inbound,
             admission=config.admission,
+            **neighbour_settings(config),
+            seeds=config.seeds,
+            seed_source=seed_source(self.network),
+            seed_sequences=read_sequences(self.data_dir),
         )
+
+    def _discover(self, resources: contextlib.AsyncExitStack) -> Discovery:
+        seeds = self.assembly.neighbours.seeds
+        assert seeds is not None
+        keep = functools.partial(keep_sequences, self.data_dir)
+        discovery = Discovery(seeds, self._rng, self.now, self.apply, keep)
+        resources.push_async_callback(discovery.end)
+        return discovery
 
     async def _listen(self, resources: contextlib.AsyncExitStack) -> None:
         keys = KeyStore(self.data_dir.keys, self._rng)

@@ -30,6 +30,7 @@ from obscura.limits import (
     TRIED_BUCKETS_PER_GROUP,
     UNPROVEN_RETRY_S,
 )
+from obscura.node.dialling import own_face
 from obscura.node.face import Face
 from obscura.node.groups import Grouping
 from obscura.node.placekeys import Keys
@@ -128,6 +129,7 @@ class Book:
         self._new: dict[int, Place] = {}  # cell -> place
         self._tried: dict[int, Place] = {}
         self._new_pool, self._tried_pool = _Pool(), _Pool()
+        self.news = 0  # places and keys that came in, ever
         self._tests: dict[Place, float] = {}  # proved itself, but its tried cell is taken: since when
 
     def __len__(self) -> int:
@@ -186,7 +188,8 @@ class Book:
             if endpoint is None or address.carrier is CarrierNumber.BARE:
                 continue
             source = b"seeds" if signed else b"unsigned seeds"
-            entry = self.learn(endpoint, address.carrier, face, source, unix)
+            own = own_face(endpoint)  # an onion name in a list that came over clearnet is reached through Tor alone
+            entry = self.learn(endpoint, address.carrier, face if own is Face.CLEARNET else own, source, unix)
             if entry is None:
                 continue
             added += 1
@@ -196,6 +199,12 @@ class Book:
             elif entry.source == source and not entry.succeeded:
                 entry.feelers_only = True
         return added
+
+    def told_key(self, entry: Entry, key: bytes, source: bytes, *, is_own_word: bool) -> None:
+        """Somebody of the group ``source`` says that this is the key of a place."""
+        if not entry.keys.is_trusted:
+            self.news += not entry.keys.is_known
+            entry.keys.told(key, source, self._unix(), is_own_word=is_own_word)
 
     def good(self, place: Place, key: bytes | None) -> None:
         """Our own handshake with the place was completed; ``key`` is what it proved."""
@@ -311,6 +320,7 @@ class Book:
         self._new[cell] = entry.place
         self._new_pool.add(entry.place)
         self._entries[entry.place] = entry
+        self.news += 1
         return True
 
     def _to_tried(self, entry: Entry) -> bool:

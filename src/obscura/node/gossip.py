@@ -178,8 +178,8 @@ class Gossip(Part):
         carrier = CarrierNumber(told.carrier)
         seen -= 0 if is_own_word else ADDR_PENALTY_S
         entry = self._book.learn(endpoint, carrier, peer.face, source, seen, told.services)
-        if entry is not None and told.key is not None and not entry.keys.is_trusted:
-            entry.keys.told(told.key, source, unix, is_own_word=is_own_word)
+        if entry is not None and told.key is not None:
+            self._book.told_key(entry, told.key, source, is_own_word=is_own_word)
 
     def _relay(self, teller: Peer, endpoint: Endpoint, told: AddrEntry, now: float) -> None:
         """To one or two peers of the same face, the same ones all day, so that news neither storms nor maps our links."""

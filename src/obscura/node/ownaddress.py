@@ -25,12 +25,19 @@ class OwnAddress(Part):
         self._grouping = grouping
         self._loopback = loopback
         self._external = tuple(external)
+        self._is_listed = True
         self._listening: tuple[Address, ...] = ()
         self._seen: dict[LinkId, tuple[bytes, bytes]] = {}  # observer's group, our host
 
-    def set_listening(self, addresses: Iterable[Address], external: Iterable[Address] = ()) -> None:
-        """Where the node listens, with keys, and what the operator (or a router, or Tor) says it is reached by."""
-        self._listening, self._external = tuple(addresses), (*self._external, *external)
+    def set_listening(
+        self, addresses: Iterable[Address], *, is_listed: bool = True, external: Iterable[Address] = ()
+    ) -> None:
+        """Where the node listens, with keys, and what the operator says it is reached by; unlisted = announce none of it."""
+        self._listening, self._external, self._is_listed = tuple(addresses), tuple(external), is_listed
+
+    def add_external(self, address: Address) -> None:
+        """One more way to reach this node: an onion or I2P name, a mapping of a router."""
+        self._external = (*(a for a in self._external if a != address), address)
 
     def is_own(self, endpoint: Endpoint) -> bool:
         """Whether the place is this node, as far as it knows."""
@@ -38,6 +45,8 @@ class OwnAddress(Part):
 
     def announced(self, face: Face) -> list[Address]:
         """What to tell peers of a face; every one with its key, and only what they could reach."""
+        if not self._is_listed:
+            return []
         told = list(self._external)
         hosts = self._observed()
         for address in self._listening:

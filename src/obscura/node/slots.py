@@ -23,6 +23,7 @@ from obscura.limits import (
     STALE_CHECK_S,
     STALE_LEAST_S,
     STALE_SPACINGS,
+    STARVED_S,
     USELESS_PLACES,
 )
 from obscura.node.backoff import Backoff
@@ -100,6 +101,8 @@ class Slots(Part):
         self._anchors: list[Place] = []
         self._useless: set[Place] = set()
         self._wait = Backoff(most_s=OFFLINE_MOST_S)  # while the network is away
+        self._starved_at = -1  # the book's count of news when it had nothing for us
+        self._look_again = inf  # when to ask it again if there are more
         self._timers: Timers[str] = Timers()
         if limits.full:
             self._timers.set("fill", now)
@@ -180,10 +183,14 @@ class Slots(Part):
         return ()
 
     def deadline(self) -> float:
-        return self._timers.deadline()
+        is_hopeful = self._book.news != self._starved_at
+        return min(self._timers.deadline(), self._look_again if is_hopeful else inf)
 
     def due(self, now: float) -> Iterable[Effect]:
         effects: list[Effect] = []
+        if now >= self._look_again and self._book.news != self._starved_at:
+            self._look_again = inf
+            self._timers.set("fill", now)
         for name in self._timers.due(now):
             if name == "fill":
                 effects += self._fill(now)
@@ -223,7 +230,8 @@ class Slots(Part):
         faces = missing if missing and purpose is Purpose.FULL and free[Purpose.FULL] <= len(missing) else None
         entry = self._choose(purpose, now, faces)
         if entry is None:
-            self._timers.set("fill", now + self._rng.uniform(*EMPTY_S))
+            self._timers.set("fill", now + STARVED_S)
+            self._starved_at, self._look_again = self._book.news, now + self._rng.uniform(*EMPTY_S)
             return ()
         self._timers.set("fill", now + self._rng.uniform(*FILL_S))
         return self._dial(entry, purpose)

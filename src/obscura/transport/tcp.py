@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from obscura.errors import UserError
 from obscura.limits import CONNECT_S, SHUT_S, WRITE_BUFFER
@@ -105,21 +106,31 @@ class Socket(asyncio.BufferedProtocol):
             self._transport.abort()
 
 
-async def dial(owner: Owner, address: Address, tag: object) -> str | None:
-    """Open a connection; None, or one phrase that says why not. ``socket_up`` has been called when it is None."""
+class Missed(NamedTuple):
+    """No connection: one phrase that says why, and whether this machine has no network, which says nothing of the peer."""
+
+    why: str
+    is_offline: bool = False
+
+
+_OFFLINE = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
+
+
+async def dial(owner: Owner, address: Address, tag: object) -> Missed | None:
+    """Open a connection; None, or why not. ``socket_up`` has been called when it is None."""
     endpoint = address.endpoint
     if endpoint is None:
-        return "its name is not looked up, give its IP address"
+        return Missed("its name is not looked up, give its IP address")
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_S):
             await loop.create_connection(lambda: Socket(owner, tag), endpoint.host_text, endpoint.port)
     except TimeoutError:
-        return f"nothing answered at {endpoint} within {CONNECT_S:.0f} s"
+        return Missed(f"nothing answered at {endpoint} within {CONNECT_S:.0f} s")
     except ConnectionRefusedError:
-        return f"nothing listens at {endpoint}"
+        return Missed(f"nothing listens at {endpoint}")
     except OSError as error:
-        return f"{endpoint} cannot be reached: {_reason(error)}"
+        return Missed(f"{endpoint} cannot be reached: {_reason(error)}", error.errno in _OFFLINE)
     return None
 
 
@@ -135,7 +146,9 @@ async def listen(owner: Owner, address: Address, tag: object) -> tuple[asyncio.S
             lambda: Socket(owner, tag), endpoint.host_text, endpoint.port, family=family, backlog=512
         )
     except OSError as error:
-        raise UserError(f"cannot listen on {endpoint}: {_reason(error)}; choose another address with --listen") from None
+        raise UserError(
+            f"cannot listen on {endpoint}: {_reason(error)}; choose another address with --listen"
+        ) from None
     return server, server.sockets[0].getsockname()[1]
 
 

@@ -1,0 +1,54 @@
+"""What the daemon's configuration says about other nodes, in the terms of the pure node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from obscura.daemon.config import Config
+from obscura.errors import ConfigError
+from obscura.ledger.network import Network
+from obscura.limits import OUTBOUND_BLOCKS
+from obscura.node.asmap import Asmap, AsmapError
+from obscura.node.assembly import Neighbours
+from obscura.node.face import Face
+from obscura.node.slots import OutboundLimits
+from obscura.wire.address import Address
+
+
+def neighbour_settings(config: Config) -> dict[str, Any]:
+    """The fields of ``Settings`` that come from the keys about peers. Raises ``ConfigError``."""
+    return {
+        "asmap": _asmap(config.asmap),
+        "outbound": OutboundLimits(config.max_outbound, OUTBOUND_BLOCKS if config.max_outbound else 0),
+        "allow_unauthenticated": config.allow_unauthenticated,
+        "rate_factor": config.rate_factor,
+    }
+
+
+def introduce(near: Neighbours, config: Config, network: Network, listening: Sequence[Address], now: float) -> None:
+    """Tell the parts where this node is, as far as that is known, and the network's first peers."""
+    keys = {(own.carrier, own.port): own.key for own in listening}
+    external = []
+    for text in config.external_address:
+        place = Address.parse(text)
+        key = place.key or keys.get((place.carrier, place.port))
+        external.append(msgspec.structs.replace(place, key=key))
+    near.own.set_listening(listening, is_listed=not config.unlisted, external=external)
+    near.book.add_seeds([Address.parse(text) for text in network.seeds], True, Face.CLEARNET, now)
+
+
+def _asmap(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        raw = path.expanduser().read_bytes()
+        Asmap(raw)
+    except OSError as error:
+        raise ConfigError(f"asmap = {path}: {error.strerror}") from None
+    except AsmapError as error:
+        raise ConfigError(f"asmap = {path}: {error}") from None
+    return raw
