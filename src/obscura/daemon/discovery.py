@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from obscura.daemon.config import Config
 from obscura.daemon.datadir import DataDir
@@ -118,6 +118,10 @@ class Discovery:
         if self._seeds.is_asking:
             self._idle.clear()
             await self._idle.wait()
+
+    def show(self) -> dict[str, Any]:
+        """What would be asked and what came back, ready for JSON."""
+        return self._seeds.show(self._now())
 
     async def end(self) -> None:
         """Give up what is under way."""
