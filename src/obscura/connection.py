@@ -533,6 +533,7 @@ class Connection:
         self._stage = _Stage.OVER
         self._deadline = inf
         self._opening = self._opener = self._sealer = None
+        self._schedule = IMMEDIATE  # no cover is due any more
         self._queue.clear()
         self.waiting = 0
         self._carrier.refuse(now)
