@@ -142,13 +142,15 @@ class Discovery:
         self._carry_out(effects)
 
 
-async def ask_once(seeds: Seeds, rng: random.Random, proxy: OpenSocket | None = None) -> None:
-    """One round without a node."""
+async def ask_once(
+    seeds: Seeds, rng: random.Random, proxy: OpenSocket | None = None, now: Callable[[], float] | None = None
+) -> None:
+    """One round without a node. ``now`` None = the loop's clock."""
 
     def carry_out(effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Lookup):
                 discovery.start(effect)
 
-    discovery = Discovery(seeds, rng, asyncio.get_running_loop().time, carry_out, proxy=proxy)
+    discovery = Discovery(seeds, rng, now or asyncio.get_running_loop().time, carry_out, proxy=proxy)
     await discovery.ask()
