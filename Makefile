@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo docs examples bench clean
+.PHONY: help install test check demo docs discovery examples bench clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -19,8 +19,8 @@ test: $(STAMP)   ## the test suite (8 minutes at most, no root, no network)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)  ## ruff, mypy --strict, import rules (1 minute)
-	$(BIN)/ruff check src tests bench demo tools examples
-	$(BIN)/ruff format --check src tests bench demo tools examples
+	$(BIN)/ruff check src tests tests_real bench demo tools examples
+	$(BIN)/ruff format --check src tests tests_real bench demo tools examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
@@ -30,6 +30,9 @@ demo: $(STAMP)   ## two nodes and everything between them, as separate processes
 docs: $(STAMP)   ## the documentation as HTML below out/docs; a warning is an error
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .[docs]
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
+
+discovery: $(STAMP)  ## discovery against real DNS-over-HTTPS servers; needs unbound (apt install unbound)
+	$(BIN)/python -m pytest tests_real/test_doh_unbound.py
 
 examples: $(STAMP)  ## every program of examples/
 	@for program in examples/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
