@@ -19,7 +19,7 @@ from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.effects import LinkId, Notify
 from obscura.node.face import Face
 from obscura.node.io import Hold, Io, Listener, Reach, Shut, Write
-from obscura.shaping.levels import LEVELS, PrivacyLevel, padneg
+from obscura.shaping.levels import Knobs, padneg
 from obscura.wire.address import Address, CarrierNumber, Endpoint
 from obscura.wire.catalogue import BUILT_IN, CATALOGUE, Catalogue
 from obscura.wire.message import Message
@@ -29,7 +29,8 @@ from obscura.wire.messages.privacy import PadNeg
 
 UNIX = 1_800_000_000
 NETWORK_ID = bytes(range(32))
-OWN_PADNEG: PadNeg = padneg(LEVELS[PrivacyLevel.MEDIUM])
+QUIET = Knobs(dummy_ms=(0, 0), chaff_ms=(0, 0), jitter_ms=(0, 0), burst=(0, 0), burst_hold_ms=(0, 0))  # leaves at once
+OWN_PADNEG: PadNeg = padneg(QUIET)
 VECTORS = Path(__file__).parent / "vectors" / "wire"
 
 
@@ -197,7 +198,7 @@ class Host:
     def __init__(
         self, *, security: Security = "nk", face: Face = Face.CLEARNET, seed: int = 1, **settings: Any
     ) -> None:
-        settings = {"network_id": NETWORK_ID, "is_dev": True, "rate_factor": inf, **settings}
+        settings = {"network_id": NETWORK_ID, "is_dev": True, "rate_factor": inf, "knobs": QUIET, **settings}
         self.now = 0.0
         self.told: list[Notify] = []
         self.shut: list[LinkId] = []

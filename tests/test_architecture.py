@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "connection": FRAME | {"wire"} | LINK,
     "ledger": FRAME | {"wire"},
     "node": FRAME | {"wire"} | LINK | {"connection", "ledger"},
-    "transport": FRAME | {"wire"},
+    "transport": CORE,
     "store": CORE,
     "daemon": CORE | {"obscura", "transport", "store"},
     "sim": CORE,
@@ -267,7 +267,7 @@ BAD_DIRECTIONS = [
     ("obscura.node.x", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from obscura.daemon.node import Node"),
     ("obscura.sim.x", "from obscura.daemon.node import Node"),
     ("obscura.daemon.x", "from obscura.cli import main"),
-    ("obscura.transport.x", "from obscura.node.engine import Engine"),
+    ("obscura.transport.x", "from obscura.daemon.node import Node"),
     ("obscura.elsewhere.x", "x = 1"),
 ]
 GOOD_DIRECTIONS = [

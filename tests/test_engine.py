@@ -29,11 +29,13 @@ from obscura.node.core import Part
 from obscura.node.effects import Disconnect, Effect, Notify, Send
 from obscura.node.io import Hold, Reach, Shut, Write
 from obscura.node.peer import Peer
+from obscura.shaping.levels import LEVELS, Knobs
 from obscura.wire.address import Address
 from obscura.wire.frame import encode_frame, encode_raw
 from obscura.wire.messages.network import GetAddr, Ping, Pong, Verack
 from obscura.wire.messages.transactions import Tx
 from playbook import (
+    QUIET,
     SECURITIES,
     SERVER_KEY,
     Guest,
@@ -192,6 +194,9 @@ def test_a_copied_nonce_on_a_sealed_link_changes_nothing() -> None:
 # --- Back-pressure ----------------------------------------------------------------------------------------------------
 
 
+SHAPED = pytest.mark.parametrize("knobs", [QUIET, *LEVELS.values()], ids=["quiet", *(level.value for level in LEVELS)])
+
+
 def held_up(host: Host, guest: Guest, mib: int) -> list[object]:
     """The peer's socket takes nothing, and this much is queued for it."""
     host.engine.writable(guest.link, False, host.now)
@@ -229,8 +234,9 @@ def test_a_peer_that_makes_us_hold_too_much_is_cut() -> None:
     assert not host.engine.send(guest.link, Ping(1), host.now)
 
 
-def test_a_peer_that_takes_nothing_for_two_minutes_is_cut() -> None:
-    host = Host()
+@SHAPED
+def test_a_peer_that_takes_nothing_for_two_minutes_is_cut(knobs: Knobs) -> None:
+    host = Host(knobs=knobs)
     guest = visit(host)
     host.now = 10.0
     held_up(host, guest, 1)
@@ -240,8 +246,9 @@ def test_a_peer_that_takes_nothing_for_two_minutes_is_cut() -> None:
     assert host.shut == [guest.link]
 
 
-def test_a_slow_reader_that_takes_something_is_not_cut() -> None:
-    host = Host()
+@SHAPED
+def test_a_slow_reader_that_takes_something_is_not_cut(knobs: Knobs) -> None:
+    host = Host(knobs=knobs)
     guest = visit(host)
     held_up(host, guest, 1)
     for minute in range(1, 6):
@@ -255,9 +262,10 @@ def test_a_slow_reader_that_takes_something_is_not_cut() -> None:
     assert host.shut == []
 
 
-def test_a_failed_link_whose_socket_is_full_ends_and_does_not_spin() -> None:
+@SHAPED
+def test_a_failed_link_whose_socket_is_full_ends_and_does_not_spin(knobs: Knobs) -> None:
     """Blocked, then garbage: it discards, and its stall comes while it does."""
-    host = Host()
+    host = Host(knobs=knobs)
     guest = visit(host)
     held_up(host, guest, 1)
     host.at(SEND_STALL_S - 5)
@@ -265,7 +273,29 @@ def test_a_failed_link_whose_socket_is_full_ends_and_does_not_spin() -> None:
     assert host.kinds("peer-disconnected")
     turns = len(host.turns)
     host.at(SEND_STALL_S + DISCARD_S[1])
-    assert len(host.turns) - turns < 20
+    assert len(host.turns) - turns < 2_000
+    assert host.engine.links == {}
+
+
+@SHAPED
+@pytest.mark.parametrize("how", ["garbage", "disconnect", "violation"])
+def test_an_ended_link_keeps_no_schedule(how: str, knobs: Knobs) -> None:
+    """Its dummies and slots are over: else their time would be due for ever, with nobody to serve it."""
+    host = Host(knobs=knobs)
+    guest = visit(host)
+    host.at(50.0)
+    if how == "garbage":
+        host.give(guest.link, bytes(70_000))
+    elif how == "disconnect":
+        host.engine.disconnect(guest.link, "as asked", host.now)
+        host.turn()
+    else:
+        guest.pump()
+        inject(guest.connection, encode_frame(Verack()))
+        guest.pump()
+    turns = len(host.turns)
+    host.at(host.now + DISCARD_S[1])
+    assert len(host.turns) - turns < 10
     assert host.engine.links == {}
 
 
