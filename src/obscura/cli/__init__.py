@@ -13,6 +13,7 @@ from obscura.cli.frame import Lazy, Root
 
 _NODE = "obscura.cli.node"
 _PEERS = "obscura.cli.peers"
+_ADDRESSES = "obscura.cli.addresses"
 _CHAIN = "obscura.cli.chain"
 
 COMMANDS: dict[str, dict[str, Lazy]] = {
@@ -28,6 +29,8 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "connect": Lazy(_PEERS, "connect", "Make a link to a peer."),
         "disconnect": Lazy(_PEERS, "disconnect", "End the link to a peer."),
         "ping": Lazy(_PEERS, "ping", "Measure the round trip to a peer."),
+        "addresses": Lazy(_ADDRESSES, "addresses", "List the addresses of other nodes that the node knows."),
+        "ban": Lazy(_ADDRESSES, "ban", "Ban hosts, networks and autonomous systems."),
         "seeds": Lazy("obscura.cli.seeds", "seeds", "Show whom the node asks for its first peers; sign lists of them."),
     },
     "Chain": {

@@ -180,6 +180,9 @@ class Gossip(Part):
         entry = self._book.learn(endpoint, carrier, peer.face, source, seen, told.services)
         if entry is not None and told.key is not None:
             self._book.told_key(entry, told.key, source, is_own_word=is_own_word)
+        dialled = peer.dialled
+        if dialled is not None and (dialled.endpoint, dialled.carrier) == (endpoint, carrier):
+            self._book.good((endpoint, carrier), peer.proved_key)  # this very link proved it
 
     def _relay(self, teller: Peer, endpoint: Endpoint, told: AddrEntry, now: float) -> None:
         """To one or two peers of the same face, the same ones all day, so that news neither storms nor maps our links."""
