@@ -5,6 +5,7 @@ The stem pool of transactions that are not public yet is not here and shares not
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
@@ -53,9 +54,9 @@ class Mempool:
         self.bytes = 0
         self._ledger = ledger
         self._max_bytes = max_bytes
-        self._entries: dict[bytes, Entry] = {}
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()  # taking from its front costs the same at any size
         self._spenders: dict[bytes, bytes] = {}  # outpoint -> id
-        self._sources: dict[Source, dict[bytes, None]] = {}
+        self._sources: dict[Source, OrderedDict[bytes, None]] = {}
         self._source_bytes: dict[Source, int] = {}
 
     def __len__(self) -> int:
@@ -135,7 +136,7 @@ class Mempool:
         self._entries[transaction_id] = entry
         for outpoint in entry.transaction.spends:
             self._spenders[outpoint] = transaction_id
-        self._sources.setdefault(entry.source, {})[transaction_id] = None
+        self._sources.setdefault(entry.source, OrderedDict())[transaction_id] = None
         self._source_bytes[entry.source] = self._source_bytes.get(entry.source, 0) + entry.cost
         self.bytes += entry.cost
 

@@ -6,7 +6,8 @@ Everything here is public already: it knows the mempool and nothing else.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 from obscura.errors import DecodeError
@@ -33,6 +34,7 @@ from obscura.limits import (
 from obscura.node.effects import Credit, Effect, Keep, LinkId, Merit, Notify, Penalise, Send, Waiting
 from obscura.node.mempool import Entry, Mempool, Source, Verdict
 from obscura.node.peer import Peer
+from obscura.node.rolling import Rolling
 from obscura.node.timers import Timers
 from obscura.wire.messages.blocks import Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData
@@ -45,7 +47,7 @@ class _Link:
 
     def __init__(self, peer: Peer) -> None:
         self.audience: Audience = -int(peer.face) if peer.is_inbound else peer.link
-        self.known: dict[bytes, bool] = {}  # ids that the peer has or was told; True = told by us
+        self.known: Rolling[bool] = Rolling(TX_KNOWN)  # ids that the peer has or was told; True = told by us
         self.queue: dict[bytes, None] = {}  # to be told at the audience's next time
         self.announcements: dict[bytes, None] = {}  # told to us, not asked of this peer yet
         self.in_flight: dict[bytes, None] = {}
@@ -54,11 +56,9 @@ class _Link:
         self.mempool_at = -inf
 
 
-def _note(known: dict[bytes, bool], transaction_id: bytes, told: bool) -> None:
-    """Remember an id, at most so many."""
-    known[transaction_id] = told or known.get(transaction_id, False)
-    if len(known) > TX_KNOWN:
-        del known[next(iter(known))]
+def _note(known: Rolling[bool], transaction_id: bytes, told: bool) -> None:
+    """Remember an id; one told by us stays so."""
+    known[transaction_id] = told or bool(known.get(transaction_id))
 
 
 class TransactionRelay:
@@ -78,9 +78,9 @@ class TransactionRelay:
         self._unix = unix
         self._next_token = next_token
         self._links: dict[LinkId, _Link] = {}
-        self._asked: dict[bytes, tuple[LinkId, float]] = {}  # in order of time
+        self._asked: OrderedDict[bytes, tuple[LinkId, float]] = OrderedDict()  # in order of time
         self._sources: dict[bytes, list[LinkId]] = {}  # who else announced it
-        self._refused: dict[bytes, None] = {}
+        self._refused: Rolling[bool] = Rolling(TX_REFUSED)
         self._tellings: Timers[Audience] = Timers()
         self._pauses: Timers[LinkId] = Timers()
         self._unsaved: dict[bytes, None] = {}
@@ -203,7 +203,7 @@ class TransactionRelay:
         if verdict is Verdict.ACCEPTED:
             effects.append(Credit(link, Merit.TRANSACTION))
         elif verdict is not Verdict.KNOWN:
-            self._refuse(transaction_id)
+            self._refused[transaction_id] = True
             if verdict.is_fault:
                 effects.append(Penalise(link, BAD_TX_POINTS, f"a transaction: {verdict.value}"))
         if len(state.in_flight) in (0, TX_IN_FLIGHT // 2):
@@ -224,11 +224,6 @@ class TransactionRelay:
             state.late[transaction_id] = None
             if len(state.late) > TX_IN_FLIGHT:
                 del state.late[next(iter(state.late))]
-
-    def _refuse(self, transaction_id: bytes) -> None:
-        self._refused[transaction_id] = None
-        if len(self._refused) > TX_REFUSED:
-            del self._refused[next(iter(self._refused))]
 
     # --- The mempool --------------------------------------------------------------------------------------------------
 
@@ -251,18 +246,19 @@ class TransactionRelay:
         fields = {"id": display_id(transaction_id), "bytes": len(transaction.raw), "own": own}
         return verdict, [Notify("transaction", fields)]
 
-    def confirmed(self, transactions: Iterable[Transaction], now: float) -> None:
+    def confirmed(self, transactions: Sequence[Transaction], now: float) -> None:
         """A block of the chain has these."""
-        for transaction in transactions:
-            if self._asked or self._sources:
-                self._settled(transaction.id)
-            self._refuse(transaction.id)
+        ids = [transaction.id for transaction in transactions]
+        self._refused.add_all(ids, True)
+        if self._asked or self._sources:
+            for transaction_id in ids:
+                self._settled(transaction_id)
         self._went(self.mempool.confirm(transactions), now)
 
     def unconfirmed(self, transactions: Iterable[Transaction]) -> None:
         """A block that is no longer in the chain had these: they may come again."""
         for transaction in transactions:
-            self._refused.pop(transaction.id, None)
+            self._refused.discard(transaction.id)
 
     def _went(self, entries: Iterable[Entry], now: float) -> None:
         for entry in entries:
@@ -285,7 +281,7 @@ class TransactionRelay:
 
     def may_have(self, link: LinkId, transaction_id: bytes) -> bytes | None:
         """What getdata gets: a transaction that waits and was announced to this very peer."""
-        if not self._links[link].known.get(transaction_id, False):
+        if not self._links[link].known.get(transaction_id):
             return None
         entry = self.mempool.get(transaction_id)
         return entry.transaction.raw if entry is not None else None
