@@ -56,8 +56,10 @@ class SimNode:
     ) -> None:
         self.network = network
         self.number = number
-        self.rng = random.Random(f"obscura node {network.kernel.seed} {number}")
-        static = StaticKey.generate(self.rng)
+        seed = f"{network.kernel.seed} {number}"
+        static = StaticKey.generate(random.Random(f"obscura node key {seed}"))
+        # A node that was started again has its old key, but not its old chances: else it would repeat its ephemeral keys.
+        self.rng = random.Random(f"obscura node {seed} {network.starts(number)}")
         self.address = Address(static.public, str(IPv4Address(FIRST_HOST + number)), PORT)
         self.listener = Listener(self.address, Face.CLEARNET, static, True, ReplayCache())
         self.told: list[Notify] = []
@@ -213,6 +215,7 @@ class SimNetwork:
         self.kernel = kernel
         self.latency = latency
         self.nodes: list[SimNode] = []
+        self._starts: dict[int, int] = {}
         self._by_endpoint: dict[Endpoint, SimNode] = {}
 
     def add(
@@ -231,29 +234,57 @@ class SimNetwork:
         self._by_endpoint[Endpoint(Network.IPV4, IPv4Address(FIRST_HOST + number).packed, PORT)] = node
         return node
 
+    def restart(
+        self,
+        crashed: SimNode,
+        settings: Settings,
+        *,
+        messages: Sequence[type[Message]] = (),
+        reactions: Mapping[type[Message], Reaction] | None = None,
+        parts: Sequence[Part] = (),
+    ) -> SimNode:
+        """A new process where one has crashed: the same number, address, key and archive, and nothing else of it."""
+        number = crashed.number
+        node = SimNode(self, number, settings, crashed.archive, messages=messages, reactions=reactions, parts=parts)
+        self.nodes[number] = node
+        self._by_endpoint[Endpoint(Network.IPV4, IPv4Address(FIRST_HOST + number).packed, PORT)] = node
+        return node
+
+    def starts(self, number: int) -> int:
+        """How often the node of this number has been started, this time included."""
+        self._starts[number] = self._starts.get(number, 0) + 1
+        return self._starts[number]
+
     def reach(self, dialler: SimNode, wanted: Reach) -> None:
         """One round trip later the connection stands, or it is known that nobody listens."""
         endpoint = wanted.address.endpoint
         listening = self._by_endpoint.get(endpoint) if endpoint is not None else None
         kernel = self.kernel
-        if endpoint is None or listening is None:
+        if endpoint is None or listening is None or not listening.is_running:
             kernel.at(kernel.now + 0.1, lambda: self._refuse(dialler, wanted))
             return
         one_way = self.latency(dialler.number, listening.number)
         kernel.at(kernel.now + one_way, lambda: self._accept(dialler, listening, wanted, endpoint, one_way))
 
     def _refuse(self, dialler: SimNode, wanted: Reach) -> None:
-        dialler.assembly.engine.unreachable(wanted.link, "nothing listens there", self.kernel.now)
-        dialler.turn()
+        if dialler.is_running:
+            dialler.assembly.engine.unreachable(wanted.link, "nothing listens there", self.kernel.now)
+            dialler.turn()
 
     def _accept(self, dialler: SimNode, listening: SimNode, wanted: Reach, endpoint: Endpoint, one_way: float) -> None:
         kernel = self.kernel
+        if not listening.is_running or not dialler.is_running:
+            self._refuse(dialler, wanted)
+            return
         source = Endpoint(Network.IPV4, IPv4Address(FIRST_HOST + dialler.number).packed, 40_000 + wanted.link % 20_000)
         link = listening.assembly.engine.accepted(listening.listener, source, kernel.now)
         listening.plug(link, _Wire(dialler, wanted.link, one_way))
         listening.turn()
 
         def connected() -> None:
+            if not dialler.is_running or wanted.link not in dialler.assembly.engine.links:
+                listening.arrive(link, None)  # given up meanwhile
+                return
             dialler.plug(wanted.link, _Wire(listening, link, one_way))
             dialler.assembly.engine.connected(wanted.link, endpoint, kernel.now)
             dialler.turn()
