@@ -65,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True):
     spacing_s: float = 0.0  # usual seconds between blocks, for the look at a stale tip; 0 = on request
     seeds: SeedSettings = SeedSettings()
     seed_source: SeedSource | None = None  # what the network says of its seeds; None = nobody is ever asked
+    are_lookups_proxied: bool = False  # questions to DNS leave through an anonymity network
     seed_sequences: dict[str, int] = {}  # of the newest list of each name that an earlier run saw
     rate_factor: float = 1.0  # how much more than ``limits.RATES`` a peer may send; ``inf`` = anything
 
@@ -200,8 +201,10 @@ def _seeds(settings: Settings, book: Book, rng: random.Random, unix: Callable[[]
     source = settings.seed_source
     if source is None:
         return None
-    known = settings.seed_sequences
-    return Seeds(settings.seeds, source, book, rng, unix, now, allow_loopback=settings.is_dev, sequences=known)
+    known, wanted = settings.seed_sequences, settings.seeds
+    if Face.CLEARNET not in settings.faces and not settings.are_lookups_proxied:
+        wanted = msgspec.structs.replace(wanted, enabled=False)  # fail closed (design 11): DNS included
+    return Seeds(wanted, source, book, rng, unix, now, allow_loopback=settings.is_dev, sequences=known)
 
 
 def _no_block() -> tuple[bytes, int]:
