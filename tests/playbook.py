@@ -219,7 +219,7 @@ class Host:
         """What an interpreter does after each event: time, then everything that shall happen."""
         if self.engine.deadline() <= self.now:
             self.engine.due(self.now)
-        done = self.engine.drain(self.now)
+        done = list(self.engine.drain(self.now))
         for io in done:
             if isinstance(io, Write):
                 self.writes.setdefault(io.link, []).extend(io.pieces)

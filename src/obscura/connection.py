@@ -21,10 +21,10 @@ from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
 from obscura.errors import ChannelFault, Refused, Violation
 from obscura.handshake.machine import Handshake, Negotiated, Offer
-from obscura.limits import CLEAN_END_S, HANDSHAKE_S, HEADER_BYTES, MAX_FLIGHT, MIN_FLIGHT, TAG_BYTES
+from obscura.limits import CLEAN_END_S, FLUSH_BYTES, HANDSHAKE_S, HEADER_BYTES, MAX_FLIGHT, MIN_FLIGHT, TAG_BYTES
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
 from obscura.shaping.padding import Cells, Padding
-from obscura.shaping.schedule import IMMEDIATE, Schedule
+from obscura.shaping.schedule import IMMEDIATE, Allowance, Schedule
 from obscura.shaping.watch import Breach, Watch
 from obscura.wire.catalogue import Catalogue
 from obscura.wire.frame import FrameDecoder, Malformed, Unknown, frame_parts
@@ -134,7 +134,9 @@ class Connection:
         "_opener",
         "_opening",
         "_padding",
+        "_position",
         "_queue",
+        "_released",
         "_rng",
         "_schedule",
         "_sealer",
@@ -186,6 +188,8 @@ class Connection:
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
         self._queue: list[bytes] = []
+        self._position = 0  # bytes of its first piece that are sealed already
+        self._released = 0  # bytes that the schedule has let go and that are not sealed yet
         self._stage = _Stage.OPENING
         self._deadline = now + HANDSHAKE_S
         self.waiting = 0
@@ -243,8 +247,16 @@ class Connection:
         if self._stage is _Stage.ESTABLISHED:
             self._enqueue(message)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether ``flush`` held back a part of what may leave, so that it is to be called again once this one is written."""
+        return 0 < self._released <= self.waiting
+
     def flush(self, now: float) -> list[bytes]:
-        """Everything that is to be written to the socket now: one piece, or several where joining large ones would cost."""
+        """What is to be written to the socket now: one piece, or several where joining large ones would cost.
+
+        Of much that waits, about ``FLUSH_BYTES``: ``has_more`` is true then.
+        """
         if self.waiting or self._schedule is not IMMEDIATE:
             self._seal_waiting(now)
         pieces = self._carrier.take()
@@ -468,14 +480,14 @@ class Connection:
             if isinstance(self._security, Bare):
                 self._send_bare(now)
             return
-        schedule = self._schedule
-        if schedule is not IMMEDIATE and len(self._queue) > self._timed:
-            schedule.put(self._queue[self._timed :] if self._timed else self._queue, now)
-        allowed, dummies = schedule.allowance(now, self.waiting, sealer.capacity)
+        allowed, dummies = (self._released, 0) if self.has_more else self._ask_schedule(sealer.capacity, now)
+        self._released = 0
+        if allowed > FLUSH_BYTES and not dummies:
+            allowed, self._released = FLUSH_BYTES, allowed - FLUSH_BYTES
         next_size, send = self._padding.next_size, self._carrier.send
         left = self.waiting
         if allowed:
-            body = _Gatherer(self._queue)
+            body = _Gatherer(self._queue, self._position)
             while allowed > 0:
                 capacity = sealer.capacity
                 size = allowed if allowed < capacity else capacity
@@ -483,13 +495,19 @@ class Connection:
                 allowed -= size
                 self.padding_sent += capacity - size
                 send(sealer.seal(body.take(size), next_size(left), rekey=sealer.due_rekey(now)), now)
-            self._queue = body.rest()
+            self._queue, self._position = body.rest()
             self.waiting = left
         self._timed = len(self._queue)
         for _ in range(dummies):
             self.dummy_bytes_sent += sealer.size
             send(sealer.seal(b"", next_size(left), rekey=sealer.due_rekey(now)), now)
         self.dummies_sent += dummies
+
+    def _ask_schedule(self, capacity: int, now: float) -> Allowance:
+        schedule = self._schedule
+        if schedule is not IMMEDIATE and len(self._queue) > self._timed:
+            schedule.put(self._queue[self._timed :] if self._timed else self._queue, now)
+        return schedule.allowance(now, self.waiting, capacity)
 
     def _send_bare(self, now: float) -> None:
         self._carrier.send(b"".join(self._queue), now)
@@ -504,7 +522,7 @@ class Connection:
             if isinstance(self._security, Bare):
                 self._send_bare(now)
             return
-        body, left = _Gatherer(self._queue), self.waiting
+        body, left = _Gatherer(self._queue, self._position), self.waiting
         self._queue = []
         self.waiting = 0
         while left > sealer.capacity:
@@ -544,7 +562,8 @@ class _Gatherer:
 
     __slots__ = ("_at", "_pieces", "_position")
 
-    def __init__(self, queue: list[bytes]) -> None:
+    def __init__(self, queue: list[bytes], position: int) -> None:
+        """``position``: bytes of the first piece that were taken before."""
         self._pieces: list[bytes] = []
         run: list[bytes] = []
         for piece in queue:
@@ -554,8 +573,8 @@ class _Gatherer:
                 self._pieces += (b"".join(run), piece)
                 run = []
         self._pieces.append(b"".join(run))
-        self._at = 0
-        self._position = 0
+        self._at = 0 if self._pieces[0] else 1
+        self._position = position
 
     def take(self, size: int) -> bytes | memoryview:
         """The next ``size`` bytes, which must be there."""
@@ -571,9 +590,6 @@ class _Gatherer:
                 self._position = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def rest(self) -> list[bytes]:
-        """What was not taken, as a queue again."""
-        if self._at == len(self._pieces):
-            return []
-        first = self._pieces[self._at][self._position :]
-        return [piece for piece in (first, *self._pieces[self._at + 1 :]) if piece]
+    def rest(self) -> tuple[list[bytes], int]:
+        """What was not taken, as a queue again, and how much of its first piece was."""
+        return [piece for piece in self._pieces[self._at :] if piece], self._position

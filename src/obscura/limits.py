@@ -88,9 +88,11 @@ SEND_STALL_S: Final = 120.0  # seconds during which a peer takes nothing of what
 BLOCKED_POLL_S: Final = 1.0  # seconds between two looks at a link whose socket takes nothing
 SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
 STOP_S: Final = 10.0  # seconds for all links to end cleanly when the node stops
-WRITE_BUFFER: Final = 1 << 20  # bytes in a socket's write buffer above which nothing more is sealed for it
+WRITE_BUFFER: Final = 128 << 10  # bytes in a socket's write buffer above which nothing more is sealed for it
+FLUSH_BYTES: Final = 256 << 10  # bytes of frames sealed before they are written: what a processor's cache holds
 MAX_JOINED_WRITE: Final = 128 << 10  # bytes that are copied into one write; above it a system call is cheaper
 READ_CHUNK: Final = 256 << 10  # bytes of the one receive buffer that all links of a loop share
+KEPT_FREE_BYTES: Final = 16 << 20  # bytes of freed memory that `obscura run` keeps: a few of the largest blocks
 
 # --- Penalties (design 10) --------------------------------------------------------------------------------------------
 MALFORMED_POINTS: Final = 20  # points for a message whose checksum or payload is wrong

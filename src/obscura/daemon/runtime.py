@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 from obscura.daemon.config import Config
 from obscura.daemon.methods import local_control
 from obscura.daemon.node import Node
+from obscura.limits import KEPT_FREE_BYTES
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
@@ -22,6 +24,7 @@ except ImportError:  # the extra [fast] is not installed
     new_event_loop = asyncio.new_event_loop
 
 Told = Callable[[Mapping[str, Any]], None]
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
 def run(config: Config, *, ready: Told) -> int:
@@ -34,8 +37,23 @@ def run(config: Config, *, ready: Told) -> int:
         level=config.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(Node(config), ready))
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep memory that it freed, up to ``KEPT_FREE_BYTES``; for a whole process, so not a library's to call.
+
+    glibc gives it back at once, and a megabyte that is sent or received would be cleared page by page by the kernel again each
+    time, which takes longer than its two hashes (docs/performance.md). Where there is no glibc, nothing happens.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return
+    set_option(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
+    set_option(_M_MMAP_THRESHOLD, KEPT_FREE_BYTES)
 
 
 async def _serve(node: Node, ready: Told) -> int:

@@ -7,7 +7,7 @@ turn carry out what ``drain`` gives. One ``Write`` per link and turn, however ma
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from obscura.connection import (
@@ -296,16 +296,19 @@ class Engine:
         link = self.links.get(link_id)
         return link.connection.waiting if link is not None and link.connection is not None else 0
 
-    def drain(self, now: float) -> list[Io]:
-        """Everything that sockets and subscribers shall get now, in order."""
-        while self._dirty:
+    def drain(self, now: float) -> Iterator[Io]:
+        """Everything that sockets and subscribers shall get now, in order. Carry out each before asking for the next.
+
+        Much that waits for one link is several writes; the next one is made only if the socket took the one before.
+        """
+        while self._dirty or self._io:
             dirty, self._dirty = self._dirty, {}
             for link_id in dirty:
                 link = self.links.get(link_id)
                 if link is not None and link.connection is not None:
                     self._flush(link, link.connection, now)
-        io, self._io = self._io, []
-        return io
+            io, self._io = self._io, []
+            yield from io
 
     # --- Inside -----------------------------------------------------------------------------------------------------
 
@@ -492,6 +495,8 @@ class Engine:
             pieces = connection.flush(now)
             if pieces:
                 self._io.append(Write(link.id, pieces))
+            if connection.has_more:
+                self._dirty[link.id] = None
         if connection.over:
             self._drop(link)
             return
