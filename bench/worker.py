@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,24 @@ import msgspec
 from bench.process import LIFE_S
 from obscura.daemon.config import Config
 from obscura.daemon.node import Node
-from obscura.daemon.runtime import new_event_loop
+from obscura.daemon.runtime import keep_freed_memory, new_event_loop
 from obscura.node.admission import AdmissionLimits
 from obscura.node.assembly import Settings
+from obscura.shaping.agreement import OFF
+from obscura.shaping.levels import Knobs
 from obscura.shaping.padding import Rule
 
 
 class BareNode(Node):
-    """A node at privacy level `standard` whose links use the padding rule that the figure names."""
+    """A node whose links use the padding rule that the figure names and nothing else: no delay, no dummies, no rates."""
 
     def __init__(self, config: Config, rule: Rule) -> None:
         super().__init__(config)
         self._rule = rule
 
     def _settings(self) -> Settings:
-        settings = super()._settings()
-        return msgspec.structs.replace(settings, knobs=msgspec.structs.replace(settings.knobs, rule=self._rule))
+        knobs = Knobs(rule=self._rule, dummy_ms=OFF, chaff_ms=OFF, jitter_ms=OFF, burst=OFF, burst_hold_ms=OFF)
+        return msgspec.structs.replace(super()._settings(), knobs=knobs, rate_factor=inf)
 
 
 def node(folder: str, rule: Rule, *, listens: bool) -> BareNode:
@@ -66,8 +69,9 @@ async def commands() -> AsyncIterator[dict[str, Any]]:
 
 
 def run(main: Callable[[str], Awaitable[None]], loop: str = "fast") -> None:
-    """Run ``main(folder)`` under uvloop if it is installed (``loop`` = "asyncio": never), for ``LIFE_S`` at most."""
+    """Run ``main(folder)`` as `obscura run` does, for ``LIFE_S`` at most; ``loop`` = "asyncio": without uvloop all the same."""
     signal.alarm(LIFE_S)
+    keep_freed_memory()
     factory = asyncio.new_event_loop if loop == "asyncio" else new_event_loop
     with tempfile.TemporaryDirectory(prefix="obscura-bench-") as folder, asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_awaited(main(folder)))
