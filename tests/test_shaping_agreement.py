@@ -53,7 +53,8 @@ def test_nothing_leaves_the_limits(a: PadNeg, b: PadNeg, understood: Understood)
     ):
         assert pair == OFF or bounds[0] <= pair[0] <= pair[1] <= bounds[1]
     low, high = got.record_size
-    assert 64 <= low <= 4_096 and 1_024 <= high <= 65_536
+    assert 64 <= low <= 4_096
+    assert 1_024 <= high <= 65_536
     assert 64 <= got.slot_size <= 65_536
     if got.has_slots:
         least, most = limits.NEGOTIABLE_SLOT_MS
@@ -178,7 +179,8 @@ def test_padneg_of_a_level_says_the_table_and_nothing_of_the_user() -> None:
     for number in range(2, 5_000, 7):
         said = padneg(Knobs(dummy_ms=(number, number), is_rounded=True, most=number))
         for value in (*said.send.dummy_ms, said.most):
-            assert value.bit_count() == 1 and 0.7 < value / number < 1.42
+            assert value.bit_count() == 1
+            assert 0.7 < value / number < 1.42
 
 
 HIGH, MEDIUM = LEVELS[PrivacyLevel.HIGH], LEVELS[PrivacyLevel.MEDIUM]
