@@ -62,6 +62,7 @@ class Session:
                     bodies[stream] += event.data
                 elif isinstance(event, h2.events.StreamEnded):
                     self.server.requests.append((heads[stream], bodies[stream]))
+                    self.server.asked.set()
                     await self.server.behaviour(self, stream, heads[stream], bodies[stream])
             await self.flush()
 
@@ -75,6 +76,7 @@ class Server:
         self.connections = 0
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.port = 0
+        self.asked = asyncio.Event()  # a whole request has come
         self.emptied = asyncio.Event()  # no connection is left
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -320,15 +320,10 @@ def test_nobody_listens_and_nobody_answers() -> None:
 
 def test_giving_up_leaves_no_socket(certificates: Certificates) -> None:
     async def scenario() -> None:
-        asked = asyncio.Event()
-
-        async def told(session: Session, stream: int, headers: dict[str, str], body: bytes) -> None:
-            asked.set()
-
-        async with serving(told, certificates.good) as server:
+        async with serving(silent, certificates.good) as server:
             provider = Provider(HOST, ("127.0.0.1",), "test", "/q", server.port, str(certificates.ca))
             task = asyncio.create_task(doh.ask(provider, NAME, ("TXT",), random.Random(1)))
-            await asked.wait()
+            await server.asked.wait()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             assert task.cancelled()
