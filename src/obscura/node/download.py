@@ -6,7 +6,7 @@ another one away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 from obscura.ledger.chain import Chain
@@ -59,10 +59,12 @@ class _Request:
 class Download:
     """The blocks in flight. Pure: every method returns what shall be sent."""
 
-    def __init__(self, blocks: Blocks) -> None:
+    def __init__(self, blocks: Blocks, prefers_compact: Callable[[], bool] = lambda: False) -> None:
+        """``prefers_compact``: whether transactions wait here of which the next block may consist."""
         self._blocks = blocks
         self._chain: Chain = blocks.chain
         self._sources: dict[LinkId, _Source] = {}
+        self._prefers_compact = prefers_compact
         self._requests: dict[bytes, _Request] = {}
         self._patience = BLOCK_PATIENCE_S[0]
         self._tick = inf
@@ -138,7 +140,7 @@ class Download:
             return None
         return best if chain.work(best) > chain.work(chain.tip) else None
 
-    def _ask(self, source: _Source, wanted: Iterable[bytes], now: float) -> Send:
+    def _ask(self, source: _Source, wanted: Sequence[bytes], now: float) -> Send:
         if not source.in_flight:
             source.progress = now
         for block_id in wanted:
@@ -146,7 +148,11 @@ class Download:
             source.late.pop(block_id, None)
         if self._tick == inf:
             self._tick = now + SYNC_TICK_S
-        items = tuple(InventoryItem(InventoryKind.BLOCK, block_id) for block_id in wanted)
+        kind = InventoryKind.BLOCK
+        if len(wanted) == 1 and source.peer.has_compact and self._prefers_compact():
+            is_next = self._chain.height(wanted[0]) == self._chain.tip_height + 1
+            kind = InventoryKind.COMPACT_BLOCK if is_next else kind
+        items = tuple(InventoryItem(kind, block_id) for block_id in wanted)
         return Send(source.peer.link, GetData(items))
 
     def _room(self) -> int:

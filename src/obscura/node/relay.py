@@ -59,7 +59,7 @@ class ChainRelay(Part):
         self.chain = chain
         self.blocks = Blocks(chain, unix)
         self.transactions = TransactionRelay(chain.ledger, rng, unix, self.blocks.next_token, waiting)
-        self.download = Download(self.blocks)
+        self.download = Download(self.blocks, lambda: len(self.transactions.mempool) > 0)
         self._peers: dict[LinkId, ChainPeer] = {}
         self._headers = HeaderSync(self.blocks, rng)
         self._serving = Serving(self.blocks, self.transactions.may_have)
