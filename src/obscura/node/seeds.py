@@ -282,13 +282,14 @@ class Seeds(Part):
         refusals = Counter(part for part in read if isinstance(part, Refusal) and part is not Refusal.FOREIGN)
         return refusals.most_common(1)[0][0] if refusals else Refusal.FOREIGN
 
-    def _agreed(self, turn: _Round) -> list[bytes]:
-        return [record for record, operators in turn.votes.items() if len(operators) >= limits.SEED_OPERATORS]
+    def _agreed(self, turn: _Round) -> list[Address]:
+        """The seeds among the records that enough operators named."""
+        agreed = [record for record, operators in turn.votes.items() if len(operators) >= limits.SEED_OPERATORS]
+        return [address for record in agreed if (address := self._unsigned(record)) is not None]
 
     def _end(self, turn: _Round, now: float) -> list[Effect]:
         self._round = None
-        unsigned = [address for record in self._agreed(turn) if (address := self._unsigned(record)) is not None]
-        effects = self._add(unsigned, False, now)
+        effects = self._add(self._agreed(turn), False, now)
         if not turn.is_found:
             self._when = now + self._backoff.next_s(self._rng)
             return effects + self._fall_back(now)
