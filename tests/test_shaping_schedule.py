@@ -250,3 +250,19 @@ def test_padding_is_counted_apart_from_dummies_and_frames() -> None:
     sealed = sum(sum(write.sizes) for write in link.writes)
     assert sealed == 1_024
     assert sender.padding_sent - before == 1_024 - 21 - 28
+
+
+def test_what_is_queued_while_a_release_is_being_written_is_timed_too() -> None:
+    """A release of megabytes leaves in parts; a message queued between two parts must not be forgotten behind the gate."""
+    link = LabLink(MEDIUM, random.Random(4))
+    sender = link.sender
+    sender.send(opaque("block")(bytes(3_000_000)))
+    sender.flush(1.0)
+    assert sender.has_more
+    sender.send(opaque("tx")(b"x"))
+    while sender.has_more:
+        sender.flush(1.0)
+    assert sender.waiting == 21
+    assert 1.0 < sender.deadline() < 1.25
+    sender.flush(sender.deadline())
+    assert sender.waiting == 0

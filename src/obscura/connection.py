@@ -24,7 +24,7 @@ from obscura.handshake.machine import Handshake, Negotiated, Offer
 from obscura.limits import CLEAN_END_S, FLUSH_BYTES, HANDSHAKE_S, HEADER_BYTES, MAX_FLIGHT, MIN_FLIGHT, TAG_BYTES
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
 from obscura.shaping.padding import Cells, Padding
-from obscura.shaping.schedule import IMMEDIATE, Allowance, Schedule
+from obscura.shaping.schedule import IMMEDIATE, Schedule
 from obscura.shaping.watch import Breach, Watch
 from obscura.wire.catalogue import Catalogue
 from obscura.wire.frame import FrameDecoder, Malformed, Unknown, frame_parts
@@ -480,7 +480,13 @@ class Connection:
             if isinstance(self._security, Bare):
                 self._send_bare(now)
             return
-        allowed, dummies = (self._released, 0) if self.has_more else self._ask_schedule(sealer.capacity, now)
+        schedule = self._schedule
+        if schedule is not IMMEDIATE and len(self._queue) > self._timed:
+            schedule.put(self._queue[self._timed :] if self._timed else self._queue, now)
+        if self.has_more:
+            allowed, dummies = self._released, 0
+        else:
+            allowed, dummies = schedule.allowance(now, self.waiting, sealer.capacity)
         self._released = 0
         if allowed > FLUSH_BYTES and not dummies:
             allowed, self._released = FLUSH_BYTES, allowed - FLUSH_BYTES
@@ -502,12 +508,6 @@ class Connection:
             self.dummy_bytes_sent += sealer.size
             send(sealer.seal(b"", next_size(left), rekey=sealer.due_rekey(now)), now)
         self.dummies_sent += dummies
-
-    def _ask_schedule(self, capacity: int, now: float) -> Allowance:
-        schedule = self._schedule
-        if schedule is not IMMEDIATE and len(self._queue) > self._timed:
-            schedule.put(self._queue[self._timed :] if self._timed else self._queue, now)
-        return schedule.allowance(now, self.waiting, capacity)
 
     def _send_bare(self, now: float) -> None:
         self._carrier.send(b"".join(self._queue), now)

@@ -153,6 +153,8 @@ class LabLink:
     def _flush(self, now: float) -> None:
         dummies = self.sender.dummies_sent
         pieces = self.sender.flush(now)
+        while self.sender.has_more:
+            pieces += self.sender.flush(now)
         if self._tap.sizes:
             self.writes.append(Write(now, tuple(self._tap.sizes), self.sender.dummies_sent - dummies))
             self._tap.sizes.clear()
