@@ -203,7 +203,7 @@ def test_more_headers_without_blocks_do_not_keep_an_honest_chain_away() -> None:
 
 def test_headers_without_work_end_the_link() -> None:
     net = network()
-    worthless = HONEST_HEADERS[:10] + [unmined(HONEST_HEADERS[10])]
+    worthless = [*HONEST_HEADERS[:10], unmined(HONEST_HEADERS[10])]
     node = fresh(net)
     liar(net, Scripted({GetHeaders: shows(worthless), GetData: nothing})).connect(node.address)
     net.kernel.run(until=2.0)
