@@ -166,6 +166,7 @@ BACKOFF_MOST_S: Final = 600.0  # seconds; longest
 NEW_BUCKETS: Final = 1_024  # buckets of places that others told
 TRIED_BUCKETS: Final = 256  # buckets of places that completed a handshake with us
 BOOK_CELLS: Final = 64  # places in a bucket
+BUCKETS_REMEMBERED: Final = 1 << 16  # bucket numbers kept computed
 NEW_BUCKETS_PER_SOURCE: Final = 64  # new buckets that the word of one group can reach. Security: 1/16 of the table.
 TRIED_BUCKETS_PER_GROUP: Final = 8  # tried buckets that the places of one group can reach. Security: 1/32.
 HORIZON_S: Final = 30 * 86_400  # seconds unseen after which a place is worthless (Bitcoin's ADDRMAN_HORIZON)

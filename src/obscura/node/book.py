@@ -16,6 +16,7 @@ import msgspec
 
 from obscura.limits import (
     BOOK_CELLS,
+    BUCKETS_REMEMBERED,
     FAILURES_OF_NEW,
     FAILURES_OF_TRIED,
     HORIZON_S,
@@ -130,6 +131,7 @@ class Book:
         self._tried: dict[int, Place] = {}
         self._new_pool, self._tried_pool = _Pool(), _Pool()
         self.news = 0  # places and keys that came in, ever
+        self._buckets: dict[tuple[bytes, bytes], int] = {}  # computed lately
         self._tests: dict[Place, float] = {}  # proved itself, but its tried cell is taken: since when
 
     def __len__(self) -> int:
@@ -288,6 +290,7 @@ class Book:
     def restore(self, state: BookState) -> None:
         """Take over what was stored; into an empty book."""
         self._key = state.key
+        self._buckets.clear()
         for entry in state.entries:
             if entry.place in self._entries:
                 continue
@@ -353,22 +356,32 @@ class Book:
                 self._to_tried(entry)
 
     def _new_cell(self, entry: Entry) -> int:
-        group = self._grouping.of(entry.endpoint)
-        way = self._hash(b"way", group, entry.source) % NEW_BUCKETS_PER_SOURCE
-        bucket = self._hash(b"new", entry.source, way.to_bytes(2, "big")) % NEW_BUCKETS
-        return bucket * BOOK_CELLS + self._cell(b"N", bucket, entry)
+        group, source = self._grouping.of(entry.endpoint), entry.source
+        bucket = self._buckets.get((group, source))
+        if bucket is None:
+            way = self._hash(b"way", group, source)[0] % NEW_BUCKETS_PER_SOURCE
+            bucket = self._remember((group, source), self._hash(b"new", source, bytes([way])), NEW_BUCKETS)
+        return bucket * BOOK_CELLS + self._hash(b"cell", _place_bytes(entry))[0] % BOOK_CELLS
 
     def _tried_cell(self, entry: Entry) -> int:
-        way = self._hash(b"way", _place_bytes(entry)) % TRIED_BUCKETS_PER_GROUP
-        bucket = self._hash(b"tried", self._grouping.of(entry.endpoint), way.to_bytes(2, "big")) % TRIED_BUCKETS
-        return bucket * BOOK_CELLS + self._cell(b"T", bucket, entry)
+        digest = self._hash(b"cell", _place_bytes(entry))
+        way = bytes([digest[1] % TRIED_BUCKETS_PER_GROUP])
+        group = self._grouping.of(entry.endpoint)
+        bucket = self._buckets.get((group, way))
+        if bucket is None:
+            bucket = self._remember((group, way), self._hash(b"tried", group, way), TRIED_BUCKETS)
+        return bucket * BOOK_CELLS + digest[2] % BOOK_CELLS
 
-    def _cell(self, table: bytes, bucket: int, entry: Entry) -> int:
-        return self._hash(table, bucket.to_bytes(2, "big"), _place_bytes(entry)) % BOOK_CELLS
+    def _remember(self, what: tuple[bytes, bytes], digest: bytes, buckets: int) -> int:
+        if len(self._buckets) >= BUCKETS_REMEMBERED:
+            self._buckets.clear()
+        bucket = self._buckets[what] = int.from_bytes(digest, "big") % buckets
+        return bucket
 
-    def _hash(self, *parts: bytes) -> int:
-        data = b"".join(len(part).to_bytes(2, "big") + part for part in parts)
-        return int.from_bytes(blake2b(data, key=self._key, digest_size=8).digest(), "big")
+    def _hash(self, *parts: bytes) -> bytes:
+        """8 bytes that nobody can predict. ``parts`` are told apart by the lengths of all but the last."""
+        data = b"".join([bytes([len(part)]) + part for part in parts[:-1]]) + parts[-1]
+        return blake2b(data, key=self._key, digest_size=8).digest()
 
 
 def _place_bytes(entry: Entry) -> bytes:

@@ -22,7 +22,7 @@ class Grouping:
 
     def of(self, endpoint: Endpoint) -> bytes:
         """Short and printable nowhere; equal for places that count as one owner's. The port never matters."""
-        if endpoint.is_loopback:
+        if (endpoint.host[0] == 127 or not endpoint.host[0]) and endpoint.is_loopback:
             return b"l" + endpoint.host if self._loopback_apart else b"l"
         if endpoint.network in (Network.IPV4, Network.IPV6):
             asn = self.asn(endpoint)
