@@ -234,6 +234,14 @@ def test_two_providers_of_one_operator_are_one_voice() -> None:
     assert [added[0] for added in book.added] == [str(BUILT_IN_SEED)]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_round_asks_no_operator_twice(seed: int) -> None:
+    ours = tuple(f"https://d{n}.example/dns-query?ip=192.0.2.{n}&operator=us" for n in (1, 2, 3))
+    seeds = seeds_of(seed=seed, settings={"providers": (*ours, "quad9")})
+    asked = [lookup.provider for lookup in play(seeds, start(seeds), {"TXT": FAULT, "A": plain()})]
+    assert sorted(seeds.providers[label].operator for label in asked) == ["quad9", "quad9", "us", "us"]  # TXT, then A
+
+
 def test_signed_lists_come_first_and_plain_records_after() -> None:
     book = Book()
     seeds = seeds_of(book)
