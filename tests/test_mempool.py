@@ -100,7 +100,7 @@ def test_a_full_mempool_drops_the_oldest_of_whoever_takes_most() -> None:
         assert pool.add(transaction, 1, 0.0)[0] is Verdict.ACCEPTED
     for transaction in own:
         assert pool.add(transaction, None, 0.0, own=True)[0] is Verdict.ACCEPTED
-    for source in (2, 3, 4):
+    for source in (2, 3, 4, 5):
         for transaction in flood if source == 2 else many(24, 10 + source):
             assert pool.add(transaction, source, 0.0)[0] is Verdict.ACCEPTED
     assert pool.bytes <= 150_000
