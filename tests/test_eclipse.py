@@ -6,6 +6,7 @@ import os
 import statistics
 
 import pytest
+
 from obscura.limits import OUTBOUND_BLOCKS, OUTBOUND_FULL
 from obscura.sim.eclipse import Attack, Life, Victim
 

@@ -1,8 +1,8 @@
 """Eclipse attack on one node: its real core, in a world where every address answers and some belong to the attacker.
 
-The attacker is as strong as the rules let it be: all its addresses exist, prove their keys and never fail, and before each start of
-the victim it has told all of them, from every network that it owns. The victim's book is what it would be after some time in the
-network. Only the links' bytes are left out. ``docs/peers.md`` derives the formula.
+The attacker is as strong as the rules let it be: all its addresses exist, prove their keys and never fail, and before each
+start of the victim it has told all of them, from every network that it owns. The victim's book is what it would be after some
+time in the network. Only the links' bytes are left out. ``docs/peers.md`` derives the formula.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from obscura.limits import (
 )
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.book import BookState, Place
+from obscura.node.core import Core
 from obscura.node.effects import Dial, Disconnect, Effect, LinkId
 from obscura.node.face import Face, Purpose
 from obscura.node.peer import Peer
@@ -97,8 +98,8 @@ class Victim:
 
     def _live(self, life: int) -> Life:
         begin = self._unix
-        now = 0.0
-        assembly = assemble(Settings(bytes(32)), random.Random(self._rng.random()), lambda: int(begin + now), now)
+        world = _World()
+        assembly = assemble(Settings(bytes(32)), random.Random(self._rng.random()), lambda: int(begin + world.now), 0.0)
         near = assembly.neighbours
         if self._state is None:
             self._first_book(assembly)
@@ -106,9 +107,8 @@ class Victim:
             near.book.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(self._state), type=BookState))
             near.slots.restore_anchors(self._anchors)
         self._tell_all(assembly, self._bad, [Endpoint(Network.IPV4, _host(n, 9), 9_733) for n in self._bad_groups])
-        world = _World(assembly)
         full_at: Life | None = None
-        for now in world.run(self._attack.life_s):
+        for _ in world.run(assembly.core, self._attack.life_s):
             if full_at is None and len(world.links) >= _SLOTS:
                 full_at = self._judge(world)
         self._unix += self._attack.life_s + 60
@@ -151,19 +151,21 @@ class Victim:
 class _World:
     """Carries out the core's effects: every dial succeeds a little later, messages go nowhere."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self._core = assembly.core
+    def __init__(self) -> None:
+        self._core: Core
+        self.now = 0.0
         self._pending: list[tuple[float, int, Dial]] = []
         self._last = 0
         self.links: dict[LinkId, tuple[Place, Purpose]] = {}
 
-    def run(self, until: float) -> Iterator[float]:
+    def run(self, core: Core, until: float) -> Iterator[float]:
         """The instants at which something happened, after it did."""
-        now = 0.0
+        self._core = core
         while True:
             now = min(self._core.deadline(), self._pending[0][0] if self._pending else until)
             if now >= until:
                 return
+            self.now = now
             while self._pending and self._pending[0][0] <= now:
                 self._connect(heappop(self._pending)[2], now)
             self._apply(self._core.due(now), now)
