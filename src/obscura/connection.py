@@ -487,22 +487,22 @@ class Connection:
             allowed, dummies = self._released, 0
         else:
             allowed, dummies = schedule.allowance(now, self.waiting, sealer.capacity)
-        self._released = 0
-        if allowed > FLUSH_BYTES and not dummies:
-            allowed, self._released = FLUSH_BYTES, allowed - FLUSH_BYTES
+        part = allowed if dummies else FLUSH_BYTES  # whole records, since a cut one would be filled with padding
         next_size, send = self._padding.next_size, self._carrier.send
         left = self.waiting
         if allowed:
             body = _Gatherer(self._queue, self._position)
-            while allowed > 0:
+            while allowed > 0 and part > 0:
                 capacity = sealer.capacity
                 size = allowed if allowed < capacity else capacity
                 left -= size
                 allowed -= size
+                part -= size
                 self.padding_sent += capacity - size
                 send(sealer.seal(body.take(size), next_size(left), rekey=sealer.due_rekey(now)), now)
             self._queue, self._position = body.rest()
             self.waiting = left
+        self._released = allowed
         self._timed = len(self._queue)
         for _ in range(dummies):
             self.dummy_bytes_sent += sealer.size
