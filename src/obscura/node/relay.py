@@ -110,7 +110,7 @@ class ChainRelay(Part):
         if told in self.chain and not self.chain.is_bad(told):
             state.best = told
         self.download.joined(state)
-        self.transactions.joined(peer)
+        self.transactions.joined(peer, now)
         self._serving.joined(peer.link)
         effects = self._headers.joined(state, now)
         if not peer.is_inbound and not len(self.transactions.mempool):

@@ -83,6 +83,7 @@ class TransactionRelay:
         self._refused: Rolling[bool] = Rolling(TX_REFUSED)
         self._tellings: Timers[Audience] = Timers()
         self._pauses: Timers[LinkId] = Timers()
+        self._untold: dict[bytes, None] = {}  # admitted while there was nobody to tell
         self._unsaved: dict[bytes, None] = {}
         self._gone: dict[bytes, None] = {}
         self._save_at = inf
@@ -102,8 +103,12 @@ class TransactionRelay:
 
     # --- Links --------------------------------------------------------------------------------------------------------
 
-    def joined(self, peer: Peer) -> None:
-        self._links[peer.link] = _Link(peer)
+    def joined(self, peer: Peer, now: float) -> None:
+        """A link is up. It is told of what nobody was told of yet, at a random time."""
+        state = self._links[peer.link] = _Link(peer)
+        if self._untold:
+            state.queue.update(self._untold)
+            self._plan(state.audience, now)
 
     def left(self, link: LinkId, now: float) -> list[Effect]:
         state = self._links.pop(link, None)
@@ -239,6 +244,8 @@ class TransactionRelay:
         self._unsaved[transaction_id] = None
         self._gone.pop(transaction_id, None)
         self._save_at = min(self._save_at, now if own else now + MEMPOOL_KEEP_S)
+        if not self._links:
+            self._untold[transaction_id] = None
         for state in self._links.values():
             if transaction_id not in state.known:
                 state.queue[transaction_id] = None
@@ -263,6 +270,7 @@ class TransactionRelay:
     def _went(self, entries: Iterable[Entry], now: float) -> None:
         for entry in entries:
             transaction_id = entry.transaction.id
+            self._untold.pop(transaction_id, None)
             if self._unsaved.pop(transaction_id, b"") is not None:  # it may be on the disk
                 self._gone[transaction_id] = None
                 self._save_at = min(self._save_at, now + MEMPOOL_KEEP_S)
@@ -322,6 +330,7 @@ class TransactionRelay:
         self._rng.shuffle(chosen)  # the order of arrival says where they came from
         for transaction_id in chosen:
             _note(state.known, transaction_id, True)
+            self._untold.pop(transaction_id, None)
         items = tuple(InventoryItem(InventoryKind.TX, transaction_id) for transaction_id in chosen)
         return [Send(link, Inv(items))] if items else []
 
