@@ -85,6 +85,7 @@ SEND_QUEUE_HIGH: Final = 4 << 20  # bytes waiting for one peer; above it we stop
 SEND_QUEUE_LOW: Final = 1 << 20  # bytes; below it we read again and senders go on
 SEND_QUEUE_MAX: Final = 32 << 20  # bytes; a peer that makes us hold more is cut. Security: one slow reader's cost.
 SEND_STALL_S: Final = 120.0  # seconds during which a peer takes nothing of what waits for it: cut
+STALL_LOOK_S: Final = 15.0  # seconds between two looks at whether a full socket has taken anything
 BLOCKED_POLL_S: Final = 1.0  # seconds between two looks at a link whose socket takes nothing
 SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
 STOP_S: Final = 10.0  # seconds for all links to end cleanly when the node stops

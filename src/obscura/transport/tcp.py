@@ -10,7 +10,7 @@ import socket
 from typing import NamedTuple, Protocol
 
 from obscura.errors import UserError
-from obscura.limits import CONNECT_S, SHUT_S, WRITE_BUFFER
+from obscura.limits import CONNECT_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
 from obscura.wire.address import Address, Endpoint
 
 
@@ -26,7 +26,7 @@ class Owner(Protocol):
         """Bytes arrived; ``data`` is the shared buffer and valid until this returns."""
 
     def socket_writable(self, link: Socket, is_writable: bool) -> None:
-        """The write buffer is over its high-water mark, or below its low one again."""
+        """The write buffer is over its high-water mark, or below its low one again. False again: it is over, but has shrunk."""
 
     def socket_down(self, link: Socket) -> None:
         """The peer's side ended, or all of it; may be called twice."""
@@ -35,12 +35,14 @@ class Owner(Protocol):
 class Socket(asyncio.BufferedProtocol):
     """One connection. All sockets of an owner share one receive buffer, since bytes are used before the next read."""
 
-    __slots__ = ("_owner", "_transport", "tag")
+    __slots__ = ("_left", "_look", "_owner", "_transport", "tag")
 
     def __init__(self, owner: Owner, tag: object) -> None:
         self.tag = tag
         self._owner = owner
         self._transport: asyncio.Transport | None = None
+        self._left = 0  # bytes in the write buffer when last looked at, while it is full
+        self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a TCP transport has both directions
@@ -55,9 +57,30 @@ class Socket(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._owner.socket_writable(self, False)
+        self._left = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        self._look_later()
 
     def resume_writing(self) -> None:
+        self._stop_looking()
         self._owner.socket_writable(self, True)
+
+    def _look_later(self) -> None:
+        self._look = asyncio.get_running_loop().call_later(STALL_LOOK_S, self._look_again)
+
+    def _look_again(self) -> None:
+        """Tell a slow reader from one that has stopped: whoever took something gets the whole patience again."""
+        if self._transport is None:
+            return
+        left = self._transport.get_write_buffer_size()
+        if left < self._left:
+            self._left = left
+            self._owner.socket_writable(self, False)
+        self._look_later()
+
+    def _stop_looking(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def eof_received(self) -> bool:
         self._owner.socket_down(self)
@@ -65,6 +88,7 @@ class Socket(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._stop_looking()
         self._owner.socket_down(self)
 
     @property

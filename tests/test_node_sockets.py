@@ -1,0 +1,114 @@
+"""TCP sockets by themselves: who is slow, who has stopped, what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from obscura.transport import tcp
+
+DEADLINE_S = 20.0
+MIB = 1 << 20
+
+
+class Owner:
+    """Notes what a socket says."""
+
+    def __init__(self) -> None:
+        self.receive_buffer = memoryview(bytearray(4_096))
+        self.said: list[object] = []
+        self.socket: tcp.Socket | None = None
+
+    def socket_up(self, link: tcp.Socket) -> None:
+        self.socket = link
+
+    def socket_bytes(self, link: tcp.Socket, data: memoryview) -> None:
+        self.said.append(bytes(data))
+
+    def socket_writable(self, link: tcp.Socket, is_writable: bool) -> None:
+        self.said.append(is_writable)
+
+    def socket_down(self, link: tcp.Socket) -> None:
+        self.said.append("down")
+
+
+async def connected(owner: Owner) -> tuple[tcp.Socket, socket.socket]:
+    """A socket of the owner, and its far end."""
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    await asyncio.get_running_loop().create_connection(lambda: tcp.Socket(owner, 1), sock=near)
+    assert owner.socket is not None
+    return owner.socket, far
+
+
+async def until(true: Callable[..., bool]) -> None:
+    """Let the loop run until something is so."""
+    while not true():  # noqa: ASYNC110  # what is waited for has no event
+        await asyncio.sleep(0.001)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Within the deadline."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+def test_a_slow_reader_is_told_from_one_that_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "STALL_LOOK_S", 0.002)
+
+    async def scenario() -> None:
+        loop, owner = asyncio.get_running_loop(), Owner()
+        link, far = await connected(owner)
+        link.write([bytes(8 * MIB)])
+        assert owner.said == [False]
+        looks = 0
+        original = tcp.Socket._look_again
+
+        def counted(self: tcp.Socket) -> None:
+            nonlocal looks
+            looks += 1
+            original(self)
+
+        monkeypatch.setattr(tcp.Socket, "_look_again", counted)
+        link._stop_looking()
+        link._look_later()
+        await until(lambda: looks >= 5)  # nobody reads: nothing is said again
+        assert owner.said == [False]
+        for _ in range(4):
+            said, taken = len(owner.said), 0
+            while taken < MIB:
+                taken += len(await loop.sock_recv(far, 256 << 10))
+            await until(lambda before=said: len(owner.said) > before)
+        assert set(owner.said) == {False}
+        while owner.said[-1] is False:
+            await loop.sock_recv(far, 256 << 10)
+        assert owner.said == [False] * (len(owner.said) - 1) + [True]
+        assert link._look is None
+        link.abort()
+        far.close()
+
+    run(scenario)
+
+
+def test_a_lost_socket_looks_no_more() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        link, far = await connected(owner)
+        link.write([bytes(8 * MIB)])
+        far.close()
+        await until(lambda: "down" in owner.said)
+        link.abort()
+        await asyncio.sleep(0)
+        assert link._look is None
+        link.write([b"into the void"])
+        link.hold(True)
+        link.shut()
+
+    run(scenario)
