@@ -40,8 +40,11 @@ class PublicPool(Protocol):
     def has(self, id: bytes) -> bool:
         """Whether it is public."""
 
-    def publish(self, transaction: Transaction, now: float) -> Iterable[Effect]:
-        """Take it and announce it to everyone at random times, like one that came from anywhere."""
+    def publish(self, transaction: Transaction, source: LinkId | None, now: float) -> Iterable[Effect]:
+        """Take it and announce it to everyone, whoever brought it too, at random times.
+
+        ``source``: on whose share of the pool it goes; nothing else may follow from it.
+        """
 
     def announcers(self, id: bytes) -> int:
         """Peers that showed that they have it."""
@@ -168,7 +171,7 @@ class Dandelion(Part):
         way = routes.way(peer.link) if is_stem else None
         if stem is None:
             if way is None:
-                return self._pool.publish(transaction, now)
+                return self._pool.publish(transaction, peer.link, now)
             if not self._admits(peer.link, transaction):
                 return ()
             stem = self._stems[transaction.id] = _Stem(transaction, peer.face, peer.link)
@@ -193,13 +196,18 @@ class Dandelion(Part):
     def diffuse(self, transaction: Transaction, now: float) -> Iterable[Effect]:
         """Make an own transaction public, wherever it is."""
         self._forget(transaction.id)
-        return self._pool.publish(transaction, now)
+        return self._pool.publish(transaction, None, now)
 
     def forget(self, id: bytes) -> None:
         """Give an own transaction up."""
         stem = self._stems.get(id)
         if stem is not None and stem.charged is None:
             self._forget(id)
+
+    def successors(self, face: Face = Face.CLEARNET) -> list[LinkId]:
+        """Links of this epoch's successors. For simulations; a node shows them to nobody."""
+        routes = self._faces.get(face)
+        return routes.successors if routes is not None else []
 
     def has_successor(self, face: Face) -> bool:
         """Whether an own transaction could leave through the face."""
@@ -240,7 +248,7 @@ class Dandelion(Part):
         if stem.charged is None:
             return self.own_moved(id, True, now)  # an own one: its policy decides
         self._forget(id)
-        return self._pool.publish(stem.transaction, now)
+        return self._pool.publish(stem.transaction, stem.charged, now)
 
     def _admits(self, edge: LinkId, transaction: Transaction) -> bool:
         share, size = self._shares.get(edge), len(transaction.raw)

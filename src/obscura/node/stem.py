@@ -92,7 +92,7 @@ class StemRoutes:
         self._outbound.pop(link, None)
         if link in self._slots:
             self._slots[self._slots.index(link)] = None
-            if not any(slot is not None for slot in self._slots):
+            if not self.successors:
                 self._draw_successors()
 
     def is_up(self, link: LinkId) -> bool:
@@ -104,9 +104,14 @@ class StemRoutes:
         return link in self._inbound
 
     @property
+    def successors(self) -> list[LinkId]:
+        """Those of this epoch that are up."""
+        return [link for link in self._slots if link is not None]
+
+    @property
     def has_successor(self) -> bool:
         """Whether anything can be relayed."""
-        return any(slot is not None for slot in self._slots)
+        return bool(self.successors)
 
     @property
     def has_edge(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import inf
 
 from obscura.errors import DecodeError, UserError
 from obscura.ledger.port import Transaction
@@ -26,12 +25,13 @@ ANONYMOUS = (Face.ONION, Face.I2P)
 
 
 class _Own:
-    __slots__ = ("deadline", "is_queued", "peers", "policy", "public_since", "transaction")
+    __slots__ = ("deadline", "is_queued", "peers", "policy", "public_since", "since", "transaction")
 
-    def __init__(self, transaction: Transaction, policy: Policy, deadline: float) -> None:
+    def __init__(self, transaction: Transaction, policy: Policy, deadline: float, now: float) -> None:
         self.transaction = transaction
         self.policy = policy
         self.deadline = deadline  # for finding a successor; for becoming public where we may not diffuse
+        self.since = now
         self.is_queued = True  # no successor has it, or none of this epoch
         self.public_since: float | None = None
         self.peers = 0
@@ -46,7 +46,7 @@ class OwnTransactions(Part):
         self._outbox = outbox or NoOutbox()
         self._own: dict[bytes, _Own] = {}
         self._deadlines: Timers[bytes] = Timers()
-        self._poll = inf
+        self._looks: Timers[bytes] = Timers()
         dandelion.own_moved = self._moved
         dandelion.on_routes = self._on_routes
         for submission in self._outbox.kept():
@@ -74,16 +74,14 @@ class OwnTransactions(Part):
     # --- Time and routes ----------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
-        return min(self._poll, self._deadlines.deadline())
+        return min(self._looks.deadline(), self._deadlines.deadline())
 
     def due(self, now: float) -> Iterable[Effect]:
         effects: list[Effect] = []
         for id in self._deadlines.due(now):
             effects += self._too_late(self._own[id], now)
-        if now >= self._poll:
-            self._poll = now + BROADCAST_POLL_S if self._own else inf
-            for own in list(self._own.values()):
-                effects += self._look(own, now)
+        for id in self._looks.due(now):
+            effects += self._look(self._own[id], now)
         return effects
 
     def _on_routes(self, is_new_epoch: bool, now: float) -> Iterable[Effect]:
@@ -144,21 +142,30 @@ class OwnTransactions(Part):
     def _look(self, own: _Own, now: float) -> list[Effect]:
         id = own.transaction.id
         if not self._pool.has(id):
+            self._look_again(own, now)
             return []
         self._made_public(own, now)
         peers = self._pool.announcers(id)
         is_over = peers >= BROADCAST_SEEN_PEERS or now - (own.public_since or now) >= BROADCAST_SEEN_S
         if is_over:
             self._forget(id)
-        elif peers == own.peers:
-            return []
+        else:
+            self._look_again(own, now)
+            if peers == own.peers:
+                return []
         own.peers = peers
         return [Receipt(id, Stage.SEEN, final=is_over, peers=peers)]
+
+    def _look_again(self, own: _Own, now: float) -> None:
+        """Often while something is expected, seldom while an embargo runs."""
+        is_near = own.public_since is not None or now - own.since < BROADCAST_SEEN_S
+        self._looks.set(own.transaction.id, now + (BROADCAST_POLL_S if is_near else BROADCAST_SEEN_S / 4))
 
     def _made_public(self, own: _Own, now: float) -> None:
         if own.public_since is None:
             own.public_since = now
             self._deadlines.clear(own.transaction.id)
+            self._look_again(own, now)
             self._outbox.forget(own.transaction.id)
 
     def _end(self, own: _Own, stage: Stage, reason: str) -> list[Effect]:
@@ -192,9 +199,9 @@ class OwnTransactions(Part):
         terms = self._dandelion.terms
         if terms.awaits_epoch and policy is not Policy.DIRECT:
             wait_s += terms.epoch_s + terms.epoch_extra_s + BROADCAST_WAIT_S
-        own = self._own[transaction.id] = _Own(transaction, policy, now + wait_s)
+        own = self._own[transaction.id] = _Own(transaction, policy, now + wait_s, now)
         self._deadlines.set(transaction.id, own.deadline)
-        self._poll = min(self._poll, now + BROADCAST_POLL_S)
+        self._looks.set(transaction.id, now + BROADCAST_POLL_S)
         return own
 
     def _resume(self, submission: Submission, now: float) -> None:
@@ -208,3 +215,4 @@ class OwnTransactions(Part):
     def _forget(self, id: bytes) -> None:
         self._own.pop(id, None)
         self._deadlines.clear(id)
+        self._looks.clear(id)

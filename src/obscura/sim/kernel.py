@@ -20,6 +20,7 @@ class Kernel:
         self.rng = random.Random(f"obscura kernel {seed}")
         self.seed = seed
         self.events = 0  # run so far
+        self.is_halted = False  # an act may set it: ``run`` returns after that act
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
         self._trace = blake2b(digest_size=32)
@@ -32,11 +33,12 @@ class Kernel:
     def run(self, until: float = inf, max_events: int | None = None) -> None:
         """Run until nothing is left, ``until`` is reached (then now is ``until``), or ``max_events`` more have run."""
         last = None if max_events is None else self.events + max_events
-        while self._heap and self._heap[0][0] <= until and self.events != last:
-            self.now, _, act = heappop(self._heap)
+        heap = self._heap
+        while heap and heap[0][0] <= until and self.events != last and not self.is_halted:
+            self.now, _, act = heappop(heap)
             self.events += 1
             act()
-        if until != inf and self.events != last:
+        if until != inf and self.events != last and not self.is_halted:
             self.now = max(self.now, until)
 
     def note(self, who: int, link: int, what: str, data: bytes | memoryview = b"") -> None:

@@ -203,6 +203,8 @@ class SimNode:
             self.network.kernel.at(deadline, self._on_timer)
 
     def _on_timer(self) -> None:
+        if self.network.kernel.now < self._timer:
+            return  # an earlier time was set since, and has been
         self._timer = inf
         if self.is_running:
             self._turn()

@@ -1,0 +1,37 @@
+"""The public mempool and its announcements, as the stem phase sees them (``PublicPool``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from obscura.ledger.port import Fault, FaultKind, Ledger, Transaction
+from obscura.node.dandelion import PublicPool
+from obscura.node.effects import Effect, LinkId
+from obscura.node.mempool import Verdict
+from obscura.node.transactions import TransactionRelay
+
+
+class RelayPool(PublicPool):
+    """``TransactionRelay`` behind the port. The relay itself never hears of a transaction before ``publish``."""
+
+    def __init__(self, relay: TransactionRelay, ledger: Ledger) -> None:
+        self._relay = relay
+        self._ledger = ledger
+
+    def decode(self, raw: bytes) -> Transaction:
+        return self._ledger.decode_transaction(raw)
+
+    def fault(self, transaction: Transaction, now: float) -> Fault | None:
+        verdict = self._relay.mempool.judge(transaction)
+        if verdict in (Verdict.ACCEPTED, Verdict.KNOWN):
+            return None
+        return Fault(FaultKind.INVALID if verdict.is_fault else FaultKind.EARLY, verdict.value)
+
+    def has(self, id: bytes) -> bool:
+        return id in self._relay.mempool
+
+    def publish(self, transaction: Transaction, source: LinkId | None, now: float) -> Iterable[Effect]:
+        return self._relay.admit(transaction, source, now)[1]
+
+    def announcers(self, id: bytes) -> int:
+        return self._relay.announcers(id)
