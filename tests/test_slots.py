@@ -1,4 +1,4 @@
-"""Outbound slots (design 10): one peer per group, a peer per face, feelers, anchors, failures by what they say, rotation, stale tip."""
+"""Outbound slots (design 10): groups, faces, feelers, anchors, failures by what they say, rotation, stale tip."""
 
 from __future__ import annotations
 

@@ -132,7 +132,8 @@ class _Allowance:
         self.waiting: deque[Any] = deque()
 
     def take(self, count: int, size: int, now: float) -> bool:
-        size = min(size, int(self.rate.bytes))  # what is larger than the burst goes when the bucket is full
+        if count == 1:
+            size = min(size, int(self.rate.bytes))  # what is larger than the burst goes when the bucket is full
         if self._bytes is not None and self._bytes.wait_s(size, now) > 0:
             return False
         if not self._messages.take(count, now):

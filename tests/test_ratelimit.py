@@ -1,0 +1,145 @@
+"""Token buckets, the table of rates, and the meter that serves late before it drops (specification, *DoS Protection*)."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obscura.limits import DEFERRED_BYTES, DEFERRED_MESSAGES, RATES, UNKNOWN_KIND
+from obscura.node.ratelimit import Meter, TokenBucket, most_at_once, rates_of
+from obscura.wire.catalogue import BUILT_IN, CATALOGUE
+from obscura.wire.frame import Unknown
+from obscura.wire.message import Phase
+from obscura.wire.messages.blocks import Block
+from obscura.wire.messages.network import GetAddr, Ping, Pong
+from obscura.wire.messages.transactions import Tx
+from playbook import EXAMPLES
+
+TABLE = rates_of(CATALOGUE)
+ONLY_IN_OPENING = {"padneg", "resume", "resumed"}
+
+
+def test_every_message_of_an_established_link_has_a_row() -> None:
+    legal = {kind.TYPE for kind in BUILT_IN if kind.PHASE & Phase.ESTABLISHED}
+    assert legal - ONLY_IN_OPENING == set(RATES) - {UNKNOWN_KIND}
+
+
+def test_the_largest_message_fits_the_bytes_of_its_kind() -> None:
+    for kind in BUILT_IN:
+        rate = TABLE.get(kind)
+        if rate is not None and rate.size_of is not None:
+            assert rate.bytes >= kind.MAX_SIZE, kind.TYPE
+
+
+@pytest.mark.parametrize("kind", sorted(set(RATES) - {UNKNOWN_KIND}))
+def test_a_flood_of_each_kind_is_served_then_late_then_dropped(kind: str) -> None:
+    message = next(EXAMPLES[cls] for cls in BUILT_IN if kind == cls.TYPE)
+    meter = Meter(TABLE)
+    burst = int(RATES[kind][1])
+    served, dropped = meter.admit([message] * burst, 0.0)
+    assert (len(served), dropped) == (burst, 0)
+    served, dropped = meter.admit([message] * (DEFERRED_MESSAGES + 7), 0.0)
+    assert (len(served), dropped, meter.late) == (0, 7, DEFERRED_MESSAGES)
+    assert most_at_once(kind) == burst + DEFERRED_MESSAGES
+
+
+def test_what_waits_is_served_in_order_as_the_rate_allows_and_nothing_of_it_is_lost() -> None:
+    meter = Meter(TABLE)
+    pings = [Ping(n) for n in range(300)]
+    served, dropped = meter.admit(list(pings), 0.0)
+    out, now = list(served), 0.0
+    while (when := meter.deadline(now)) != inf:
+        assert when > now
+        now = when + 1e-6
+        out += meter.ready(now)
+    assert (out, dropped, meter.held) == (pings, 0, 0)
+    assert now == pytest.approx(100 / RATES["ping"][0], rel=0.05)
+
+
+def test_a_kind_that_waits_does_not_hold_up_another_and_keeps_its_own_order() -> None:
+    meter = Meter(TABLE)
+    meter.admit([GetAddr()] * 8, 0.0)
+    assert meter.admit([Ping(1), Pong(2)], 0.0)[0] == [Ping(1), Pong(2)]
+    meter.admit([Ping(n) for n in range(300)], 0.0)
+    served, _ = meter.admit([Ping(999)], 1.0)  # there are tokens again, but others wait
+    assert served == []
+
+
+def test_large_messages_are_counted_in_bytes() -> None:
+    meter = Meter(TABLE)
+    large = Tx(bytes(1_000_000))
+    served, dropped = meter.admit([large] * 80, 0.0)
+    assert len(served) == int(RATES["tx"][3] // 1_000_020)
+    assert meter.held <= DEFERRED_BYTES
+    assert len(served) + meter.late + dropped == 80
+    assert meter.deadline(0.0) < 2.0
+
+
+def test_one_message_may_wait_however_large() -> None:
+    rates = {Block: TABLE[Block].__class__(1.0, 1.0, 1e6, 20e6, TABLE[Block].size_of)}
+    meter = Meter(rates)
+    huge = Block(bytes(9_000_000))
+    assert meter.admit([huge, huge, huge], 0.0) == ([huge], 1)
+    assert meter.ready(30.0) == [huge]
+
+
+def test_unknown_types_share_one_row_and_an_applications_own_have_none() -> None:
+    meter = Meter(TABLE)
+    unknown = [Unknown(f"x{n}", 10, bytes(4), None) for n in range(600)]
+    served, _ = meter.admit(list(unknown), 0.0)
+    assert len(served) == int(RATES[UNKNOWN_KIND][1])
+
+    class Own:
+        pass
+
+    owns = [Own() for _ in range(100_000)]
+    assert meter.admit(list(owns), 0.0) == (owns, 0)
+
+
+def test_a_factor_widens_every_row() -> None:
+    wide = Meter(rates_of(CATALOGUE, 10.0))
+    assert len(wide.admit([Ping(1)] * 3_000, 0.0)[0]) == 2_000
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 400), st.floats(0, 30)), max_size=12))
+def test_served_waiting_and_dropped_are_all_there_is(chunks: list[tuple[int, float]]) -> None:
+    meter, now, served, dropped = Meter(TABLE), 0.0, 0, 0
+    for count, wait in chunks:
+        now += wait
+        served += len(meter.ready(now))
+        some, lost = meter.admit([Ping(0)] * count, now)
+        served, dropped = served + len(some), dropped + lost
+    waiting = meter.held // 20
+    assert served + dropped + waiting == sum(count for count, _ in chunks)
+    assert waiting <= DEFERRED_MESSAGES
+    assert served <= RATES["ping"][1] + RATES["ping"][0] * now + 1
+    assert (meter.deadline(now) == inf) is (waiting == 0)
+
+
+def test_a_bucket_gives_what_was_saved_and_no_more() -> None:
+    bucket = TokenBucket(rate=2.0, burst=10.0, now=0.0, tokens=1.0)
+    assert bucket.take_some(5, 0.0) == 1
+    assert bucket.take_some(5, 1.0) == 2
+    bucket.give(100.0, 1.0)
+    assert bucket.take_some(50, 1.0) == 10
+    assert bucket.wait_s(4.0, 1.0) == pytest.approx(2.0, abs=1e-3)
+    assert not bucket.take(4.0, 2.9)
+    assert bucket.take(4.0, 3.0)
+
+
+def test_within_the_limits_a_message_costs_next_to_nothing() -> None:
+    """0.1 us each was asked for; the bound here is wide, since machines are noisy: it finds a call per message."""
+    chunk = [Tx(bytes(100))] * 20 + [Ping(n) for n in range(100)] + [object()] * 4_000
+    meter = Meter(rates_of(CATALOGUE, 1e6))
+    best = inf
+    for _ in range(20):
+        begin = time.perf_counter()
+        served, _ = meter.admit(chunk, 0.0)
+        best = min(best, time.perf_counter() - begin)
+        assert served is chunk  # not even copied
+    assert best / len(chunk) < 1e-6
