@@ -68,6 +68,7 @@ class Pattern:
 
     @property
     def has_psk(self) -> bool:
+        """Whether a pre-shared key is mixed in."""
         return "psk" in self.messages[0]
 
     @property
@@ -121,13 +122,16 @@ class SymmetricState:
         self._cipher = CipherState()
 
     def mix_hash(self, data: bytes) -> None:
+        """MixHash (Noise, revision 34, 5.2)."""
         self.h = sha256(self.h + data).digest()
 
     def mix_key(self, material: bytes) -> None:
+        """MixKey."""
         self.ck, key = hkdf(self.ck, material, 2)
         self._cipher = CipherState(key)
 
     def mix_key_and_hash(self, material: bytes) -> None:
+        """MixKeyAndHash."""
         self.ck, mixed, key = hkdf(self.ck, material, 3)
         self.mix_hash(mixed)
         self._cipher = CipherState(key)

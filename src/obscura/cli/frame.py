@@ -112,6 +112,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a guess for a word that is no command."""
         word = args[0]
         if self.get_command(ctx, word) is None and not word.startswith("-"):
             close = difflib.get_close_matches(word, self.list_commands(ctx), n=1)

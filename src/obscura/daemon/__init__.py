@@ -1,0 +1,1 @@
+"""The node as a process: asyncio, configuration, data directory, local control."""

@@ -22,6 +22,7 @@ class DataDir:
 
     @property
     def rpc_socket(self) -> Path:
+        """Where the control socket is while the node runs."""
         return self.path / "rpc.sock"
 
     @property
@@ -31,6 +32,7 @@ class DataDir:
 
     @property
     def lock_file(self) -> Path:
+        """What ``hold`` locks; it holds the pid of the node."""
         return self.path / ".lock"
 
     @contextlib.contextmanager

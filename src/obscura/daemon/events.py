@@ -82,6 +82,7 @@ class Broadcast:
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
+        """Publish to this listener no more."""
         self._subscriptions.discard(subscription)
 
     def close(self) -> None:

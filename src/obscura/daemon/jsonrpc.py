@@ -68,6 +68,7 @@ def request(method: str, params: list[Any] | dict[str, Any] | None, id: Id) -> b
 
 
 def answer(result: object, id: Id | UnsetType) -> dict[str, object]:
+    """The answer to a call that succeeded."""
     return {"jsonrpc": "2.0", "result": result, "id": id}
 
 
@@ -80,6 +81,7 @@ def failure(error: RpcError, id: Id | UnsetType = None) -> dict[str, object]:
 
 
 def notification(method: str, params: object) -> dict[str, object]:
+    """A call that wants no answer."""
     return {"jsonrpc": "2.0", "method": method, "params": params}
 
 

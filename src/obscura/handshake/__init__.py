@@ -1,0 +1,1 @@
+"""What two nodes tell each other before traffic: versions, features, padding (specification, Handshake Process)."""

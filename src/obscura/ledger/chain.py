@@ -60,6 +60,7 @@ class Chain:
 
     @property
     def genesis(self) -> bytes:
+        """Id of the first block."""
         return self._ids[0]
 
     @property
@@ -74,10 +75,12 @@ class Chain:
 
     @property
     def best_height(self) -> int:
+        """Height of ``best``."""
         return self._heights[self._best]
 
     @property
     def tip_height(self) -> int:
+        """Height of ``tip``."""
         return self._heights[self._tip]
 
     def height(self, block_id: bytes) -> int:

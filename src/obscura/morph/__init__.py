@@ -1,0 +1,1 @@
+"""Carriers, the outermost layer of a link (specification, Protocol Morphing)."""

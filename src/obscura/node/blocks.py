@@ -51,6 +51,7 @@ class Blocks:
 
     @property
     def tip_height(self) -> int:
+        """Height of ``tip``."""
         return self.chain.height(self.tip)
 
     def at(self, height: int) -> bytes:

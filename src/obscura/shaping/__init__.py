@@ -1,0 +1,1 @@
+"""Sizes and times of what a link sends (specification, Message Padding, Traffic Pattern Obfuscation)."""

@@ -1,0 +1,1 @@
+"""The second interpreter: the same core under a virtual clock."""

@@ -1,0 +1,1 @@
+"""Blocks, headers and transactions on disk."""

@@ -37,18 +37,21 @@ class StoreLocked(StoreError):
 
 
 def full(path: Path) -> StoreFull:
+    """There is no room on the disk, or in the quota."""
     return StoreFull(
         f"no room to write {path}: free space on that disk (or raise its quota), or set prune, then start again"
     )
 
 
 def corrupt(path: Path, what: str) -> StoreCorrupt:
+    """The file is not what was written."""
     return StoreCorrupt(
         f"{path} is damaged ({what}): check the disk, then move the file away and start again; blocks are fetched anew"
     )
 
 
 def read_only(path: Path, why: str) -> StoreReadOnly:
+    """The file or its directory cannot be written."""
     return StoreReadOnly(f"{path} cannot be written ({why}): make it writable for this user or choose another data-dir")
 
 

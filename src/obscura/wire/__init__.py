@@ -1,0 +1,1 @@
+"""Bytes to typed messages and back (specification, Message Format). Knows no peer, no time, no key."""

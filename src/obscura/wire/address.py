@@ -123,6 +123,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
 
     @property
     def is_loopback(self) -> bool:
+        """Whether it is this machine itself."""
         return self.network in (Network.IPV4, Network.IPV6) and ip_address(self.host).is_loopback
 
     def __str__(self) -> str:
@@ -200,6 +201,7 @@ class Address(msgspec.Struct, frozen=True):
 
     @property
     def is_loopback(self) -> bool:
+        """Whether it is this machine itself."""
         endpoint = self.endpoint
         return endpoint is not None and endpoint.is_loopback
 

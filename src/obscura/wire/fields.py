@@ -57,18 +57,23 @@ class Reader:
         return int(value)
 
     def u8(self) -> int:
+        """The next byte."""
         return self._number(U8)
 
     def u16(self) -> int:
+        """The next two bytes, little-endian."""
         return self._number(U16)
 
     def u16_be(self) -> int:
+        """The next two bytes, big-endian."""
         return self._number(U16BE)
 
     def u32(self) -> int:
+        """The next four bytes, little-endian."""
         return self._number(U32)
 
     def u64(self) -> int:
+        """The next eight bytes, little-endian."""
         return self._number(U64)
 
     def compact_size(self, limit: int) -> int:
