@@ -21,7 +21,6 @@ from second_implementation.node_process import NodeProcess, exhaust, is_quiet, k
 
 NETWORKS = json.loads((Path(__file__).parent / "vectors/ledger/networks.json").read_text())["networks"]
 DEV = channel.network_id("dev", bytes.fromhex(NETWORKS[0]["genesis_id"])[::-1])
-UNBOUND = ("--set", "admission.trials-per-group-per-s=1000.0", "--set", "admission.trials-per-group-burst=1000.0")
 PIECES = (1, 7, 1 << 20)
 PING = frames.encode("ping", nonce="1")
 STATIC = bytes(range(32))
@@ -30,7 +29,7 @@ HOSTS = {bytes([127, 7, number, 9]).hex() for number in range(40)}
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    with NodeProcess(tmp_path_factory.mktemp("node"), "--allow-unauthenticated", *UNBOUND) as process:
+    with NodeProcess(tmp_path_factory.mktemp("node"), "--allow-unauthenticated") as process:
         with socket.create_server(("127.0.0.1", 0)) as listening, dialled(process, listening, STATIC) as stream:
             listening.settimeout(20)
             to_node = link.respond(stream, DEV, STATIC, channel.ReplayCache())
@@ -43,7 +42,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 @pytest.fixture(scope="module")
 def unlisted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """A node with NX off."""
-    with NodeProcess(tmp_path_factory.mktemp("unlisted"), "--unlisted", *UNBOUND) as process:
+    with NodeProcess(tmp_path_factory.mktemp("unlisted"), "--unlisted") as process:
         yield process
 
 
@@ -342,7 +341,7 @@ def check_initiator_is_silent(
     secret = os.urandom(32)
     with dialled(node, server, secret, key=key) as stream:
         flight = stream.read(256)
-        node.ask("status")
+        let_node_act(node)
         flight += stream.read_ready()
         side = channel.Responder(channel.Place(DEV), secret, channel.Ephemeral.make())
         if key:
@@ -355,7 +354,7 @@ def check_initiator_is_silent(
         assert exhaust(stream) == b""
 
 
-@pytest.mark.parametrize("bit", [0, 255, 32 * 8, 47 * 8, 81 * 8, 128 * 8, -1])
+@pytest.mark.parametrize("bit", [0, 255, 32 * 8, 81 * 8, -1])
 @pytest.mark.parametrize("key", [True, False], ids=["NK", "NX"])
 def test_flight_2_with_a_changed_bit(node: NodeProcess, server: socket.socket, key: bool, bit: int) -> None:
     check_initiator_is_silent(node, server, key, 300, lambda answer: flipped(answer, bit))
@@ -371,7 +370,7 @@ def test_another_key_than_the_address_has(node: NodeProcess, server: socket.sock
     told, held = os.urandom(32), os.urandom(32)
     with dialled(node, server, told) as stream:
         stream.read(256)
-        node.ask("status")
+        let_node_act(node)
         flight = stream.read_ready()
         side = channel.Responder(channel.Place(DEV), held, channel.Ephemeral.make())
         stream.write(side.flight_2(side.stranger(flight[:32]), flight[:32], 300)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 HEADER = 20
 KNOWN_ADDRESS_SIZES = {1: 4, 2: 16, 4: 32, 5: 32, 6: 16}
@@ -46,7 +46,9 @@ class Layout:
 class Int(Layout):
     """`text`: a decimal string in JSON. `less`: what the wire carries less than the field says."""
 
-    def __init__(self, size: int, order: Any = "little", *, text: bool = False, less: int = 0) -> None:
+    def __init__(
+        self, size: int, order: Literal["little", "big"] = "little", *, text: bool = False, less: int = 0
+    ) -> None:
         self.size, self.order, self.text, self.less = size, order, text, less
 
     def read(self, reader: Reader) -> Any:
@@ -54,7 +56,7 @@ class Int(Layout):
         return str(value) if self.text else value
 
     def write(self, value: Any) -> bytes:
-        return (int(value) - self.less).to_bytes(self.size, self.order)
+        return int.to_bytes(int(value) - self.less, self.size, self.order)
 
 
 class CompactSize(Layout):
@@ -70,11 +72,11 @@ class CompactSize(Layout):
         return str(value) if self.text else value
 
     def write(self, value: Any) -> bytes:
-        value = int(value)
-        if value < 0xFD:
-            return bytes([value])
-        first, size = (0xFD, 2) if value < 1 << 16 else (0xFE, 4) if value < 1 << 32 else (0xFF, 8)
-        return bytes([first]) + value.to_bytes(size, "little")
+        number = int(value)
+        if number < 0xFD:
+            return bytes([number])
+        first, size = (0xFD, 2) if number < 1 << 16 else (0xFE, 4) if number < 1 << 32 else (0xFF, 8)
+        return bytes([first]) + number.to_bytes(size, "little")
 
 
 class Hex(Layout):
