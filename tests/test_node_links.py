@@ -307,6 +307,22 @@ def test_a_dial_is_given_up_when_the_node_stops(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_cancelled_dial_is_given_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        place = Address(None, "127.0.0.1", listening.getsockname()[1])
+        async with Node(config(tmp_path, "a")) as node:
+            dialling = asyncio.create_task(node.connect(place))
+            await until(lambda: any(link.connection for link in node.engine.links.values()))
+            dialling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await dialling
+            await until(lambda: not node.engine.links)
+        listening.close()
+
+    run(scenario())
+
+
 # --- The end of a node ---------------------------------------------------------------------------------------------------
 
 

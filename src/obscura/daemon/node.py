@@ -200,7 +200,7 @@ class Node:
         return list(self.assembly.core.peers.values())
 
     async def connect(self, address: Address | str) -> Peer:
-        """Open a link and wait until it is established. Raises ``AddressError`` or ``Unreachable``."""
+        """Open a link and wait until it is established. Raises ``AddressError`` or ``Unreachable``. Cancelled, it is given up."""
         place = Address.parse(address) if isinstance(address, str) else address
         engine = self.engine
         link = engine.dial(place, self.now(), manual=True)
@@ -210,7 +210,11 @@ class Node:
         try:
             async with asyncio.timeout(HANDSHAKE_S * 2):
                 why = await outcome
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError) as given_up:
+            self.engine.disconnect(link, "given up", self.now())
+            self._plan_turn()
+            if isinstance(given_up, asyncio.CancelledError):
+                raise
             why = "no answer in time"
         finally:
             self._outcomes.pop(link, None)
