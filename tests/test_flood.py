@@ -1,4 +1,4 @@
-"""Floods over real engines (specification, *DoS Protection*): who floods is cut after a stated number of messages, others are served.
+"""Floods over real engines (specification, *DoS Protection*): who floods is cut after a stated number of messages.
 
 Also the penalties behind it: points that halve, discouragement that only lowers rank, bans, and that nothing below the
 authenticated content ever counts.
