@@ -45,6 +45,8 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "key": Lazy("obscura.cli.identity", "key", "Show or forget the keys that peers have proven."),
     },
     "Tools": {
+        "dandelion": Lazy("obscura.cli.dandelion", "dandelion", "Explain how own transactions are hidden."),
+        "simulate": Lazy("obscura.cli.simulate", "simulate", "Measure what spies learn from a network of cores."),
         "config": Lazy("obscura.cli.config", "config", "Show, check and begin configurations."),
         "rpc": Lazy("obscura.cli.control", "rpc", "Call a method of the running node."),
         "wire": Lazy("obscura.cli.wire", "wire", "Turn frames into JSON and back."),

@@ -215,12 +215,13 @@ class Run:
 
     def published(self, node: int, id: bytes, now: float) -> None:
         """A node begins to diffuse it."""
-        if id not in self.origins or id in self.publishers:
+        if id not in self.origins:
+            return
+        self._reached(id, node, public=True)
+        if id in self.publishers or id in self.exits:
+            self.publishers.setdefault(id, node)
             return
         self.publishers[id] = node
-        self._reached(id, node, public=True)
-        if id in self.exits:
-            return
         if self.scenario.adversary == "black-hole":
             self._blame(id, node)
         elif self.scenario.adversary == "first-spy-told" and id in self.before:

@@ -1,0 +1,119 @@
+"""simulate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from obscura.cli.frame import Command, Failure, Globals, pass_globals
+from obscura.cli.output import show_fields, show_json, show_rows
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: numbers with commas between them, such as 0.05,0.1") from None
+
+
+@click.command(cls=Command)
+@click.option("--nodes", default=100, show_default=True, help="Nodes, spies among them.")
+@click.option("--graph", default="out8", show_default=True, help="line, regular4, regular6, quasi4 or out8.")
+@click.option(
+    "--routing",
+    default="one-to-one",
+    show_default=True,
+    help="one-to-one, per-edge, all-to-one, per-tx or diffusion.",
+)
+@click.option("--coin", default="per-edge", show_default=True, help="per-edge or per-node.")
+@click.option(
+    "--fluff",
+    default="0.1",
+    show_default=True,
+    callback=_numbers,
+    help="Probability q that an edge diffuses; several with commas are swept.",
+)
+@click.option(
+    "--spies",
+    default="0.1",
+    show_default=True,
+    callback=_numbers,
+    help="Share of spies; several with commas are swept.",
+)
+@click.option(
+    "--adversary",
+    default="first-spy",
+    show_default=True,
+    help="first-spy, first-spy-told, max-weight, supernode, black-hole or coin-prober.",
+)
+@click.option("--runs", default=20, show_default=True, help="Graphs, spies and paths drawn anew.")
+@click.option("--seed", default=1, show_default=True, help="Equal seeds give equal results.")
+@click.option("--no-restem", is_flag=True, help="Diffuse at the end of the first embargo.")
+@click.option("--symmetric", is_flag=True, help="Diffuse with one equal timer per link, as the published simulator.")
+@click.option("--latency-ms", default=55.0, show_default=True, help="Median latency of a link, one way.")
+@click.option("--latency-spread", default=0.5, show_default=True, help="Sigma of its log-normal law.")
+@click.option("--bandwidth", "bytes_per_s", default=1_250_000.0, show_default=True, help="Bytes per second of a link.")
+@click.option("--churn", default=0.0, show_default=True, help="Links lost and replaced per node and hour.")
+@click.option("--follow", "followed", default=1, show_default=True, help="Transactions per run followed to everyone.")
+@click.option("--vector", is_flag=True, help="The stem alone as arrays, for 100,000 nodes and more.")
+@click.option("--processes", type=click.IntRange(1), help="Processes; one per core unless said.")
+@click.option("--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster of this scheduler.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw precision over spies as PNG.")
+@pass_globals
+def simulate(
+    globals: Globals,
+    fluff: tuple[float, ...],
+    spies: tuple[float, ...],
+    no_restem: bool,
+    vector: bool,
+    processes: int | None,
+    scheduler: str | None,
+    plot: Path | None,
+    **given: Any,
+) -> None:
+    """Measure what spies learn from a network of real cores.
+
+    \b
+    Examples:
+      obscura simulate --graph regular4 --fluff 0 --spies 0.05,0.1,0.2 --runs 200
+      obscura simulate --nodes 1000 --adversary black-hole --json
+    """
+    import rich.progress
+    from rich.console import Console
+
+    from obscura.sim.scenario import Scenario
+    from obscura.sim.sweep import simulate as compute
+
+    scenarios = [Scenario(fluff=q, spies=p, restem=not no_restem, **given) for q in fluff for p in spies]
+    if vector:
+        from obscura.sim.vector import simulate as compute_vectors
+
+        results = compute_vectors(scenarios)
+    else:
+        with rich.progress.Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("runs", total=sum(scenario.runs for scenario in scenarios))
+            results = compute(
+                scenarios,
+                processes=processes,
+                scheduler=scheduler,
+                progress=lambda done, total: bar.update(task, completed=done),
+            )
+    if plot is not None:
+        _draw(results, plot)
+    if globals.json:
+        show_json(results[0] if len(results) == 1 else results)
+    elif len(results) == 1:
+        show_fields(results[0])
+    else:
+        columns = ("fluff", "spies", "precision", "precision_se", "recall", "hops_mean", "latency_p50_s", "messages")
+        show_rows(results, "Nothing was simulated.", columns)
+
+
+def _draw(results: list[dict[str, Any]], file: Path) -> None:
+    try:
+        from obscura.sim.plot import draw
+    except ImportError:
+        raise Failure("drawing needs matplotlib: pip install 'obscura-p2p[sim]'") from None
+    draw(results, file)
