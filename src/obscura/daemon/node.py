@@ -88,6 +88,7 @@ class Node:
         self._archive: Archive | None = None
         self._idle = asyncio.Event()  # no links are left
         self._is_turn_planned = False
+        self._is_due = False  # the timer went off
         self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
@@ -387,7 +388,8 @@ class Node:
             return
         now = self.now()
         engine = self.engine
-        if engine.deadline() <= now:
+        if self._is_due:  # what became due since then has a timer that is over: asking every part twice a turn would show
+            self._is_due = False
             engine.due(now)
         for io in engine.drain(now):
             if type(io) is Write:
@@ -444,6 +446,7 @@ class Node:
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._is_due = True
         self._turn()
 
     async def _reach(self, wanted: Reach) -> None:
