@@ -74,9 +74,9 @@ def mine(globals: Globals, blocks: int, fill: int) -> None:
 @click.option("--random", "is_random", is_flag=True, help="Send a random transaction of about 700 bytes.")
 @pass_globals
 def send_tx(globals: Globals, transaction: str | None, is_random: bool) -> None:
-    """Give a transaction to the running node, which makes it public.
+    """Give a transaction to the running node.
 
-    FILE holds it as bytes or as hexadecimal digits. Prints its id.
+    The node makes it public. FILE holds it as bytes or as hexadecimal digits. Prints its id.
     """
     if is_random == (transaction is not None):
         raise click.UsageError("give either a transaction or --random")
@@ -97,16 +97,17 @@ def send_tx(globals: Globals, transaction: str | None, is_random: bool) -> None:
 
 def _hex_of(given: str) -> str:
     """Hexadecimal digits given as such, or in a file, or the bytes of a file."""
-    path = Path(given)
-    if not path.is_file():
-        try:
-            return bytes.fromhex(given).hex()
-        except ValueError:
-            raise Failure(f"{given[:80]!r} is neither a file nor hexadecimal digits") from None
-    data = path.read_bytes()
+    try:
+        return bytes.fromhex(given).hex()
+    except ValueError:
+        pass
+    try:
+        data = Path(given).read_bytes()
+    except OSError as error:
+        raise Failure(f"{given[:80]!r} is neither a file that can be read nor hexadecimal: {error.strerror}") from None
     try:
         return bytes.fromhex(data.decode("ascii")).hex()
-    except (UnicodeDecodeError, ValueError):
+    except ValueError:
         return data.hex()
 
 
@@ -211,7 +212,7 @@ def _offline(globals: Globals) -> Iterator[Store]:
 
 @chain.command(name="verify")
 @pass_globals
-def chain_verify(globals: Globals) -> int:
+def chain_verify(globals: Globals) -> None:
     """Read every stored block again and check it.
 
     Asks the running node, or opens the store if none runs. Exit status 1 if a block is damaged.
@@ -224,7 +225,8 @@ def chain_verify(globals: Globals) -> int:
         except NoNode:
             found = _verify_store(globals, progress)
     _show(globals, found)
-    return 1 if found["damaged"] else 0
+    if found["damaged"]:
+        click.get_current_context().exit(1)
 
 
 def _verify_in_node(globals: Globals, progress: Callable[[int, int, str], None]) -> dict[str, Any]:
