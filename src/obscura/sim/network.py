@@ -24,6 +24,7 @@ from obscura.wire.address import Address, Endpoint, Network
 from obscura.wire.message import Message
 
 Latency = Callable[[int, int], float]  # seconds one way, by the numbers of both nodes
+Tamper = Callable[[int, int, LinkId, bytes], bytes]  # sender, receiver, the sender's link, what it wrote: what arrives
 UNIX_AT_START = 1_800_000_000  # unix seconds at virtual time 0: any constant, so that runs repeat
 PORT = 19733
 FIRST_HOST = int(IPv4Address("127.1.0.1"))  # loopback, since that is where carrier plain may run
@@ -153,7 +154,9 @@ class SimNode:
     def _write(self, link: LinkId, data: bytes | None) -> None:
         wire = self._wires.get(link)
         if wire is not None:
-            far, far_link = wire.far, wire.far_link
+            far, far_link, tamper = wire.far, wire.far_link, self.network.tamper
+            if data is not None and tamper is not None:
+                data = tamper(self.number, far.number, link, data)
             wire.last_arrival = max(wire.last_arrival, self.network.kernel.now + wire.latency)
             self.network.kernel.at(wire.last_arrival, lambda: far.arrive(far_link, data))
 
@@ -216,6 +219,7 @@ class SimNetwork:
     def __init__(self, kernel: Kernel, latency: Latency = lambda a, b: 0.05) -> None:
         self.kernel = kernel
         self.latency = latency
+        self.tamper: Tamper | None = None  # somebody in between
         self.nodes: list[SimNode] = []
         self._starts: dict[int, int] = {}
         self._by_endpoint: dict[Endpoint, SimNode] = {}
