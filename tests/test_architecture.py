@@ -50,6 +50,8 @@ IMPURE_MODULES = {
     *("secrets", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "uvloop"),
 }
 IMPURE_NAMES = {"os.urandom", "os.environ", "os.getrandom", "random.SystemRandom", "uuid.uuid4"}
+# Packages of the extra [lab]: loaded where they are used, so that sim and lab can be imported without them.
+OPTIONAL = {"matplotlib", "numpy", "scipy", "sklearn"}
 # What a pure module needs of something impure, and why.
 NEEDED: dict[tuple[str, str], str] = {}
 
@@ -105,6 +107,7 @@ class Source:
             for function in functions
             for inner in ast.walk(function)
             if isinstance(inner, ast.Import | ast.ImportFrom) and id(inner) not in self._typing_only
+            if not (self.layer in ("sim", "lab") and _third_party(inner) <= OPTIONAL)
         ]
 
     def impurities(self) -> list[str]:
@@ -135,6 +138,12 @@ class Source:
                     yield node.lineno, full
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("open", "print"):
                 yield node.lineno, node.func.id
+
+
+def _third_party(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """The top-level packages that it loads."""
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or "."]
+    return {name.split(".")[0] for name in names}
 
 
 def _imported(node: ast.AST) -> list[str]:
@@ -312,6 +321,10 @@ def test_a_right_direction_is_let_pass(module: str, text: str) -> None:
 def test_an_import_inside_a_function_is_noticed() -> None:
     for text in ("def f():\n    import json", "class A:\n    async def f(self):\n        from obscura import errors"):
         assert Source("obscura.node.x", text).hidden_imports()
+        assert Source("obscura.sim.x", text).hidden_imports()
+    optional = "def f():\n    import numpy as np\n    from scipy.optimize import linear_sum_assignment"
+    assert len(Source("obscura.node.x", optional).hidden_imports()) == 2
+    assert Source("obscura.sim.x", optional).hidden_imports() == []
 
 
 @pytest.mark.parametrize("text", BAD_PURE)

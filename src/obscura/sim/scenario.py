@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from math import isqrt, sqrt
 from statistics import fmean, median, stdev
 from typing import Any, Literal
@@ -101,8 +102,6 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def combined(scenario: Scenario, outcomes: list[Outcome]) -> dict[str, Any]:
     """The figures of all runs, in their order, ready for JSON. Equal scenarios give equal texts."""
-    from hashlib import blake2b
-
     trace = blake2b("".join(outcome.trace for outcome in outcomes).encode(), digest_size=32)
     latencies = [latency for outcome in outcomes for latency in outcome.latencies_s]
     told: dict[str, Any] = dict(msgspec.to_builtins(scenario))
