@@ -177,5 +177,3 @@ def idle(knobs: Knobs | None, rng: random.Random, seconds: float) -> LabLink:
     link = LabLink(knobs, rng)
     link.run((), seconds)
     return link
-
-

@@ -39,7 +39,7 @@ class Knobs(msgspec.Struct, frozen=True):
     chaff_ms: Annotated[Pair, Meta(description="ms between two records of chaff")] = (15_000, 120_000)
     jitter_ms: Annotated[Pair, Meta(description="ms that a message may be delayed")] = (0, 100)
     burst: Annotated[Pair, Meta(description="messages that leave together")] = (2, 8)
-    burst_hold_ms: Annotated[Pair, Meta(description="ms that a burst is waited for, once and again")] = (40, 70)
+    burst_hold_ms: Annotated[Pair, Meta(description="ms that a burst is waited for, once and again")] = (50, 80)
     slot_size: Annotated[int, Meta(description="bytes of the one record of a slot")] = CELL
     slot_ms: Annotated[Pair, Meta(description="ms between two slots; equal ends = constant, else Poisson")] = OFF
     most: Annotated[int, Meta(description="cover bytes per second that each peer may send")] = UNBOUNDED

@@ -14,7 +14,7 @@ from enum import Enum
 from math import inf
 from typing import NamedTuple, Protocol
 
-from obscura.limits import BURST_MESSAGE_BYTES, CELL, HEADER_BYTES, MAX_HELD_BYTES, MAX_HELD_MESSAGES, RECORD_OVERHEAD
+from obscura.limits import CELL, HEADER_BYTES, MAX_HELD_BYTES, MAX_HELD_MESSAGES, RECORD_OVERHEAD, TOPPED_UP
 from obscura.wire.message import padded_type
 
 Span = tuple[float, float]  # seconds, uniform between both; (0, 0) = off
@@ -104,12 +104,14 @@ class Gate:
     """Jitter, bursts, dummies and chaff: messages gather behind a gate and leave together when it opens.
 
     It opens when the first delay drawn for any waiting class is over (jitter and a burst's hold, and the hold once more if a
-    second message has come by then), when a burst is full, when something exempt is sent, when a dummy is due (whose place they
-    take), or when so much waits that it is bulk. What leaves by time is topped up with dummies to the length of a whole burst.
+    second message has come by then), when a burst is full, by messages or because a further one would need a further record, when
+    something exempt is sent, when a dummy is due (whose place they take), or when so much waits that it is bulk. A burst of one
+    is topped up with a dummy now and then.
     """
 
     __slots__ = (
         "_begun",
+        "_bytes",
         "_chaff_at",
         "_drawn",
         "_dummy_at",
@@ -119,6 +121,7 @@ class Gate:
         "_may_spend",
         "_open_at",
         "_pace",
+        "_ready",
         "_rng",
         "_wanted",
     )
@@ -130,7 +133,8 @@ class Gate:
         self._begun = False
         self._open_at = inf
         self._drawn: set[MessageClass] = set()  # classes that wait and have their delay
-        self._held = 0  # messages behind the gate
+        self._held = self._bytes = 0  # messages behind the gate, and their bytes
+        self._ready = 0  # bytes before them that may leave
         self._is_burst = False  # a second one came in time, so that it is worth waiting for more
         self._has_bursts = pace.burst != (0, 0)
         self._wanted = MAX_HELD_MESSAGES  # messages that open the gate by their number
@@ -139,41 +143,57 @@ class Gate:
     def begin(self, waiting: int) -> None:
         """Open once, for the end of the handshake."""
         self._open_at = -inf
-        self._new_burst()
 
     def put(self, pieces: Sequence[bytes], now: float) -> None:
-        """Draw delays for classes that were not waiting yet."""
-        for name in _names(pieces):
-            kind = CLASSES.get(name, MessageClass.OTHER)
+        """Draw delays for classes that were not waiting yet; let those leave who would not share a record with the newcomer."""
+        if len(pieces) > MAX_HELD_MESSAGES:
+            self._open_at = -inf
+            return
+        for name, size in _frames(pieces):
+            if self._held and _records(self._bytes + size) > max(_records(self._bytes), _records(size)):
+                self._ready += self._bytes
+                self._gather_anew()
             self._held += 1
+            self._bytes += size
+            kind = CLASSES.get(name, MessageClass.OTHER)
             if kind in EXEMPT or self._held >= self._wanted:
                 self._open_at = -inf
-                return
-            if kind not in self._drawn and not self._is_burst:
-                self._drawn.add(kind)
-                self._open_at = min(self._open_at, now + self._rng.uniform(*self._pace.jitter_s) + self._hold())
-            if self._held == 2 and self._has_bursts:
-                self._is_burst = True
-                self._open_at += self._hold()
+            elif self._open_at > now:
+                self._draw(kind, now)
+
+    def _draw(self, kind: MessageClass, now: float) -> None:
+        if kind not in self._drawn and not self._is_burst:
+            self._drawn.add(kind)
+            self._open_at = min(self._open_at, now + self._rng.uniform(*self._pace.jitter_s) + self._hold())
+        if self._held == 2 and self._has_bursts:
+            self._is_burst = True
+            self._open_at += self._hold()
 
     def allowance(self, now: float, waiting: int, capacity: int) -> Allowance:
-        """All or nothing of what waits, and the dummies that are due."""
+        """What is full or has waited long enough, and the dummies that are due."""
         dummies = self._due_cover(now, capacity + RECORD_OVERHEAD)
         if not waiting:
             return Allowance(0, dummies)
-        if now >= self._open_at or waiting >= MAX_HELD_BYTES:
-            if self._has_bursts and self._open_at != -inf:
-                dummies += self._topping_up(waiting, now)
-        elif dummies:
-            dummies -= 1
-        else:
-            return Allowance(0, 0)
-        self._held = 0
+        if now < self._open_at and waiting < MAX_HELD_BYTES:
+            ready, self._ready = self._ready, 0
+            if ready:
+                return Allowance(ready, dummies)
+            if not dummies:
+                return Allowance(0, 0)
+            dummies -= 1  # what waits takes its place
+        elif self._has_bursts and self._held == 1 and not self._ready:
+            dummies += self._topping_up(waiting, now)
+        self._ready = 0
+        self._gather_anew()
+        return Allowance(waiting, dummies)
+
+    def _gather_anew(self) -> None:
+        self._held = self._bytes = 0
         self._open_at = inf
         self._is_burst = False
         self._drawn.clear()
-        self._new_burst()
-        return Allowance(waiting, dummies)
+        if self._has_bursts:
+            self._wanted = self._rng.randint(*self._pace.burst)
 
     def deadline(self, waiting: int) -> float:
         """The gate, or the next dummy."""
@@ -182,10 +202,6 @@ class Gate:
 
     def _hold(self) -> float:
         return self._rng.uniform(*self._pace.burst_hold_s) if self._has_bursts else 0.0
-
-    def _new_burst(self) -> None:
-        if self._has_bursts:
-            self._wanted = self._rng.randint(*self._pace.burst)
 
     def _due_cover(self, now: float, size: int) -> int:
         pace = self._pace
@@ -207,10 +223,9 @@ class Gate:
         return now + self._rng.uniform(*span) if span != NEVER else inf
 
     def _topping_up(self, waiting: int, now: float) -> int:
-        """Dummies that make what leaves as long as the whole burst in messages of the usual size."""
-        body = CELL - RECORD_OVERHEAD
-        missing = -(-self._wanted * BURST_MESSAGE_BYTES // body) - -(-waiting // body)
-        return missing if missing > 0 and self._may_spend(missing * CELL, now) else 0
+        """A dummy beside a message that leaves alone, now and then: two records then mean neither two messages nor a long one."""
+        is_short = _records(waiting) == 1
+        return int(is_short and self._rng.random() < TOPPED_UP and self._may_spend(CELL, now))
 
 
 class Slots:
@@ -266,11 +281,16 @@ class Slots:
         return min(self._rng.expovariate(1 / self._mean), _MAX_GAP * self._mean)
 
 
-def _names(pieces: Sequence[bytes]) -> Iterator[bytes]:
-    """The type names, as on the wire, of queued frames."""
+def _records(size: int) -> int:
+    """Cells that so many bytes of frames take."""
+    return -(-size // (CELL - RECORD_OVERHEAD))
+
+
+def _frames(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Type name, as on the wire, and size of each queued frame."""
     at = 0
     while at < len(pieces):
         head = pieces[at]
-        yield head[_NAME]
-        is_whole = len(head) > HEADER_BYTES or not any(head[:4])
-        at += 1 if is_whole else 2
+        payload = int.from_bytes(head[:4], "little")
+        yield head[_NAME], HEADER_BYTES + payload
+        at += 2 if payload and len(head) == HEADER_BYTES else 1
