@@ -22,6 +22,7 @@ from chain_nodes import (
 )
 from obscura import limits
 from obscura.ledger.port import Transaction
+from obscura.node.face import Purpose
 from obscura.sim.network import SimNetwork, SimNode
 from obscura.wire.messages.blocks import GetHeaders, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData, MempoolRequest, NotFound, Tx
@@ -282,3 +283,30 @@ def test_what_left_the_mempool_does_not_come_back_after_a_restart() -> None:
     assert not pool(node)
     assert node.archive is not None
     assert not node.archive.transactions
+
+
+def test_a_link_for_blocks_carries_no_transactions() -> None:
+    blocks = chain_of(LEDGER, 3)
+    net = network()
+    node = node_in(net)
+    peer = net.add(SETTINGS, archive=archive_of(LEDGER, blocks))
+    node.assembly.engine.dial(peer.address, net.kernel.now, purpose=Purpose.BLOCKS)
+    node.turn()
+    net.kernel.run(until=3.0)
+    assert relay_of(node).blocks.tip_height == 3
+    give(node, MANY[0])
+    give(peer, MANY[1])
+    net.kernel.run(until=60.0)
+    assert (pool(node), pool(peer)) == ({MANY[0].id}, {MANY[1].id})
+    assert not told(node, "penalty")
+    assert not told(peer, "penalty")
+
+
+def test_a_feeler_takes_no_part() -> None:
+    net = network()
+    node = node_in(net)
+    peer = net.add(SETTINGS, archive=archive_of(LEDGER, chain_of(LEDGER, 3)))
+    node.assembly.engine.dial(peer.address, net.kernel.now, purpose=Purpose.FEELER)
+    node.turn()
+    net.kernel.run(until=3.0)
+    assert relay_of(node).chain.best_height == 0

@@ -103,9 +103,9 @@ class Download:
         return effects
 
     def fill(self, link: LinkId, now: float) -> list[Effect]:
-        """Give one peer what it can be asked for."""
+        """Give one peer what it can be asked for, unless it has enough to do: many blocks in one question cost less."""
         source = self._sources.get(link)
-        return self._fill(source, now) if source is not None else []
+        return [] if source is None or len(source.in_flight) > BLOCKS_IN_FLIGHT // 2 else self._fill(source, now)
 
     def moved(self) -> None:
         """Tip or best chain changed so that heights below some cursor may be wanted again."""

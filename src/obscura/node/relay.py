@@ -25,6 +25,7 @@ from obscura.node.compactrelay import CompactRelay
 from obscura.node.core import Part, Reaction, Received
 from obscura.node.download import Download
 from obscura.node.effects import Credit, Effect, LinkId, Merit, Notify, Penalise, Send, Waiting
+from obscura.node.face import Purpose
 from obscura.node.headers import HeaderSync, answer_getheaders
 from obscura.node.mempool import Verdict
 from obscura.node.older import OlderWay, answer_getblocks
@@ -68,7 +69,7 @@ class ChainRelay(Part):
         self._reentry = Reentry(self.blocks, self.transactions)
 
     def reactions(self) -> Mapping[type[Received], Reaction]:
-        return {
+        reactions = {
             Headers: self.on_headers,
             GetHeaders: self.on_getheaders,
             GetBlocks: self.on_getblocks,
@@ -83,6 +84,15 @@ class ChainRelay(Part):
             GetBlockTxn: self.on_getblocktxn,
             BlockTxn: self.on_blocktxn,
         }
+        return {message: self._of_members(reaction) for message, reaction in reactions.items()}
+
+    def _of_members(self, reaction: Reaction) -> Reaction:
+        """Links that only test an address take no part."""
+
+        def guarded(peer: Peer, message: Any, now: float) -> Iterable[Effect] | None:
+            return reaction(peer, message, now) if peer.link in self._peers else None
+
+        return guarded
 
     # --- What the application asks ------------------------------------------------------------------------------------
 
@@ -105,15 +115,18 @@ class ChainRelay(Part):
     # --- Links --------------------------------------------------------------------------------------------------------
 
     def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
+        if peer.purpose is Purpose.FEELER:
+            return ()
         state = self._peers[peer.link] = ChainPeer(peer)
         told = peer.negotiated.peer.best_block_hash
         if told in self.chain and not self.chain.is_bad(told):
             state.best = told
         self.download.joined(state)
-        self.transactions.joined(peer, now)
+        if peer.purpose is Purpose.FULL:
+            self.transactions.joined(peer, now)
         self._serving.joined(peer.link)
         effects = self._headers.joined(state, now)
-        if not peer.is_inbound and not len(self.transactions.mempool):
+        if not peer.is_inbound and peer.purpose is Purpose.FULL and not len(self.transactions.mempool):
             effects.append(Send(peer.link, MempoolRequest()))
         return effects
 

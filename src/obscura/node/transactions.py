@@ -127,7 +127,9 @@ class TransactionRelay:
 
     def announced(self, link: LinkId, ids: Iterable[bytes], now: float) -> list[Effect]:
         """The peer has these transactions."""
-        state = self._links[link]
+        state = self._links.get(link)
+        if state is None:
+            return []  # a link for blocks alone
         for transaction_id in ids:
             _note(state.known, transaction_id, False)
             state.queue.pop(transaction_id, None)
@@ -183,7 +185,9 @@ class TransactionRelay:
 
     def not_found(self, link: LinkId, ids: Iterable[bytes], now: float) -> list[Effect]:
         """The peer no longer has them."""
-        state = self._links[link]
+        state = self._links.get(link)
+        if state is None:
+            return []
         effects: list[Effect] = []
         for transaction_id in ids:
             if state.in_flight.pop(transaction_id, b"") is None:
@@ -194,7 +198,9 @@ class TransactionRelay:
 
     def take(self, link: LinkId, raw: bytes, now: float) -> list[Effect]:
         """A transaction of a peer."""
-        state = self._links[link]
+        state = self._links.get(link)
+        if state is None:
+            return [Penalise(link, UNREQUESTED_POINTS, "a transaction over a link for blocks")]
         try:
             transaction = self._ledger.decode_transaction(raw)
         except DecodeError as error:
@@ -289,7 +295,8 @@ class TransactionRelay:
 
     def may_have(self, link: LinkId, transaction_id: bytes) -> bytes | None:
         """What getdata gets: a transaction that waits and was announced to this very peer."""
-        if not self._links[link].known.get(transaction_id):
+        state = self._links.get(link)
+        if state is None or not state.known.get(transaction_id):
             return None
         entry = self.mempool.get(transaction_id)
         return entry.transaction.raw if entry is not None else None
@@ -300,8 +307,8 @@ class TransactionRelay:
 
     def tell_all(self, link: LinkId, now: float) -> None:
         """The peer asked for the mempool: it hears of everything when its time comes, as of anything new."""
-        state = self._links[link]
-        if now - state.mempool_at < MEMPOOL_REQUEST_S:
+        state = self._links.get(link)
+        if state is None or now - state.mempool_at < MEMPOOL_REQUEST_S:
             return
         state.mempool_at = now
         for entry in self.mempool:
