@@ -24,9 +24,10 @@ from obscura.daemon.datadir import DataDir
 from obscura.daemon.discovery import Discovery, keep_sequences, read_sequences, seed_source
 from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.keys import KeyStore
+from obscura.daemon.listening import check_listenable, listen_address
 from obscura.daemon.neighbours import introduce, neighbour_settings
 from obscura.daemon.peerstore import PeerStore
-from obscura.errors import AddressError, ConfigError, Unreachable, UserError
+from obscura.errors import Unreachable, UserError
 from obscura.handshake.features import Flags, experimental, named
 from obscura.ledger.network import Network
 from obscura.ledger.networks import load_network
@@ -536,29 +537,3 @@ class Node:
         for dial in dials:
             dial.cancel()
         await asyncio.gather(*dials, return_exceptions=True)
-
-
-def listen_address(text: str) -> Address:
-    """A listening address of the configuration; port 0 = any free one. Raises ``ConfigError``."""
-    try:
-        place = Address.parse(text, listening=True)
-    except AddressError as error:
-        raise ConfigError(f"listen = {text}: {error}") from None
-    if place.key is not None:
-        raise ConfigError(f"listen = {text}: leave the key out, the node has its own for each address")
-    return place
-
-
-def check_listenable(place: Address, *, allow_plaintext: bool) -> None:
-    """Which carrier may listen where (design 6, 8). Raises ``ConfigError``."""
-    if place.carrier is CarrierNumber.BARE and not (allow_plaintext and place.is_loopback):
-        raise ConfigError(
-            f"listen = {place}: carrier=bare has no encryption; it needs allow-plaintext = true and a loopback address"
-        )
-    if place.carrier is CarrierNumber.PLAIN and not place.is_loopback:
-        raise ConfigError(
-            f"listen = {place}: carrier plain is for loopback, behind an onion service or an I2P tunnel; "
-            "listen on 127.0.0.1"
-        )
-    if place.carrier not in (CarrierNumber.PLAIN, CarrierNumber.BARE):
-        raise ConfigError(f"listen = {place}: this version has no carrier {place.carrier.name.lower()} yet")
