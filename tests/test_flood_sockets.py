@@ -122,9 +122,9 @@ def test_a_peer_that_never_reads_costs_its_bound_and_nobody_else(tmp_path: Path)
     async def scene() -> None:
         async with pair(tmp_path) as (attacked, honest):
             bad = NeverReads(attacked)
+            come = attacked.events({"peer-connected"})
             writer = await bad.join()
-            while not attacked.peers():
-                await asyncio.sleep(0)
+            await anext(aiter(come))
             (lazy,) = attacked.peers()
             block = Block(bytes(4_000_000))
             sent = 0

@@ -56,8 +56,11 @@ class Attack(msgspec.Struct, frozen=True):
         buckets = NEW_BUCKETS * (1 - exp(-NEW_BUCKETS_PER_SOURCE * self.groups / NEW_BUCKETS))
         cells = BOOK_CELLS * buckets
         bad_new = cells * (1 - exp(-self.addresses / cells))
-        in_new = bad_new / (bad_new + self.honest - self.tried)
         proved = life * (self.life_s / FEELER_S + _SLOTS)  # places that moved to tried since the attack began
+        good_new = self.honest - self.tried - _SLOTS
+        in_new = bad_new / (bad_new + good_new)
+        good_new = max(1.0, good_new - proved * (1 - in_new))
+        in_new = bad_new / (bad_new + good_new)
         bad_tried = proved * in_new
         in_tried = bad_tried / (bad_tried + max(1, self.tried - _SLOTS + proved * (1 - in_new)))
         return (in_new + in_tried) / 2
