@@ -93,7 +93,7 @@ def test_two_miners_join_and_a_transaction_reaches_the_other(tmp_path: Path) -> 
             mined = await call(one, "mine", blocks=3, fill=20_000)
             assert mined["height"] == 3
             await call(other, "mine", blocks=5)
-            waiting = one.broadcast(filler_transaction(random.Random(4)))
+            waiting = one.broadcast(filler_transaction(random.Random(4)), "direct").id
             seen = one.events({"reorganisation"})
             await one.connect(other.addresses[0])
             await until(lambda: one.relay.blocks.tip == other.relay.blocks.tip)

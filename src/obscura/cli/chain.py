@@ -72,11 +72,27 @@ def mine(globals: Globals, blocks: int, fill: int) -> None:
 @click.command(name="send-tx", cls=Command)
 @click.argument("transaction", metavar="FILE|HEX", required=False)
 @click.option("--random", "is_random", is_flag=True, help="Send a random transaction of about 700 bytes.")
+@click.option(
+    "--policy",
+    default="private",
+    show_default=True,
+    type=click.Choice(["private", "anonymity-only", "strict", "direct"]),
+    help="Relayed in the stem phase; the same over Tor or I2P alone; never made public by this node; public at once.",
+)
+@click.option("--deadline", "deadline_s", type=click.FloatRange(0), help="Seconds to wait for a way to send it so.")
+@click.option("--follow", is_flag=True, help="Print each step until the last one.")
 @pass_globals
-def send_tx(globals: Globals, transaction: str | None, is_random: bool) -> None:
+def send_tx(
+    globals: Globals,
+    transaction: str | None,
+    is_random: bool,
+    policy: str,
+    deadline_s: float | None,
+    follow: bool,
+) -> None:
     """Give a transaction to the running node.
 
-    The node makes it public. FILE holds it as bytes or as hexadecimal digits. Prints its id.
+    It is relayed privately and public some minutes later at most. FILE holds it as bytes or as hexadecimal digits. Prints its id.
     """
     if is_random == (transaction is not None):
         raise click.UsageError("give either a transaction or --random")
@@ -88,11 +104,23 @@ def send_tx(globals: Globals, transaction: str | None, is_random: bool) -> None:
         raw = filler_transaction(random.SystemRandom()).hex()
     else:
         raw = _hex_of(transaction)
-    sent = globals.call("tx.send", raw=raw)
-    if globals.json:
-        show_json(sent)
-    else:
-        click.echo(sent["id"])
+    with globals.client() as client:
+        sent = client.call("tx.send", raw=raw, policy=policy, deadline_s=deadline_s)
+        if not follow:
+            if globals.json:
+                show_json(sent)
+            else:
+                click.echo(sent["id"])
+            return
+        steps, is_over = 0, False
+        while not is_over:
+            for receipt in client.call("tx.receipts", id=sent["id"], after=steps):
+                steps, is_over = steps + 1, receipt["final"]
+                if globals.json:
+                    show_line(receipt)
+                else:
+                    told = [f"{name}={value}" for name, value in receipt.items() if name not in ("id", "final")]
+                    click.echo(f"{receipt['id']}  {'  '.join(told).removeprefix('stage=')}")
 
 
 def _hex_of(given: str) -> str:

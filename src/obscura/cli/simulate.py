@@ -64,6 +64,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
 @pass_globals
 def simulate(
     globals: Globals,
+    /,
     fluff: tuple[float, ...],
     spies: tuple[float, ...],
     no_restem: bool,

@@ -15,6 +15,7 @@ from obscura.ledger.header import HEADER_BYTES, Header
 from obscura.ledger.network import display_id
 from obscura.ledger.port import ID_BYTES, Ledger
 from obscura.limits import JOB_LOOK_S, JOB_SLICE_S
+from obscura.node.broadcast import Policy
 from obscura.store.sqlite import Progress
 
 if TYPE_CHECKING:
@@ -90,9 +91,16 @@ def chain_methods(node: Node) -> dict[str, Callable[..., Any]]:
         chain = node.relay.chain
         return {"id": display_id(block_id), "height": chain.height(block_id), "is_tip": chain.tip == block_id}
 
-    def tx_send(raw: str) -> dict[str, Any]:
-        """Make a transaction (hex) public."""
-        return {"id": display_id(node.broadcast(from_hex(raw, "a transaction")))}
+    def tx_send(raw: str, policy: str = Policy.PRIVATE.value, deadline_s: float | None = None) -> dict[str, Any]:
+        """Send a transaction (hex): private, anonymity-only, strict or direct."""
+        if policy not in {known.value for known in Policy}:
+            raise UserError(f"policy {policy!r}: one of {', '.join(known.value for known in Policy)}")
+        return {"id": display_id(node.broadcast(from_hex(raw, "a transaction"), policy, deadline_s).id)}
+
+    async def tx_receipts(id: str, after: int = 0) -> list[dict[str, Any]]:
+        """Steps of a transaction that this node sent, from number ``after`` on; waits some seconds for one."""
+        receipts = await node.receipts.after(from_id(id), after, JOB_SLICE_S)
+        return [receipt.describe() for receipt in receipts]
 
     def tx_get(id: str) -> dict[str, Any]:
         """A waiting transaction by its id."""
@@ -121,6 +129,7 @@ def chain_methods(node: Node) -> dict[str, Callable[..., Any]]:
         "block.get": block_get,
         "block.submit": block_submit,
         "tx.send": tx_send,
+        "tx.receipts": tx_receipts,
         "tx.get": tx_get,
         "mempool": mempool,
         "mine": mine,

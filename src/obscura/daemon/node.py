@@ -26,6 +26,7 @@ from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.keys import KeyStore
 from obscura.daemon.listening import check_listenable, listen_address
 from obscura.daemon.neighbours import introduce, neighbour_settings
+from obscura.daemon.outbox import FileOutbox, Following, Receipts
 from obscura.daemon.peerstore import PeerStore
 from obscura.errors import Unreachable, UserError
 from obscura.handshake.features import Flags, experimental, named
@@ -33,14 +34,14 @@ from obscura.ledger.network import Network
 from obscura.ledger.networks import load_network
 from obscura.limits import HANDSHAKE_S, READ_CHUNK, STOP_S
 from obscura.node.assembly import Assembly, Settings, assemble
+from obscura.node.broadcast import Policy, Receipt
 from obscura.node.core import Part, Reaction
 from obscura.node.dialable import face_of
 from obscura.node.effects import Effect, Fetch, Keep, LinkId, Lookup, Notify
 from obscura.node.engine import Engine
 from obscura.node.io import Hold, Listener, Reach, Shut, Write
-from obscura.node.mempool import Verdict
 from obscura.node.peer import Failure, Peer
-from obscura.node.relay import ChainRelay, transaction_of
+from obscura.node.relay import ChainRelay
 from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store
@@ -69,6 +70,7 @@ class Node:
         self.network: Network = load_network(self.config.network)
         self.data_dir = DataDir(self.config.data_dir, self.network.name)
         self.events_out = Broadcast()
+        self.receipts = Receipts()
         self.receive_buffer = memoryview(bytearray(READ_CHUNK))
         self._rng = rng or random.SystemRandom()
         self._messages: list[type[Message]] = []
@@ -114,6 +116,7 @@ class Node:
                 parts=self._parts,
                 chain=await asyncio.to_thread(archive.store.load_chain, self.network.ledger),
                 waiting=archive.waiting(),
+                outbox=FileOutbox(self.data_dir),
             )
             resources.callback(self._save)
             resources.push_async_callback(self._end_dials)
@@ -295,16 +298,23 @@ class Node:
         ledger = self.network.ledger
         return ledger.block_id(raw[: ledger.header_bytes])
 
-    def broadcast(self, raw: bytes) -> bytes:
-        """Make a transaction public: into the mempool, kept over a restart, announced. Its id. Raises ``UserError``."""
-        transaction = transaction_of(self.relay.chain, raw)
-        if transaction is None:
-            raise UserError("that is not a transaction of this network")
-        verdict, effects = self.relay.submit_transaction(transaction, self.now())
-        self.apply(effects)
-        if verdict not in (Verdict.ACCEPTED, Verdict.KNOWN):
-            raise UserError(f"the transaction is refused: {verdict.value}")
-        return transaction.id
+    def broadcast(
+        self, transaction: bytes, policy: str | Policy = Policy.PRIVATE, deadline_s: float | None = None
+    ) -> Following:
+        """Send an own transaction; ``async for receipt in`` the result tells each step, ``.id`` is its id.
+
+        ``policy``: private, anonymity-only, strict or direct (``obscura.node.broadcast``). ``deadline_s``: how long to wait for a
+        successor (private), or to become public (anonymity-only, strict). It is on the disk when this returns and goes on
+        whether or not anyone listens. Raises ``UserError`` for what is refused.
+        """
+        own = self.assembly.own_transactions
+        assert own is not None
+        id, effects = own.submit(transaction, Policy(policy), deadline_s, self.now())
+        for effect in effects:  # at once, so that the caller can follow it
+            if isinstance(effect, Receipt):
+                self.receipts.add(effect)
+        self.apply(effect for effect in effects if not isinstance(effect, Receipt))
+        return Following(self.receipts, id)
 
     def apply(self, effects: Iterable[Effect]) -> None:
         """Carry out what a part returned to the application."""
@@ -389,7 +399,9 @@ class Node:
             return
         now = self.now()
         engine = self.engine
-        if self._is_due:  # what became due since then has a timer that is over: asking every part twice a turn would show
+        if (
+            self._is_due
+        ):  # what became due since then has a timer that is over: asking every part twice a turn would show
             self._is_due = False
             engine.due(now)
         for io in engine.drain(now):
@@ -399,6 +411,8 @@ class Node:
                     socket.write(io.pieces)
             elif isinstance(io, Notify):
                 self._told(io)
+            elif isinstance(io, Receipt):
+                self.receipts.add(io)
             elif isinstance(io, Shut):
                 socket = self._sockets.pop(io.link, None)
                 if socket is not None:

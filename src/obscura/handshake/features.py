@@ -66,7 +66,7 @@ _C, _O = FeatureClass.CORE, FeatureClass.OPTIONAL
 TABLE: tuple[FeatureRow, ...] = (
     FeatureRow(Feature.BasicTransactions, _C, True, False, "blocks, transactions and their announcement"),
     FeatureRow(Feature.PrivacyFeatures, _C, True, False, "the privacy word counts"),
-    FeatureRow(Feature.Dandelion, _O, False, False, "stem relay, together with DandelionPlusPlus"),
+    FeatureRow(Feature.Dandelion, _O, True, False, "stem relay, together with DandelionPlusPlus"),
     FeatureRow(Feature.CompactBlocks, _O, True, False, "compact block relay (BIP152)"),
     FeatureRow(Feature.TorSupport, _O, False, True, "understands onion addresses"),
     FeatureRow(Feature.I2PSupport, _O, False, True, "understands I2P addresses"),
@@ -74,7 +74,7 @@ TABLE: tuple[FeatureRow, ...] = (
     FeatureRow(Privacy.StealthAddressing, _O, False, False, "a matter of the ledger"),
     FeatureRow(Privacy.ConfidentialTransactions, _O, False, False, "a matter of the ledger"),
     FeatureRow(Privacy.ZeroKnowledgeProofs, _O, False, False, "a matter of the ledger"),
-    FeatureRow(Privacy.DandelionPlusPlus, _O, False, False, "relays transactions in the stem phase"),
+    FeatureRow(Privacy.DandelionPlusPlus, _O, True, False, "relays transactions in the stem phase"),
     FeatureRow(Privacy.Tor, _O, False, True, "understands onion addresses"),
     FeatureRow(Privacy.I2P, _O, False, True, "understands I2P addresses"),
     FeatureRow(Privacy.Padding, _C, True, False, "padded records, negotiated by padneg"),

@@ -18,9 +18,11 @@ from obscura.node.admission import AdmissionLimits
 from obscura.node.asmap import Asmap
 from obscura.node.bans import Bans
 from obscura.node.book import Book
+from obscura.node.broadcast import Outbox
 from obscura.node.core import Core, Part, Reaction
 from obscura.node.cover import Budget, Cover, shaping
-from obscura.node.effects import Waiting
+from obscura.node.dandelion import Dandelion
+from obscura.node.effects import LinkId, Waiting
 from obscura.node.engine import Engine
 from obscura.node.gossip import Gossip
 from obscura.node.groups import Grouping
@@ -29,12 +31,15 @@ from obscura.node.manual import ManualPeers
 from obscura.node.ownaddress import OwnAddress
 from obscura.node.peer import Face
 from obscura.node.ping import Liveness
+from obscura.node.public import RelayPool
 from obscura.node.ratelimit import rates_of
 from obscura.node.relay import ChainRelay
 from obscura.node.reputation import Reputation
 from obscura.node.resolvers import SeedSettings
 from obscura.node.seeds import Seeds, SeedSource
 from obscura.node.slots import OutboundLimits, Slots, Tip
+from obscura.node.stem import StemTerms
+from obscura.node.submission import OwnTransactions
 from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, padneg
 from obscura.wire.address import Address, Endpoint, Network
 from obscura.wire.catalogue import CATALOGUE
@@ -100,6 +105,7 @@ class Assembly:
     liveness: Liveness
     neighbours: Neighbours
     relay: ChainRelay | None
+    own_transactions: OwnTransactions | None
 
     @property
     def book(self) -> Book:
@@ -118,17 +124,21 @@ def assemble(
     parts: Sequence[Part] = (),
     chain: Chain | None = None,
     waiting: Iterable[Waiting] = (),
+    outbox: Outbox | None = None,
 ) -> Assembly:
     """A node without links. ``messages``, ``reactions`` and ``parts`` are what an application adds.
 
     ``chain`` and ``waiting`` are what its archive holds; without a chain it relays neither blocks nor transactions.
+    ``outbox`` holds own transactions that are not public yet.
     """
     liveness = Liveness(rng)
     relay = ChainRelay(chain, rng, unix, waiting) if chain is not None else None
     best_block = relay.best_block if relay is not None else _no_block
     tip = Tip(lambda: chain.best, settings.spacing_s) if chain is not None and settings.spacing_s else None
     near = _neighbours(settings, liveness, rng, unix, now, tip)
-    core = Core([liveness, *near.parts, Cover(), *((relay,) if relay is not None else ()), *parts])
+    own = None if relay is None else _own_transactions(settings.knobs, relay, liveness, rng, now, outbox)
+    about_chain = () if relay is None or own is None else (relay, own.dandelion, own)
+    core = Core([liveness, *near.parts, Cover(), *about_chain, *parts])
     budget = Budget(settings.knobs.cover_bytes_per_s, settings.knobs.cover_bytes_per_day, now)
     for message, reaction in (reactions or {}).items():
         core.route(message, reaction)
@@ -153,7 +163,26 @@ def assemble(
         loopback_is_free=settings.is_dev,
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
     )
-    return Assembly(engine, core, liveness, near, relay)
+    return Assembly(engine, core, liveness, near, relay, own)
+
+
+def _own_transactions(
+    knobs: Knobs, relay: ChainRelay, liveness: Liveness, rng: random.Random, now: float, outbox: Outbox | None
+) -> OwnTransactions:
+    """Dandelion++ over the public mempool, and the own transactions over that."""
+    held_s = (sum(knobs.jitter_ms) + sum(knobs.slot_ms)) / 2 / 1000  # what the own shaping adds to a hop, on average
+
+    def hop_s(link: LinkId) -> float | None:
+        round_trip = liveness.best_s(link)
+        return None if round_trip == inf else round_trip / 2 + held_s
+
+    terms = StemTerms(
+        q=knobs.fluff_probability,
+        prefers_anonymity=knobs.anonymous_first_hop,
+        awaits_epoch=knobs.waits_for_epoch,
+    )
+    pool = RelayPool(relay.transactions, relay.chain.ledger)
+    return OwnTransactions(Dandelion(rng, pool, terms, hop_s=hop_s), pool, now, outbox)
 
 
 def _neighbours(

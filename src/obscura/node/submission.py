@@ -41,7 +41,7 @@ class OwnTransactions(Part):
     """Submits own transactions to the stem phase and tells of each step with a ``Receipt``."""
 
     def __init__(self, dandelion: Dandelion, pool: PublicPool, now: float, outbox: Outbox | None = None) -> None:
-        self._dandelion = dandelion
+        self.dandelion = dandelion
         self._pool = pool
         self._outbox = outbox or NoOutbox()
         self._own: dict[bytes, _Own] = {}
@@ -55,16 +55,25 @@ class OwnTransactions(Part):
     # --- What the application asks ------------------------------------------------------------------------------------
 
     def submit(self, raw: bytes, policy: Policy, wait_s: float | None, now: float) -> tuple[bytes, list[Effect]]:
-        """Begin; the id, and what follows at once. Raises ``UserError`` for what cannot be sent."""
+        """Begin; the id, and what follows at once. Raises ``UserError`` for what cannot be sent.
+
+        Nothing more is done for what is on its way already.
+        """
         transaction = self._checked(raw, now)
         id = transaction.id
+        if id in self._own:
+            return id, []
+        if self._pool.has(id):
+            return id, [
+                Receipt(id, Stage.SEEN, final=True, peers=self._pool.announcers(id), reason="is public already")
+            ]
         wait_s = policy.wait_s if wait_s is None else wait_s
         self._outbox.keep(Submission(id, raw, policy, wait_s))
         own = self._add(transaction, policy, wait_s, now)
         effects: list[Effect] = [Receipt(id, Stage.QUEUED)]
         if policy is Policy.DIRECT:
             effects += self._diffuse(own, Stage.DIFFUSED, now)
-        elif not self._dandelion.terms.awaits_epoch:
+        elif not self.dandelion.terms.awaits_epoch:
             effects += self._stem(own, now)
         return id, effects
 
@@ -85,7 +94,7 @@ class OwnTransactions(Part):
         return effects
 
     def _on_routes(self, is_new_epoch: bool, now: float) -> Iterable[Effect]:
-        if self._dandelion.terms.awaits_epoch and not is_new_epoch:
+        if self.dandelion.terms.awaits_epoch and not is_new_epoch:
             return ()
         waiting = [own for own in self._own.values() if own.is_queued and own.public_since is None]
         return [effect for own in waiting for effect in self._stem(own, now)]
@@ -106,21 +115,21 @@ class OwnTransactions(Part):
 
     def _stem(self, own: _Own, now: float) -> list[Effect]:
         face = self._face_for(own.policy)
-        sent = self._dandelion.submit(own.transaction, face, now) if face is not None else None
+        sent = self.dandelion.submit(own.transaction, face, now) if face is not None else None
         if sent is None or face is None:
             return []
         own.is_queued = False
         if not own.policy.never_diffuses:
             self._deadlines.clear(own.transaction.id)
-        can_know = face is Face.CLEARNET and not self._dandelion.has_edge
+        can_know = face is Face.CLEARNET and not self.dandelion.has_edge
         return [*sent, Receipt(own.transaction.id, Stage.STEMMED, first_hop_can_know=can_know)]
 
     def _face_for(self, policy: Policy) -> Face | None:
         """Through which face it leaves: where nobody's transactions come in, an anonymity network hides us better."""
-        prefers = self._dandelion.terms.prefers_anonymity or not self._dandelion.has_edge
+        prefers = self.dandelion.terms.prefers_anonymity or not self.dandelion.has_edge
         order = (*ANONYMOUS, Face.CLEARNET) if prefers else (Face.CLEARNET, *ANONYMOUS)
         allowed = ANONYMOUS if policy is Policy.ANONYMITY_ONLY else order
-        return next((face for face in allowed if self._dandelion.has_successor(face)), None)
+        return next((face for face in allowed if self.dandelion.has_successor(face)), None)
 
     def _too_late(self, own: _Own, now: float) -> Iterable[Effect]:
         if self._pool.has(own.transaction.id):
@@ -135,7 +144,7 @@ class OwnTransactions(Part):
         fault = self._pool.fault(own.transaction, now)
         if fault is not None and not self._pool.has(id):
             return self._end(own, Stage.EXPIRED, f"refused meanwhile: {fault.reason}")
-        effects = list(self._dandelion.diffuse(own.transaction, now))
+        effects = list(self.dandelion.diffuse(own.transaction, now))
         self._made_public(own, now)
         return [*effects, Receipt(id, stage)]
 
@@ -170,7 +179,7 @@ class OwnTransactions(Part):
 
     def _end(self, own: _Own, stage: Stage, reason: str) -> list[Effect]:
         id = own.transaction.id
-        self._dandelion.forget(id)
+        self.dandelion.forget(id)
         self._outbox.forget(id)
         self._forget(id)
         return [Receipt(id, stage, final=True, reason=reason)]
@@ -181,22 +190,18 @@ class OwnTransactions(Part):
         try:
             transaction = self._pool.decode(raw)
         except DecodeError as error:
-            raise UserError(f"this is no transaction: {error}") from None
+            raise UserError(f"this is not a transaction: {error}") from None
         if len(raw) > MAX_STEM_TX:
             raise UserError(f"the transaction has {len(raw)} bytes, and {MAX_STEM_TX} are relayed at most")
-        if self._pool.has(transaction.id):
-            raise UserError("the transaction is public already")
         fault = self._pool.fault(transaction, now)
         if fault is not None:
             raise UserError(f"the transaction is refused: {fault.reason}")
-        if transaction.id in self._own:
-            raise UserError("the transaction is on its way already")
-        if len(self._own) >= MAX_OWN_BROADCASTS:
+        if transaction.id not in self._own and len(self._own) >= MAX_OWN_BROADCASTS:
             raise UserError(f"{MAX_OWN_BROADCASTS} own transactions are on their way: wait for some of them")
         return transaction
 
     def _add(self, transaction: Transaction, policy: Policy, wait_s: float, now: float) -> _Own:
-        terms = self._dandelion.terms
+        terms = self.dandelion.terms
         if terms.awaits_epoch and policy is not Policy.DIRECT:
             wait_s += terms.epoch_s + terms.epoch_extra_s + BROADCAST_WAIT_S
         own = self._own[transaction.id] = _Own(transaction, policy, now + wait_s, now)
@@ -206,8 +211,10 @@ class OwnTransactions(Part):
 
     def _resume(self, submission: Submission, now: float) -> None:
         try:
-            transaction = self._checked(submission.raw, now)
+            transaction: Transaction | None = self._checked(submission.raw, now)
         except UserError:  # public or impossible by now: nothing is owed to anyone
+            transaction = None
+        if transaction is None or self._pool.has(submission.id):
             self._outbox.forget(submission.id)
             return
         self._add(transaction, submission.policy, submission.wait_s, now)

@@ -12,8 +12,8 @@ Id = bytes
 def ward_precision(origins: Mapping[Id, int], exits: Mapping[Id, int]) -> tuple[float, float]:
     """Precision and recall over all origins, one transaction each.
 
-    The ward of an exit are all transactions that are blamed on it. Precision is the mean over honest nodes of 1/|ward| where the node's own
-    transaction is blamed on it, recall the share of such nodes.
+    The ward of an exit are all transactions that are blamed on it. Precision is the mean over honest nodes of 1/|ward|
+    where the node's own transaction is blamed on it, recall the share of such nodes.
     """
     wards = Counter(exits.values())
     hits = [origin for id, origin in origins.items() if exits.get(id) == origin]

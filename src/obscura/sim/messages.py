@@ -1,7 +1,7 @@
 """Cores joined without bytes: typed messages travel between the parts of whole networks, with latency and bandwidth.
 
-The parts are the shipped ones. What is left out is what the other interpreter (``obscura.sim.network``) shows: channel, records, frames and
-handshakes; so a thousand nodes fit and ten thousand messages take a second.
+The parts are the shipped ones. What is left out is what the other interpreter (``obscura.sim.network``) shows: channel,
+records, frames and handshakes; so a thousand nodes fit and ten thousand messages take a second.
 """
 
 from __future__ import annotations
@@ -165,14 +165,14 @@ class MessageNetwork:
 
     def _deliver(self, sender: MessageNode, wire: _Wire, message: Message) -> None:
         receiver = wire.far
-        left: Message | None = message
         if self.witness is not None:
             left = self.witness.delivered(sender.number, receiver.number, message, self.kernel.now)
             if left is None:
                 return
+            message = left
         self.messages += 1
-        self.kernel.note(receiver.number, wire.far_link, message.TYPE, _traced(left))
-        receiver.arrive(wire.far_peer, left)
+        self.kernel.note(receiver.number, wire.far_link, message.TYPE, _traced(message))
+        receiver.arrive(wire.far_peer, message)
 
     def _peer(self, link: LinkId, inbound: bool) -> Peer:
         return Peer(
@@ -191,7 +191,7 @@ class MessageNetwork:
         )
 
 
-def _size(message: Message | None) -> int:
+def _size(message: Message) -> int:
     if isinstance(message, RawMessage):
         return HEADER_BYTES + len(message.raw)
     if isinstance(message, Inventory):

@@ -9,8 +9,8 @@ from math import log
 from obscura.limits import STEM_EPOCH_S
 from obscura.node.broadcast import Policy
 from obscura.node.dandelion import Dandelion
-from obscura.node.submission import OwnTransactions
 from obscura.node.stem import Coin, Routing, StemTerms
+from obscura.node.submission import OwnTransactions
 from obscura.sim.adversary import matched, ward_precision
 from obscura.sim.graphs import GRAPHS, supernode
 from obscura.sim.kernel import Kernel
@@ -92,8 +92,8 @@ class Run:
         for dialler, listener in edges:
             self.network.connect(nodes[dialler], nodes[listener])
         if scenario.churn:
-            for node in nodes:
-                self._plan_churn(node)
+            for churned in nodes:
+                self._plan_churn(churned)
 
     def _unix(self) -> int:
         return UNIX_AT_START + int(self.kernel.now)

@@ -28,9 +28,9 @@ ADVERSARIES: dict[str, str] = {
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """One simulation: ``runs`` times a new graph, new spies, new paths, one transaction of each honest node.
 
-    ``fluff`` and ``spies`` are shares in 0..1; ``latency_ms`` is one way, the median of a log-normal law with ``latency_spread`` as its
-    sigma; ``churn`` is lost and replaced links per node and hour. ``followed`` transactions of each run go on until every honest
-    node has them; the others end once the adversary has seen them.
+    ``fluff`` and ``spies`` are shares in 0..1; ``latency_ms`` is one way, the median of a log-normal law with
+    ``latency_spread`` as its sigma; ``churn`` is lost and replaced links per node and hour. ``followed`` transactions of
+    each run go on until every honest node has them; the others end once the adversary has seen them.
     """
 
     nodes: int = 100

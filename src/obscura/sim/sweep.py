@@ -62,9 +62,10 @@ def _executor(processes: int, scheduler: str | None, jobs: int) -> Iterator[Exec
 @contextmanager
 def _cluster(scheduler: str) -> Iterator[Executor]:
     try:
-        from distributed import Client
+        from distributed import Client as Untyped
     except ImportError:
         raise UserError("a cluster needs Dask: pip install 'obscura-p2p[cluster]'") from None
+    Client: Any = Untyped
     try:
         client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:

@@ -1,0 +1,95 @@
+"""Own transactions while they are private: a file of the owner alone, and receipts for whoever submitted them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from obscura.daemon.datadir import DataDir
+from obscura.errors import ConfigError, UserError
+from obscura.limits import MAX_OWN_BROADCASTS
+from obscura.node.broadcast import Receipt, Submission
+
+FILE = "outbox"
+
+
+class FileOutbox:
+    """The file ``outbox`` (0600) of the data directory: gone from it once public. Each change is on the disk when it returns."""
+
+    def __init__(self, folder: DataDir) -> None:
+        self._folder = folder
+        self._kept: dict[bytes, Submission] = {}
+        path = folder.path / FILE
+        if path.exists():
+            try:
+                kept = msgspec.msgpack.decode(path.read_bytes(), type=list[Submission])
+            except (OSError, msgspec.MsgspecError) as error:
+                raise ConfigError(
+                    f"{path} cannot be read: {error}; it holds own transactions that are not public"
+                ) from None
+            self._kept = {submission.id: submission for submission in kept}
+
+    def keep(self, submission: Submission) -> None:
+        self._kept[submission.id] = submission
+        self._write()
+
+    def forget(self, id: bytes) -> None:
+        if self._kept.pop(id, None) is not None:
+            self._write()
+
+    def kept(self) -> list[Submission]:
+        return list(self._kept.values())
+
+    def _write(self) -> None:
+        self._folder.write(FILE, msgspec.msgpack.encode(list(self._kept.values())))
+
+
+class Following:
+    """The receipts of one own transaction from the first one on: ``async for``. ``id`` in the order of the wire."""
+
+    def __init__(self, receipts: Receipts, id: bytes) -> None:
+        self.id = id
+        self._receipts = receipts
+
+    async def __aiter__(self) -> AsyncIterator[Receipt]:
+        index = 0
+        while True:
+            for receipt in await self._receipts.after(self.id, index):
+                index += 1
+                yield receipt
+                if receipt.final:
+                    return
+
+
+class Receipts:
+    """What was told of own transactions; of the oldest it forgets."""
+
+    def __init__(self) -> None:
+        self._told: dict[bytes, list[Receipt]] = {}
+        self._changed: dict[bytes, asyncio.Event] = {}
+
+    def add(self, receipt: Receipt) -> None:
+        """One more step."""
+        self._told.setdefault(receipt.id, []).append(receipt)
+        self._changed.setdefault(receipt.id, asyncio.Event()).set()
+        if len(self._told) > 2 * MAX_OWN_BROADCASTS:
+            oldest = next(iter(self._told))
+            del self._told[oldest]
+            self._changed.pop(oldest).set()
+
+    async def after(self, id: bytes, index: int, timeout_s: float | None = None) -> list[Receipt]:
+        """Receipts from ``index`` on, at least one unless the time is over first. Raises ``UserError`` for unknown ids."""
+        if id not in self._told:
+            raise UserError("no such transaction was sent by this node since it started")
+        while len(self._told.get(id, ())) <= index:
+            changed = self._changed.get(id)
+            if changed is None:
+                return []
+            changed.clear()
+            try:
+                await asyncio.wait_for(changed.wait(), timeout_s)
+            except TimeoutError:
+                return []
+        return self._told[id][index:]
