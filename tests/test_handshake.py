@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playbook import EXAMPLES, OWN_PADNEG, offer, version
 
 from obscura.errors import ConfigError, Refused, Violation
 from obscura.handshake import features
@@ -33,13 +32,14 @@ from obscura.handshake.features import (
 from obscura.handshake.machine import TRANSITIONS, Handshake, State, Then, diagram
 from obscura.limits import COARSE_TIMESTAMP_S, MAX_CLOCK_SKEW_S
 from obscura.node.assembly import Settings, assemble
-from obscura.node.peer import Face
+from obscura.node.face import Face
 from obscura.wire.address import Endpoint
 from obscura.wire.catalogue import BUILT_IN
 from obscura.wire.message import Message
 from obscura.wire.messages.blocks import SendCmpct
 from obscura.wire.messages.network import Extension, Verack, Version
 from obscura.wire.messages.privacy import PadNeg
+from playbook import EXAMPLES, OWN_PADNEG, offer, version
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMPACT = Flags(features=Feature.CompactBlocks)
