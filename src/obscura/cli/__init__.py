@@ -48,6 +48,8 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "dandelion": Lazy("obscura.cli.dandelion", "dandelion", "Explain how own transactions are hidden."),
         "simulate": Lazy("obscura.cli.simulate", "simulate", "Measure what spies learn from a network of cores."),
         "config": Lazy("obscura.cli.config", "config", "Show, check and begin configurations."),
+        "lab": Lazy("obscura.cli.lab", "lab", "Measure what an observer learns."),
+        "privacy": Lazy("obscura.cli.privacy", "privacy", "Show what hides the traffic, and why."),
         "rpc": Lazy("obscura.cli.control", "rpc", "Call a method of the running node."),
         "wire": Lazy("obscura.cli.wire", "wire", "Turn frames into JSON and back."),
         "version": Lazy("obscura.cli.version", "version", "Print the version."),

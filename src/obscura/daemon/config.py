@@ -24,6 +24,7 @@ from obscura.ledger.networks import BUILT_IN, load_network
 from obscura.limits import LEAST_PRUNE_TARGET, MAX_INBOUND, OUTBOUND_FULL
 from obscura.node.admission import AdmissionLimits
 from obscura.node.resolvers import SeedSettings
+from obscura.shaping.levels import CustomKnobs, Knobs, PrivacyLevel, knobs_of
 from obscura.wire.address import Address
 
 SYSTEM_FILE = Path("/etc/obscura/obscura.toml")
@@ -69,8 +70,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = msgspec.field(default_factory=default_data_dir)
     privacy: Annotated[
         Literal["standard", "medium", "high", "custom"],
-        Meta(description="how much cover traffic, delay and disguise to pay for"),
+        Meta(
+            description="how much cover traffic, delay and disguise to pay for; `obscura privacy show` says what it sets"
+        ),
     ] = "medium"
+    constant_slots: Annotated[
+        bool, Meta(description='with privacy = "high": send at constant times instead of Poisson ones')
+    ] = False
+    tcp_profile: Annotated[
+        Literal["host", "random", "linux", "windows", "macos"],
+        Meta(description="whose socket parameters to show: the own system's, random ones, or another system's in part"),
+    ] = "host"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="how much is said on standard error")
     ] = "info"
@@ -122,6 +132,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         str | None,
         Meta(description='how much of old blocks to keep, such as "2 GB"; unset keeps all'),
     ] = None
+    privacy_custom: Annotated[CustomKnobs, Meta(description='what privacy = "custom" sets')] = CustomKnobs()
     admission: Annotated[
         AdmissionLimits, Meta(description="what strangers may cost before they have proved anything")
     ] = AdmissionLimits()
@@ -129,6 +140,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     def __post_init__(self) -> None:
         layers.check(self)
+        _ = self.knobs  # raises
         msgspec.structs.force_setattr(self, "data_dir", self.data_dir.expanduser().absolute())
         named((*self.required_features, *self.required_privacy_features))
         experimental(self.experimental)
@@ -145,6 +157,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
                 f"network: there is none called {self.network!r}; {layers.nearest(self.network, BUILT_IN)} "
                 "(one of your own is the path of its file, ending in .toml)"
             )
+
+    @property
+    def knobs(self) -> Knobs:
+        """What the privacy level sets. Raises ``ConfigError``."""
+        return knobs_of(PrivacyLevel(self.privacy), self.privacy_custom, constant_slots=self.constant_slots)
 
     @property
     def network_name(self) -> str:

@@ -11,6 +11,7 @@ from obscura.daemon.chain_methods import chain_methods
 from obscura.daemon.control import ControlServer
 from obscura.daemon.node import Node
 from obscura.daemon.peer_methods import peer_methods
+from obscura.daemon.privacy_methods import privacy_methods
 from obscura.daemon.rpc import MethodRegistry
 from obscura.errors import AddressError, UserError
 from obscura.handshake import features
@@ -134,6 +135,7 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
         "seeds.ask": seeds_ask,
         "stop": stop,
         **chain_methods(node),
+        **privacy_methods(node),
         **peer_methods(node),
     }
 

@@ -42,7 +42,6 @@ from obscura.node.engine import Engine
 from obscura.node.io import Hold, Listener, Reach, Shut, Write
 from obscura.node.peer import Failure, Peer
 from obscura.node.relay import ChainRelay
-from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store
 from obscura.transport import tcp
@@ -499,7 +498,7 @@ class Node:
         return Settings(
             network_id=self.network.id,
             is_dev=self.network.name == "dev",
-            knobs=LEVELS[PrivacyLevel(config.privacy)],
+            knobs=config.knobs,
             required=required,
             extra=self._extra,
             manual=tuple(Address.parse(text) for text in config.connect),

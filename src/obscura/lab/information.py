@@ -23,7 +23,8 @@ def labels(values: Sequence[Any]) -> Labels:
 
 def joint(first: Labels, second: Labels) -> Labels:
     """One label for each pair."""
-    return np.unique(first * (int(second.max(initial=0)) + 1) + second, return_inverse=True)[1].astype(np.int64)
+    inverse: Labels = np.unique(first * (int(second.max(initial=0)) + 1) + second, return_inverse=True)[1]
+    return inverse
 
 
 def entropy(values: Labels) -> float:

@@ -62,7 +62,7 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What one scheme leaks and costs. Bits, shares and milliseconds; ``carried``: share of the offered bytes that left in time."""
+    """What one scheme leaks and costs: bits, shares, milliseconds. ``carried``: share of the offered bytes that left in time."""
 
     scheme: str
     rate_per_s: float

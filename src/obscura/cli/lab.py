@@ -1,0 +1,153 @@
+"""lab leakage: measurements that need no node."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import click
+
+from obscura.cli.frame import Failure, Globals, Group, pass_globals
+from obscura.cli.output import show_json, show_rows
+
+_FIGURES = ("mi_type_bits", "mi_size_bits", "type_accuracy", "prior", "overhead", "overhead_small", "delay_ms")
+_PATH = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group(cls=Group)
+def lab() -> None:
+    """Measure what an observer learns, on the shipped code under a virtual clock."""
+
+
+def _need(*modules: str) -> None:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Failure(f"this needs {', '.join(missing)}: pip install 'obscura-p2p[lab]'")
+
+
+@lab.command()
+@click.option("--mix", type=_PATH, help="JSON file with the mix of messages; see docs/shaping.md.")
+@click.option("--capture", type=_PATH, help="A recorded link instead of simulated ones.")
+@click.option("--plot", type=_PATH, help="Draw the table into this PNG file.")
+@click.option("--record", type=_PATH, help="Write one simulated link of the first scheme into this file.")
+@click.option("--scheme", "names", multiple=True, help="Only these schemes; may be repeated.")
+@click.option("--rate", "rates", type=click.FloatRange(0.01, 10_000), multiple=True, help="Messages per second.")
+@click.option("--messages", type=click.IntRange(400, 2_000_000), default=20_000, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--classify", is_flag=True, help="Let classifiers look for blocks and own transactions instead.")
+@click.option("--windows", type=click.IntRange(20, 20_000), default=500, show_default=True, help="Per class.")
+@pass_globals
+def leakage(
+    globals: Globals,
+    mix: Path | None,
+    capture: Path | None,
+    plot: Path | None,
+    record: Path | None,
+    names: tuple[str, ...],
+    rates: tuple[float, ...],
+    messages: int,
+    seed: int,
+    classify: bool,
+    windows: int,
+) -> None:
+    """Show what record sizes and times tell about messages, and what hiding it costs.
+
+    For each scheme: bits that an observer learns about a message's type and size, how often the type is guessed
+    rightly, overhead of all and of small messages, and added delay; at the mix's own rate and at ten times it.
+    """
+    _need("numpy", *(["matplotlib"] if plot else []), *(["sklearn"] if classify else []))
+    from obscura.lab.leakage import SCHEMES
+    from obscura.lab.mix import DEFAULT_MIX, load_mix
+
+    chosen = [scheme for scheme in SCHEMES if not names or scheme.name in names]
+    unknown = set(names) - {scheme.name for scheme in SCHEMES}
+    if unknown or not chosen:
+        raise click.UsageError(f"schemes are {', '.join(scheme.name for scheme in SCHEMES)}")
+    drawn_from = load_mix(mix) if mix is not None else DEFAULT_MIX
+    if classify:
+        _show_classified(globals, drawn_from, names, windows, seed)
+        return
+    rows = _recorded(capture) if capture is not None else _simulated(globals, chosen, drawn_from, rates, messages, seed)
+    if record is not None:
+        _record(record, chosen[0], drawn_from, messages, seed)
+    if plot is not None:
+        from obscura.lab.plot import plot_rows
+
+        plot_rows(rows, plot)
+    _show(globals, rows, drawn_from.about if capture is None else str(capture))
+
+
+def _simulated(globals: Globals, chosen: Any, mix: Any, rates: tuple[float, ...], messages: int, seed: int) -> Any:
+    from obscura.lab.leakage import measure
+
+    wanted = rates or (mix.rate_per_s, 10 * mix.rate_per_s)
+    rows = []
+    for rate in wanted:
+        for scheme in chosen:
+            if not globals.json:
+                click.echo(f"{scheme.name} at {rate:g}/s ...", err=True)
+            rows.append(measure(scheme, mix, seed, messages=messages, rate_per_s=rate))
+    return rows
+
+
+def _recorded(path: Path) -> Any:
+    import random
+
+    from obscura.lab.leakage import CAPTURES, reckon
+    from obscura.lab.recorded import load_capture, parts_of
+
+    capture = load_capture(path)
+    span = capture.writes[-1].at - capture.writes[0].at
+    rate = len(capture.messages) / span if span > 0 else 0.0
+    return [reckon("recorded", rate, parts_of(capture, CAPTURES), random.Random(1))]
+
+
+def _record(path: Path, scheme: Any, mix: Any, messages: int, seed: int) -> None:
+    import random
+
+    from obscura.lab.leakage import simulate
+    from obscura.lab.recorded import save_capture
+
+    save_capture(path, simulate(scheme, mix, random.Random(seed), messages, mix.rate_per_s))
+
+
+def _show(globals: Globals, rows: Any, about: str) -> None:
+    import msgspec
+
+    if globals.json:
+        built: list[dict[str, Any]] = [msgspec.to_builtins(row) for row in rows]
+        first = built[0]["rate_per_s"]
+        rules = {row["scheme"]: row for row in built if row["rate_per_s"] == first}
+        show_json({"mix": about, "rate_per_s": first, "rules": rules, "rows": built})
+        return
+    shown = []
+    for row in rows:
+        line: dict[str, Any] = {"scheme": row.scheme, "per_s": f"{row.rate_per_s:g}"}
+        for name in _FIGURES:
+            figure = getattr(row, name)
+            places = 1 if name == "delay_ms" else 3
+            line[name] = f"{figure.value:.{places}f} ({figure.low:.{places}f}..{figure.high:.{places}f})"
+        line["carried"] = round(row.carried, 3)
+        shown.append(line)
+    show_rows(shown, "Nothing was measured.")
+
+
+def _show_classified(globals: Globals, mix: Any, names: tuple[str, ...], windows: int, seed: int) -> None:
+    import msgspec
+
+    from obscura.lab.classify import QUESTIONS, classify
+    from obscura.lab.leakage import SCHEMES
+
+    wanted = names or ("none", "standard", "medium", "high", "high-constant")
+    found = []
+    for scheme in SCHEMES:
+        for question in QUESTIONS:
+            if scheme.name in wanted:
+                if not globals.json:
+                    click.echo(f"{scheme.name}: {question} ...", err=True)
+                found.append(msgspec.to_builtins(classify(scheme, question, mix, windows, seed)))
+    if globals.json:
+        show_json(found)
+    else:
+        show_rows(found, "Nothing was measured.")

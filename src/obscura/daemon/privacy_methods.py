@@ -1,0 +1,33 @@
+"""Methods about privacy: what the level sets, what each link agreed to, what cover has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from obscura.node.cover import peer_terms
+from obscura.shaping.levels import PrivacyLevel, explained
+
+if TYPE_CHECKING:
+    from obscura.daemon.node import Node
+
+
+def privacy_methods(node: Node) -> dict[str, Callable[..., Any]]:
+    """Method names and functions; their docstrings are the help that ``rpc.methods`` shows."""
+
+    def privacy_show() -> dict[str, Any]:
+        """Every knob of the privacy level with its value and source, what each link is shaped by, and what cover has cost."""
+        config = node.config
+        links = node.engine.describe(node.now())
+        return {
+            "level": config.privacy,
+            "knobs": explained(
+                PrivacyLevel(config.privacy), config.privacy_custom, constant_slots=config.constant_slots
+            ),
+            "links": [peer_terms(peer) for peer in node.peers()],
+            "cost": {
+                name: before + sum(link[name] for link in links) for name, before in node.engine.sent_before.items()
+            },
+        }
+
+    return {"privacy.show": privacy_show}
