@@ -16,7 +16,7 @@ class Plain(Carrier):
     NUMBER = CarrierNumber.PLAIN
     STREAMED = True
 
-    __slots__ = ("_client", "_discard_bytes", "_discard_until", "_out", "_rng")
+    __slots__ = ("_chunk", "_client", "_discard_bytes", "_discard_until", "_out", "_rng")
 
     def __init__(self, rng: random.Random, *, client: bool) -> None:
         self._rng = rng
@@ -24,12 +24,14 @@ class Plain(Carrier):
         self._out: list[bytes] = []
         self._discard_until = inf
         self._discard_bytes = 0
+        self._chunk = 0  # bytes of the latest piece
 
     def start(self, now: float) -> list[CarrierEvent]:
         return [Ready(b"", (MIN_FLIGHT, MAX_FLIGHT))] if self._client else []
 
     def receive(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
         if self._discard_until == inf:
+            self._chunk = len(data)
             return [Data(data)]
         self._discard_bytes -= len(data)
         return [Finished()] if self._discard_bytes <= 0 else []
@@ -48,7 +50,10 @@ class Plain(Carrier):
     def refuse(self, now: float) -> None:
         if self._discard_until == inf:
             self._discard_until = now + self._rng.uniform(*DISCARD_S)
-            self._discard_bytes = self._rng.randint(*DISCARD_BYTES)
+            # What came in one piece with the fault counts, else the budget would depend on how the bytes were cut.
+            self._discard_bytes = self._rng.randint(*DISCARD_BYTES) - self._chunk
+            if self._discard_bytes <= 0:
+                self._discard_until = now
 
     def end(self, now: float) -> list[CarrierEvent]:
         return [Finished()]
