@@ -239,9 +239,9 @@ def _without(flags: Flags, away: Flags) -> Flags:
 
 
 def test_a_required_mask_drops_who_lacks_it_and_a_bare_link_demands_no_records() -> None:
-    wanted = Flags(1 << 24, Privacy.DandelionPlusPlus)
+    wanted = Flags(1 << 24, 1 << 25)
     has_it = BUILT.with_(wanted)
-    for theirs in (BUILT, BUILT.with_(Flags(1 << 24, 0)), BUILT.with_(Flags(0, Privacy.DandelionPlusPlus))):
+    for theirs in (BUILT, BUILT.with_(Flags(1 << 24, 0)), BUILT.with_(Flags(0, 1 << 25))):
         handshake = Handshake(offer(flags=has_it, demanded=CORE.with_(wanted)), initiator=False)
         with pytest.raises(Refused):
             handshake.receive(version(flags=theirs))
