@@ -23,6 +23,7 @@ from obscura.daemon.node import Node
 from obscura.errors import AddressError, Unreachable, UserError
 from obscura.limits import SEND_QUEUE_MAX
 from obscura.morph.plain import Plain
+from obscura.node.core import Part
 from obscura.node.effects import Effect, Send
 from obscura.node.peer import Peer
 from obscura.wire.address import Address, CarrierNumber
@@ -258,6 +259,40 @@ def test_a_fault_in_a_reaction_costs_its_link_and_not_the_node(tmp_path: Path) -
             assert await c.ping(other) > 0
 
     run(scenario())
+
+
+class Restless(Part):
+    """A part with a defect: it is always due, and fails."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def deadline(self) -> float:
+        return 0.0
+
+    def due(self, now: float) -> Iterable[Effect]:
+        self.asked += 1
+        raise RuntimeError("-".join(("secret", "words")))
+
+
+def test_a_part_that_fails_in_its_time_makes_the_node_neither_deaf_nor_busy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        node, other, restless = Node(config(tmp_path, "a")), Node(config(tmp_path, "b")), Restless()
+        node._parts.append(restless)
+        async with node, other:
+            await until(lambda: restless.asked)
+            asked = restless.asked
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert restless.asked == asked, "not before a second is over"
+            peer = await node.connect(other.addresses[0])
+            assert await node.ping(peer) > 0
+
+    run(scenario())
+    assert "fault in what was due: RuntimeError" in caplog.text
+    assert "secret-words" not in caplog.text, "a fault's text may hold what identifies a user"
 
 
 # --- Dials that come to nothing -------------------------------------------------------------------------------------------

@@ -51,6 +51,12 @@ from obscura.wire.message import Message
 log = logging.getLogger(__name__)
 
 
+def _log_fault(where: str, fault: Exception) -> None:
+    """Its kind and place; its text may hold what a peer sent."""
+    frames = "".join(traceback.format_tb(fault.__traceback__))
+    log.error("fault in %s: %s\n%s", where, type(fault).__name__, frames)
+
+
 class Node:
     """A node of the network, embedded in a program or run by ``obscura run``.
 
@@ -370,8 +376,7 @@ class Node:
         except (
             Exception
         ) as fault:  # a defect of ours, or of an application's reaction: it costs this link, not the node
-            frames = "".join(traceback.format_tb(fault.__traceback__))
-            log.error("fault in a reaction, its link is ended: %s\n%s", type(fault).__name__, frames)
+            _log_fault("a reaction, its link is ended", fault)
             link.abort()
         self._plan_turn()
 
@@ -398,11 +403,16 @@ class Node:
             return
         now = self.now()
         engine = self.engine
+        earliest = 0.0
         if (
             self._is_due
         ):  # what became due since then has a timer that is over: asking every part twice a turn would show
             self._is_due = False
-            engine.due(now)
+            try:
+                engine.due(now)
+            except Exception as fault:  # the same: it must not make the node deaf, nor keep it busy with nothing else
+                _log_fault("what was due", fault)
+                earliest = now + 1.0
         for io in engine.drain(now):
             if type(io) is Write:
                 socket = self._sockets.get(io.link)
@@ -431,7 +441,7 @@ class Node:
         self._release_drained(engine)
         if not engine.links:
             self._idle.set()
-        self._arm(engine.deadline())
+        self._arm(max(engine.deadline(), earliest))
 
     def _release_drained(self, engine: Engine) -> None:
         for link in [link for link in self._drained if not engine.waiting(link)]:
