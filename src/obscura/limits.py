@@ -262,7 +262,9 @@ STORE_FREE_PAGES: Final = 2_048  # free pages (64 MB) kept for the next bodies; 
 STORE_CHECKED_BLOCKS: Final = 32  # newest bodies whose checksums are read again at a start after a crash
 
 # --- Synchronisation (ours; most as in Bitcoin Core's net_processing) -------------------------------------------------
-BLOCKS_IN_FLIGHT: Final = 16  # blocks asked of one peer at once
+BLOCKS_IN_FLIGHT: Final = 16  # blocks asked of one peer at once ...
+BYTES_IN_FLIGHT: Final = 4 << 20  # ... and more of them where they are small, up to about as many bytes ...
+MOST_IN_FLIGHT: Final = 128  # ... and so many blocks
 BLOCK_WINDOW: Final = 1_024  # heights above the tip within which blocks are asked for
 BLOCK_BYTES_WAITING: Final = 64 << 20  # bytes of blocks asked for (estimated) or not on the disk yet
 BLOCK_BYTES_ASSUMED: Final = 250_000  # bytes of a block before any was seen
@@ -276,7 +278,7 @@ MAX_UNCONNECTING: Final = 10  # headers messages in a row that connect to nothin
 MAX_GETBLOCKS: Final = 500  # ids in the inv that answers getblocks (Bitcoin)
 ANNOUNCED_HEADERS: Final = 8  # new headers told at once; more are told as one inv (Bitcoin's MAX_BLOCKS_TO_ANNOUNCE)
 BLOCKS_WANTED: Final = 1_024  # blocks that one peer may have asked for and not got. Security: memory per peer.
-SERVING_FETCHES: Final = 2  # blocks being read from the disk for one peer at once
+SERVING_FETCHES: Final = 2  # blocks being read from the disk for one peer at once; more where they are small
 BAD_BLOCK_POINTS: Final = 100  # a block or header that no honest node sends
 UNREQUESTED_POINTS: Final = 20  # data that nobody asked for
 UNCONNECTING_POINTS: Final = 20  # headers again and again that connect to nothing

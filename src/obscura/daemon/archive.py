@@ -65,6 +65,8 @@ class Archive:
         self._is_telling = False
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._has_failed = False
+        self._fetched: deque[tuple[int, bytes | None]] = deque()  # by the reading thread, for the loop
+        self._is_giving = False
 
     def waiting(self) -> list[Waiting]:
         """The mempool as it was kept."""
@@ -138,8 +140,17 @@ class Archive:
             raw = self.store.block(fetch.block_id)
         except StoreError as fault:
             log.error("a block cannot be read: %s", fault)
+        self._fetched.append((fetch.token, raw))
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._owner.archive_fetched, fetch.token, raw)
+            if not self._is_giving:
+                self._is_giving = True
+                self._loop.call_soon_threadsafe(self._give)
+
+    def _give(self) -> None:
+        """On the loop: all that was read meanwhile, in one turn."""
+        self._is_giving = False
+        while self._fetched:
+            self._owner.archive_fetched(*self._fetched.popleft())
 
     async def block(self, block_id: bytes) -> bytes | None:
         """A block's bytes, if they are there. Raises ``StoreError``."""

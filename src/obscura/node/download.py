@@ -17,6 +17,8 @@ from obscura.limits import (
     BLOCK_STEAL_S,
     BLOCK_WINDOW,
     BLOCKS_IN_FLIGHT,
+    BYTES_IN_FLIGHT,
+    MOST_IN_FLIGHT,
     SYNC_TICK_S,
 )
 from obscura.node.blocks import Blocks
@@ -25,7 +27,7 @@ from obscura.node.effects import Disconnect, Effect, LinkId, Send
 from obscura.wire.messages.blocks import InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData
 
-_LATE = 4 * BLOCKS_IN_FLIGHT  # ids remembered as asked of a peer that somebody else was asked for since
+_LATE = 2 * MOST_IN_FLIGHT  # ids remembered as asked of a peer that somebody else was asked for since
 
 
 class _Source:
@@ -105,7 +107,7 @@ class Download:
     def fill(self, link: LinkId, now: float) -> list[Effect]:
         """Give one peer what it can be asked for, unless it has enough to do: many blocks in one question cost less."""
         source = self._sources.get(link)
-        return [] if source is None or len(source.in_flight) > BLOCKS_IN_FLIGHT // 2 else self._fill(source, now)
+        return [] if source is None or len(source.in_flight) > self._depth() // 2 else self._fill(source, now)
 
     def moved(self) -> None:
         """Tip or best chain changed so that heights below some cursor may be wanted again."""
@@ -113,7 +115,7 @@ class Download:
             source.cursor = 0
 
     def _fill(self, source: _Source, now: float) -> list[Effect]:
-        room = min(BLOCKS_IN_FLIGHT - len(source.in_flight), self._room())
+        room = min(self._depth() - len(source.in_flight), self._room())
         best = self._target(source, now)
         if room <= 0 or best is None:
             return []
@@ -154,6 +156,10 @@ class Download:
             kind = InventoryKind.COMPACT_BLOCK if is_next else kind
         items = tuple(InventoryItem(kind, block_id) for block_id in wanted)
         return Send(source.peer.link, GetData(items))
+
+    def _depth(self) -> int:
+        """Blocks to have in flight at one peer: more where they are small, so that its answers follow each other closely."""
+        return min(MOST_IN_FLIGHT, max(BLOCKS_IN_FLIGHT, int(BYTES_IN_FLIGHT / self._blocks.size_expected)))
 
     def _room(self) -> int:
         """How many more blocks may be asked for before too many bytes wait."""

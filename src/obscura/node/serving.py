@@ -9,7 +9,7 @@ import msgspec
 
 from obscura.errors import DecodeError
 from obscura.ledger.port import Block
-from obscura.limits import BLOCKS_WANTED, SEND_QUEUE_LOW, SERVING_FETCHES, UNREQUESTED_POINTS
+from obscura.limits import BLOCKS_WANTED, MOST_IN_FLIGHT, SEND_QUEUE_LOW, SERVING_FETCHES, UNREQUESTED_POINTS
 from obscura.node.blocks import Blocks
 from obscura.node.effects import AwaitRoom, Effect, LinkId, Penalise, Send
 from obscura.wire.message import Message
@@ -76,7 +76,9 @@ class Serving:
         effects: list[Effect] = []
         missing: list[InventoryItem] = []
         sent = 0
-        while state.wanted and not state.is_full and state.fetching < SERVING_FETCHES:
+        ahead = int(SEND_QUEUE_LOW / self._blocks.size_expected)  # small blocks are read by the handful
+        most = min(max(SERVING_FETCHES, ahead), MOST_IN_FLIGHT)
+        while state.wanted and not state.is_full and state.fetching < most:
             wanted = state.wanted[0]
             if wanted.item.kind != InventoryKind.TX:
                 state.wanted.popleft()
