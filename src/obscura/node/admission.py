@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from obscura import limits
 from obscura.node.effects import LinkId
+from obscura.node.groups import Grouping
 from obscura.node.ratelimit import TokenBucket
 from obscura.wire.address import Endpoint, Network
 
@@ -36,22 +37,24 @@ class AdmissionLimits(msgspec.Struct, frozen=True, rename="kebab"):
     )
 
 
-def group_of(endpoint: Endpoint | None) -> bytes | None:
+_PREFIXES = Grouping()
+
+
+def group_of(endpoint: Endpoint | None, grouping: Grouping = _PREFIXES) -> bytes | None:
     """The network group of an address: /16 of IPv4, /32 of IPv6; None where there is none to blame (loopback, onion, I2P)."""
     if endpoint is None or endpoint.is_loopback:
         return None
-    if endpoint.network is Network.IPV4:
-        return b"4" + endpoint.host[:2]
-    if endpoint.network is Network.IPV6:
-        return b"6" + endpoint.host[:4]
-    return None
+    return grouping.of(endpoint) if endpoint.network in (Network.IPV4, Network.IPV6) else None
 
 
 class Admission:
     """One per node. ``loopback_is_free``: network dev, where loopback has no limit at all (design 6)."""
 
-    def __init__(self, bounds: AdmissionLimits, *, loopback_is_free: bool, now: float) -> None:
+    def __init__(
+        self, bounds: AdmissionLimits, *, loopback_is_free: bool, now: float, grouping: Grouping = _PREFIXES
+    ) -> None:
         self._bounds = bounds
+        self._grouping = grouping
         self._loopback_is_free = loopback_is_free
         self._total = TokenBucket(bounds.trials_per_s, bounds.trials_per_s, now)
         self._groups: OrderedDict[bytes, TokenBucket] = OrderedDict()
@@ -62,7 +65,7 @@ class Admission:
         """Whether a key agreement may be spent on this stranger now."""
         if self._loopback_is_free and endpoint is not None and endpoint.is_loopback:
             return True
-        group = group_of(endpoint)
+        group = group_of(endpoint, self._grouping)
         if group is not None and not self._bucket(group, now).take(1.0, now):
             return False
         return self._total.take(1.0, now)
@@ -71,7 +74,7 @@ class Admission:
         """Count a connection; the link to drop in its favour, or None while there is room. One that counts already stays."""
         if link in self._strangers:
             return None
-        group = group_of(endpoint) or b"-"
+        group = group_of(endpoint, self._grouping) or b"-"
         victim = self._victim() if len(self._strangers) >= self._bounds.max_unauthenticated else None
         if victim is not None:
             self.release(victim)

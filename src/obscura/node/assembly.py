@@ -79,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True):
 class Neighbours:
     """The parts that decide with whom the node speaks (design 10)."""
 
+    grouping: Grouping
     book: Book
     own: OwnAddress
     gossip: Gossip
@@ -161,6 +162,7 @@ def assemble(
         shaping=shaping(settings.knobs, budget, rng),
         admission=settings.admission,
         loopback_is_free=settings.is_dev,
+        grouping=near.grouping,
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
     )
     return Assembly(engine, core, liveness, near, relay, own)
@@ -195,6 +197,7 @@ def _neighbours(
     own = OwnAddress(grouping, loopback=settings.is_dev, external=settings.external)
     services = features.BUILT.with_(settings.extra).features
     return Neighbours(
+        grouping=grouping,
         book=book,
         own=own,
         gossip=Gossip(book, own, grouping, rng, unix, key, loopback=settings.is_dev, services=services, faces=faces),

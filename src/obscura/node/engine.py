@@ -55,6 +55,7 @@ from obscura.node.effects import (
     Penalise,
     Send,
 )
+from obscura.node.groups import Grouping
 from obscura.node.io import Hold, Io, Listener, Reach, Shut, Write
 from obscura.node.link import SENT, Link, describe, failure_of, sent
 from obscura.node.peer import DialFailed, Face, Failure, Peer, Purpose
@@ -83,6 +84,7 @@ class Engine:
         shaping: Shaping = unshaped,
         admission: AdmissionLimits | None = None,
         loopback_is_free: bool = False,
+        grouping: Grouping | None = None,
         rates: Rates | None = None,
         memory_budget: int = MEMORY_BUDGET,
     ) -> None:
@@ -95,7 +97,9 @@ class Engine:
         self._rng = rng
         self._unix = unix
         self._shaping = shaping
-        self._admission = Admission(admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now)
+        self._admission = Admission(
+            admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now, grouping=grouping or Grouping()
+        )
         self._rates = rates or {}
         self._memory_budget = memory_budget
         self._memory = 0  # bytes held for all peers
