@@ -32,6 +32,8 @@ def show(globals: Globals) -> None:
         show_json(found)
         return
     show_rows(found["knobs"], "No knobs.")
+    click.echo()
+    show_fields({"tcp-profile": found["tcp_profile"], "it cannot imitate": found["tcp_cannot_imitate"]})
     if found.get("links"):
         click.echo()
         show_rows([_link(link) for link in found["links"]], "No links.")
@@ -42,6 +44,7 @@ def show(globals: Globals) -> None:
 
 def _configured(globals: Globals) -> dict[str, Any]:
     from obscura.shaping.levels import PrivacyLevel, explained
+    from obscura.transport.profile import CANNOT_IMITATE
 
     loaded = globals.load()
     config = loaded.value
@@ -51,7 +54,14 @@ def _configured(globals: Globals) -> dict[str, Any]:
         constant_slots=config.constant_slots,
         origins=loaded.origins,
     )
-    return {"level": config.privacy, "knobs": knobs, "links": [], "cost": None}
+    return {
+        "level": config.privacy,
+        "knobs": knobs,
+        "tcp_profile": config.tcp_profile,
+        "tcp_cannot_imitate": list(CANNOT_IMITATE[config.tcp_profile]),
+        "links": [],
+        "cost": None,
+    }
 
 
 def _link(link: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from obscura.node.relay import ChainRelay
 from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store
 from obscura.transport import tcp
+from obscura.transport.profile import TcpProfile
 from obscura.wire.address import Address, CarrierNumber
 from obscura.wire.message import Message
 
@@ -85,6 +86,7 @@ class Node:
         self._assembly: Assembly | None = None
         self._discovery: Discovery | None = None
         self._listening: list[Address] = []
+        self._tcp = TcpProfile(self.config.tcp_profile, self._rng)
         self._sockets: dict[LinkId, tcp.Socket] = {}
         self._outcomes: dict[LinkId, asyncio.Future[str]] = {}
         self._pongs: dict[LinkId, list[asyncio.Future[float]]] = {}
@@ -474,7 +476,7 @@ class Node:
         self._turn()
 
     async def _reach(self, wanted: Reach) -> None:
-        missed = await tcp.dial(self, wanted.address, wanted.link)
+        missed = await tcp.dial(self, wanted.address, wanted.link, self._tcp.values(self._loop.time()))
         if missed is not None:
             failure = Failure.OFFLINE if missed.is_offline else Failure.UNREACHABLE
             self.engine.unreachable(wanted.link, missed.why, self.now(), failure)
@@ -514,7 +516,7 @@ class Node:
             manual=tuple(Address.parse(text) for text in config.connect),
             max_inbound=config.max_inbound,
             admission=config.admission,
-            **neighbour_settings(config),
+            **neighbour_settings(config, self.network),
             seeds=config.seeds,
             seed_source=seed_source(self.network),
             seed_sequences=read_sequences(self.data_dir),
@@ -538,7 +540,7 @@ class Node:
             check_listenable(place, allow_plaintext=self.config.allow_plaintext)
             static = None if place.carrier is CarrierNumber.BARE else keys.of(place)
             listener = Listener(place, face_of(place), static, not self.config.unlisted, ReplayCache())
-            server, port = await tcp.listen(self, place, listener)
+            server, port = await tcp.listen(self, place, listener, self._tcp.values(self._loop.time()))
             resources.callback(server.close)
             public = static.public if static is not None else None
             self._listening.append(Address(public, place.host, port, place.carrier, place.name, place.binding))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from obscura.node.cover import peer_terms
 from obscura.shaping.levels import PrivacyLevel, explained
+from obscura.transport.profile import CANNOT_IMITATE
 
 if TYPE_CHECKING:
     from obscura.daemon.node import Node
@@ -24,6 +25,8 @@ def privacy_methods(node: Node) -> dict[str, Callable[..., Any]]:
             "knobs": explained(
                 PrivacyLevel(config.privacy), config.privacy_custom, constant_slots=config.constant_slots
             ),
+            "tcp_profile": config.tcp_profile,
+            "tcp_cannot_imitate": list(CANNOT_IMITATE[config.tcp_profile]),
             "links": [peer_terms(peer) for peer in node.peers()],
             "cost": {
                 name: before + sum(link[name] for link in links) for name, before in node.engine.sent_before.items()

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from obscura.errors import UserError
 from obscura.limits import CONNECT_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
+from obscura.transport.profile import STOCK, TcpValues, apply
 from obscura.wire.address import Address, Endpoint
 
 
@@ -140,40 +141,58 @@ class Missed(NamedTuple):
 _OFFLINE = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
-async def dial(owner: Owner, address: Address, tag: object) -> Missed | None:
+async def dial(owner: Owner, address: Address, tag: object, values: TcpValues = STOCK) -> Missed | None:
     """Open a connection; None, or why not. ``socket_up`` has been called when it is None."""
     endpoint = address.endpoint
     if endpoint is None:
         return Missed("its name is not looked up, give its IP address")
     loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            await loop.create_connection(lambda: Socket(owner, tag), endpoint.host_text, endpoint.port)
-    except TimeoutError:
-        return Missed(f"nothing answered at {endpoint} within {CONNECT_S:.0f} s")
-    except ConnectionRefusedError:
-        return Missed(f"nothing listens at {endpoint}")
-    except OSError as error:
-        return Missed(f"{endpoint} cannot be reached: {_reason(error)}", error.errno in _OFFLINE)
+    with contextlib.ExitStack() as until_owned:
+        try:
+            sock = until_owned.enter_context(_socket(endpoint.host_text, values))
+            async with asyncio.timeout(CONNECT_S):
+                await loop.sock_connect(sock, (endpoint.host_text, endpoint.port))
+                await loop.create_connection(lambda: Socket(owner, tag), sock=sock)
+            until_owned.pop_all()
+        except OSError as error:
+            return _missed(endpoint, error)
     return None
 
 
-async def listen(owner: Owner, address: Address, tag: object) -> tuple[asyncio.Server, int]:
+def _missed(endpoint: Endpoint, error: OSError) -> Missed:
+    if isinstance(error, TimeoutError):
+        return Missed(f"nothing answered at {endpoint} within {CONNECT_S:.0f} s")
+    if isinstance(error, ConnectionRefusedError):
+        return Missed(f"nothing listens at {endpoint}")
+    return Missed(f"{endpoint} cannot be reached: {_reason(error)}", error.errno in _OFFLINE)
+
+
+async def listen(owner: Owner, address: Address, tag: object, values: TcpValues = STOCK) -> tuple[asyncio.Server, int]:
     """Accept connections; the server and the port it has. Raises ``UserError`` if the address cannot be had."""
     endpoint = address.endpoint
     if endpoint is None:
         raise UserError(f"listen = {address.host}: give the IP address to listen on, not a name")
-    family = socket.AF_INET6 if ":" in endpoint.host_text else socket.AF_INET
     loop = asyncio.get_running_loop()
+    sock = _socket(endpoint.host_text, values)
     try:
-        server = await loop.create_server(
-            lambda: Socket(owner, tag), endpoint.host_text, endpoint.port, family=family, backlog=512
-        )
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((endpoint.host_text, endpoint.port))
+        server = await loop.create_server(lambda: Socket(owner, tag), sock=sock, backlog=512)
     except OSError as error:
+        sock.close()
         raise UserError(
             f"cannot listen on {endpoint}: {_reason(error)}; choose another address with --listen"
         ) from None
     return server, server.sockets[0].getsockname()[1]
+
+
+def _socket(host: str, values: TcpValues) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    apply(sock, values)
+    return sock
 
 
 def _reason(error: OSError) -> str:
