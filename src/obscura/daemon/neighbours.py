@@ -10,7 +10,9 @@ import msgspec
 
 from obscura.daemon.config import Config
 from obscura.errors import ConfigError
+from obscura.ledger.bitcoin import BitcoinLedger
 from obscura.ledger.network import Network
+from obscura.ledger.port import Ledger
 from obscura.limits import OUTBOUND_BLOCKS
 from obscura.node.asmap import Asmap, AsmapError
 from obscura.node.assembly import Neighbours
@@ -19,13 +21,14 @@ from obscura.node.slots import OutboundLimits
 from obscura.wire.address import Address
 
 
-def neighbour_settings(config: Config) -> dict[str, Any]:
+def neighbour_settings(config: Config, network: Network) -> dict[str, Any]:
     """The fields of ``Settings`` that come from the keys about peers. Raises ``ConfigError``."""
     return {
         "asmap": _asmap(config.asmap),
         "outbound": OutboundLimits(config.max_outbound, OUTBOUND_BLOCKS if config.max_outbound else 0),
         "allow_unauthenticated": config.allow_unauthenticated,
         "rate_factor": config.rate_factor,
+        "spacing_s": _spacing(network.ledger),
     }
 
 
@@ -39,6 +42,11 @@ def introduce(near: Neighbours, config: Config, network: Network, listening: Seq
         external.append(msgspec.structs.replace(place, key=key))
     near.own.set_listening(listening, is_listed=not config.unlisted, external=external)
     near.book.add_seeds([Address.parse(text) for text in network.seeds], True, Face.CLEARNET, now)
+
+
+def _spacing(ledger: Ledger) -> float:
+    """Seconds between blocks; 0 where they come on request (no retarget) or the ledger is another one."""
+    return ledger.rules.spacing_s if isinstance(ledger, BitcoinLedger) and ledger.rules.retarget_blocks else 0.0
 
 
 def _asmap(path: Path | None) -> bytes | None:
