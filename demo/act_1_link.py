@@ -32,7 +32,9 @@ def play(stage: Stage) -> None:
     _look(stage, tap, seen["user_agent"])
     sent = bob.call("peers")[0]
     cost = sent["wire_bytes_sent"] / max(1, sent["real_bytes_sent"])
-    stage.figure("link", f"{len(tap.up) + len(tap.down):,} bytes on the wire, {cost:.1f} x the frames (padding to cells)")
+    stage.figure(
+        "link", f"{len(tap.up) + len(tap.down):,} bytes on the wire, {cost:.1f} x the frames (padding to cells)"
+    )
     stage.expect(stage.end(bob) == 0, "bob ended cleanly")
     stage.wait("alice sees the end", lambda: not alice.call("peers"))
     stage.expect(stage.end(alice) == 0, "alice ended cleanly")
