@@ -211,6 +211,11 @@ class Connection:
         return 0 if pending is None else pending[0]
 
     @property
+    def is_full(self) -> bool:
+        """Whether the carrier has to be read from before it can take more."""
+        return self._carrier.is_full
+
+    @property
     def is_authenticated(self) -> bool:
         """Whether the channel is up, so that the connection no longer counts as a stranger's."""
         return self._sealer is not None or (isinstance(self._security, Bare) and self.is_established)
@@ -400,6 +405,7 @@ class Connection:
                 self._deliver(plain, start, end, now, events)
             if self._stage is _Stage.OVER:
                 return
+        opener.rest()
         if opener.ended:
             self._on_last(now, events)
 
@@ -508,6 +514,8 @@ class Connection:
             self.dummy_bytes_sent += sealer.size
             send(sealer.seal(b"", next_size(left), rekey=sealer.due_rekey(now)), now)
         self.dummies_sent += dummies
+        if not self.waiting:
+            sealer.rest()
 
     def _send_bare(self, now: float) -> None:
         self._carrier.send(b"".join(self._queue), now)

@@ -26,9 +26,9 @@ NONCE: Final = Struct("<IQ")  # four zero bytes, then the counter (Noise 12.3)
 _REKEY_NONCE: Final = NONCE.pack(0, (1 << 64) - 1)
 
 
-def rekeyed(cipher: ChaCha20Poly1305) -> ChaCha20Poly1305:
+def rekeyed(key: bytes) -> bytes:
     """Noise REKEY(k): the first 32 bytes of sealing 32 zeros under nonce 2^64-1 with no associated data."""
-    return ChaCha20Poly1305(cipher.encrypt(_REKEY_NONCE, bytes(KEY_BYTES), None)[:KEY_BYTES])
+    return ChaCha20Poly1305(key).encrypt(_REKEY_NONCE, bytes(KEY_BYTES), None)[:KEY_BYTES]
 
 
 def hkdf(chaining_key: bytes, material: bytes, outputs: int) -> list[bytes]:

@@ -34,11 +34,12 @@ _ZEROS: Final = memoryview(bytes(MAX_RECORD))
 class Sealer:
     """The sending direction of a link. ``size`` is what the last record promised for the next one."""
 
-    __slots__ = ("_associated_data", "_cipher", "_counter", "_key_since", "_left", "_now", "ended", "size")
+    __slots__ = ("_associated_data", "_cipher", "_counter", "_key", "_key_since", "_left", "_now", "ended", "size")
 
     def __init__(self, key: bytes, *, first_size: int = FIRST_RECORD, associated_data: bytes = b"") -> None:
         """``associated_data`` belongs to record 0 alone."""
-        self._cipher = ChaCha20Poly1305(key)
+        self._key = key
+        self._cipher: ChaCha20Poly1305 | None = None
         self._associated_data = associated_data
         self._counter = 0
         self._left = REKEY_RECORDS  # records that this key may still seal
@@ -61,6 +62,10 @@ class Sealer:
         self._now = now
         return self._left == 1 or now - self._key_since >= REKEY_S
 
+    def rest(self) -> None:
+        """Nothing is sealed for a while: a cipher takes 2 KiB of memory, and 2 us to make again from its key."""
+        self._cipher = None
+
     def seal(self, body: bytes | memoryview, next_size: int, *, rekey: bool = False, last: bool = False) -> bytes:
         """The next record, ``size`` bytes, with at most ``capacity`` frame bytes; none at all makes a
         dummy.
@@ -80,14 +85,18 @@ class Sealer:
         rekey = rekey or self._left == 1
         head = _HEADER.pack(REKEY * rekey | LAST * last, next_size - 1, used)
         nonce = NONCE.pack(0, self._counter)
-        record = self._cipher.encrypt(nonce, b"".join((head, body, _ZEROS[:padding])), self._associated_data)
+        cipher = self._cipher
+        if cipher is None:
+            cipher = self._cipher = ChaCha20Poly1305(self._key)
+        record = cipher.encrypt(nonce, b"".join((head, body, _ZEROS[:padding])), self._associated_data)
         self._associated_data = b""
         self._counter += 1
         self._left -= 1
         self.size = next_size
         self.ended = last
         if rekey:
-            self._cipher = rekeyed(self._cipher)
+            self._key = rekeyed(self._key)
+            self._cipher = None
             self._left = REKEY_RECORDS
             self._key_since = None if self._key_since is None else self._now
         return record
@@ -102,6 +111,7 @@ class Opener:
         "_counter",
         "_failed",
         "_held",
+        "_key",
         "_left",
         "_partial",
         "_size",
@@ -110,7 +120,8 @@ class Opener:
 
     def __init__(self, key: bytes, *, first_size: int = FIRST_RECORD, associated_data: bytes = b"") -> None:
         """``associated_data`` belongs to record 0 alone."""
-        self._cipher = ChaCha20Poly1305(key)
+        self._key = key
+        self._cipher: ChaCha20Poly1305 | None = None
         self._associated_data = associated_data
         self._counter = 0
         self._left = REKEY_RECORDS
@@ -147,6 +158,10 @@ class Opener:
             self._partial = bytearray(self._size)
             self._fill(self._partial, view[position:])
 
+    def rest(self) -> None:
+        """Nothing is opened for a while: as with a ``Sealer``."""
+        self._cipher = None
+
     def _fill(self, partial: bytearray, view: memoryview) -> int:
         """Copy what the partial record still lacks; the number of bytes taken."""
         taken = min(len(view), self._size - self._held)
@@ -156,8 +171,11 @@ class Opener:
 
     def _open(self, record: bytearray | memoryview) -> tuple[bytes, int, int]:
         nonce = NONCE.pack(0, self._counter)
+        cipher = self._cipher
+        if cipher is None:
+            cipher = self._cipher = ChaCha20Poly1305(self._key)
         try:
-            plain = self._cipher.decrypt(nonce, record, self._associated_data)
+            plain = cipher.decrypt(nonce, record, self._associated_data)
         except InvalidTag:
             raise self._fault("wrong tag in a record") from None
         flags, next_size, used = _HEADER.unpack_from(plain)
@@ -173,7 +191,8 @@ class Opener:
         self._left -= 1
         self._size = next_size
         if flags & REKEY:
-            self._cipher = rekeyed(self._cipher)
+            self._key = rekeyed(self._key)
+            self._cipher = None
             self._left = REKEY_RECORDS
         elif not self._left and not self.ended:
             raise self._fault("key used for too many records")
