@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import ClassVar, Final, Self
 
@@ -83,9 +84,14 @@ class PadNeg(Message, frozen=True, gc=False):
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
-        reader = Reader(payload)
-        send, accept = ShapingTerms.decode(reader), ShapingTerms.decode(reader)
-        return cls(send, accept, reader.u32(), reader.rest())
+        return cls(*_padneg_fields(payload))
+
+
+@lru_cache(maxsize=32)
+def _padneg_fields(payload: bytes) -> tuple[ShapingTerms, ShapingTerms, int, bytes]:
+    """Shared: all nodes of a privacy level say the same, and each link keeps what its peer said."""
+    reader = Reader(payload)
+    return ShapingTerms.decode(reader), ShapingTerms.decode(reader), reader.u32(), reader.rest()
 
 
 class _Resumption(Message, frozen=True, gc=False):
