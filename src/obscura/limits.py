@@ -60,6 +60,28 @@ TRIAL_GROUPS: Final = 4_096  # groups remembered. Security: many groups at once 
 MAX_UNAUTHENTICATED: Final = 256  # connections without a proven channel, discarding ones included
 UNAUTHENTICATED_BYTES: Final = 4_096  # bytes kept for each of them
 
+# --- Web carriers (design 8; what strangers get has the numbers of nginx 1.22 as Debian 12 sets them) -------------------
+CLIENT_HEADER_BUFFER: Final = 1_024  # bytes (client_header_buffer_size)
+LARGE_HEADER_BUFFER: Final = 8_192  # bytes; a longer line is refused (large_client_header_buffers)
+LARGE_HEADER_BUFFERS: Final = 4  # of them. Security: what a stranger's request may make us hold.
+MAX_REQUEST_BODY: Final = 1 << 20  # bytes announced; they are discarded, never kept (client_max_body_size)
+CLIENT_HEADER_S: Final = 60.0  # seconds for a whole request head, or a TLS handshake (client_header_timeout)
+KEEPALIVE_S: Final = 75.0  # seconds between two requests (keepalive_timeout)
+KEEPALIVE_REQUESTS: Final = 1_000  # on one connection (keepalive_requests)
+KEEPALIVE_MOST_S: Final = 3_600.0  # seconds from the first request to the last (keepalive_time)
+LINGER_S: Final = (5.0, 30.0)  # seconds without and with bytes until an unread body is given up (lingering_timeout, _time)
+PROXY_READ_S: Final = 60.0  # seconds of a silent application until nginx ends its WebSocket (proxy_read_timeout)
+GZIP_LEAST: Final = 20  # bytes; shorter pages are not compressed (gzip_min_length)
+CHUNK_OF_BODY: Final = 32 << 10  # bytes of a compressed page in one chunk (output_buffers)
+SITE_WRITE_BYTES: Final = 128 << 10  # bytes of pages given to a socket at once. Security: one reader's cost.
+SITE_UNREAD_BYTES: Final = 64 << 10  # bytes of requests waiting behind an unread answer before we stop reading
+SITE_FILE_BYTES: Final = 16 << 20  # bytes of one file of a site folder; sites are kept in memory
+SITE_BYTES: Final = 64 << 20  # bytes of a whole site folder
+TOKEN_BYTES: Final = (150, 560)  # bytes of flight 1 as a bearer token: as long as signed web tokens are
+RENEWED_BYTES: Final = (120, 420)  # bytes of flight 2 as a renewed session cookie
+MAX_ANSWER_HEAD: Final = 32 << 10  # bytes of a server's answer head that a dialler reads
+MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads
+
 # --- Padding (design 7) -----------------------------------------------------------------------------------------------
 CELL: Final = 1_024  # bytes; record sizes of the rule `cells`, and every record before the own verack
 UNIFORM_PADDING: Final = (64, 512)  # bytes; the published range of the rule `uniform`
@@ -277,6 +299,7 @@ HEADERS_LEAD: Final = 200_000  # headers above the tip (37 MB). Security: where 
 MAX_UNCONNECTING: Final = 10  # headers messages in a row that connect to nothing known
 MAX_GETBLOCKS: Final = 500  # ids in the inv that answers getblocks (Bitcoin)
 ANNOUNCED_HEADERS: Final = 8  # new headers told at once; more are told as one inv (Bitcoin's MAX_BLOCKS_TO_ANNOUNCE)
+CATCHING_UP_S: Final = 1.0  # seconds between two announcements while more blocks are known to come
 BLOCKS_WANTED: Final = 1_024  # blocks that one peer may have asked for and not got. Security: memory per peer.
 SERVING_FETCHES: Final = 2  # blocks being read from the disk for one peer at once; more where they are small
 BAD_BLOCK_POINTS: Final = 100  # a block or header that no honest node sends

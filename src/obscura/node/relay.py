@@ -15,10 +15,10 @@ from obscura.ledger.chain import Chain
 from obscura.ledger.network import display_id
 from obscura.ledger.port import Fault, FaultKind, Transaction
 from obscura.limits import (
-    ANNOUNCED_HEADERS,
     BAD_BLOCK_POINTS,
     UNREQUESTED_POINTS,
 )
+from obscura.node.announcing import Announcing
 from obscura.node.blocks import KNOWN, Blocks, NewTip
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.compactrelay import CompactRelay
@@ -42,7 +42,6 @@ from obscura.wire.messages.blocks import (
     GetHeaders,
     Headers,
     Inv,
-    InventoryItem,
     InventoryKind,
     SendCmpct,
 )
@@ -67,6 +66,7 @@ class ChainRelay(Part):
         self._compact = CompactRelay(self.blocks, self.download, self.transactions.mempool, rng)
         self._older = OlderWay(self.blocks)
         self._reentry = Reentry(self.blocks, self.transactions)
+        self._announcing = Announcing(self.blocks, self._peers, self._compact, self._older)
 
     def reactions(self) -> Mapping[type[Received], Reaction]:
         reactions = {
@@ -162,6 +162,7 @@ class ChainRelay(Part):
     # --- Headers ------------------------------------------------------------------------------------------------------
 
     def on_headers(self, peer: Peer, message: Headers, now: float) -> Iterable[Effect]:
+        self._older.left(peer.link)  # slow, but it does answer
         effects = self._headers.take(peer.link, message.headers, now)
         return effects + self.download.assign(now)
 
@@ -305,7 +306,7 @@ class ChainRelay(Part):
                 self.download.moved()
             effects += self._reentry.follow(step, now)
         if steps:
-            effects += self._announce(steps[-1])
+            effects += self._announcing.tell(steps[-1], now)
             tip = self.blocks.tip
             effects.append(Notify("tip", {"id": display_id(tip), "height": self.blocks.tip_height}))
             effects += self._headers.resume(now)
@@ -328,35 +329,6 @@ class ChainRelay(Part):
         }
         return Notify("reorganisation", fields)
 
-    # --- Announcements ------------------------------------------------------------------------------------------------
-
-    def _announce(self, step: NewTip) -> list[Effect]:
-        """Tell every peer of the new tip that does not have it, in the way that costs it least."""
-        chain, tip = self.chain, step.tip
-        effects: list[Effect] = []
-        form: CmpctBlock | None = None
-        parent = chain.ledger.parent_id(chain.header(tip))
-        for peer in self._peers.values():
-            if peer.knows(chain, tip):
-                continue
-            if peer.wants_compact and step.block is not None and peer.knows(chain, parent):
-                form = form or self._compact.form(step.block)
-                effects.append(Send(peer.link, form))
-            else:
-                effects.append(self._announcement(peer, tip))
-            peer.sent = tip
-        return effects
-
-    def _announcement(self, peer: ChainPeer, tip: bytes) -> Effect:
-        chain = self.chain
-        forks = [chain.fork_point(known, tip) for known in (peer.best, peer.sent) if known is not None]
-        start = max(forks, key=chain.height, default=None)
-        height = chain.height(tip)
-        if start is None or peer.link in self._older or height - chain.height(start) > ANNOUNCED_HEADERS:
-            return Send(peer.link, Inv((InventoryItem(InventoryKind.BLOCK, tip),)))
-        ids = [chain.ancestor(tip, at) for at in range(chain.height(start) + 1, height + 1)]
-        return Send(peer.link, Headers(tuple(map(chain.header, ids))))
-
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
@@ -366,11 +338,12 @@ class ChainRelay(Part):
             self.transactions.deadline(),
             self._compact.deadline(),
             self._older.deadline(),
+            self._announcing.deadline(),
         )
 
     def due(self, now: float) -> Iterable[Effect]:
         effects: list[Effect] = []
-        for owner in (self._headers, self.download, self.transactions, self._compact, self._older):
+        for owner in (self._headers, self.download, self.transactions, self._compact, self._older, self._announcing):
             if owner.deadline() <= now:
                 effects += owner.due(now)
         for link in self._headers.take_silent():
