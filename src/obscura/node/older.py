@@ -33,7 +33,7 @@ class OlderWay:
         self._chain: Chain = blocks.chain
         self._links: dict[LinkId, _Link] = {}
 
-    def __contains__(self, link: LinkId) -> bool:
+    def __contains__(self, link: object) -> bool:
         return link in self._links
 
     def start(self, link: LinkId) -> list[Effect]:

@@ -69,7 +69,7 @@ class ChainRelay(Part):
         self._announcing = Announcing(self.blocks, self._peers, self._compact, self._older)
 
     def reactions(self) -> Mapping[type[Received], Reaction]:
-        reactions = {
+        reactions: dict[type[Received], Reaction] = {
             Headers: self.on_headers,
             GetHeaders: self.on_getheaders,
             GetBlocks: self.on_getblocks,
