@@ -82,6 +82,25 @@ RENEWED_BYTES: Final = (120, 420)  # bytes of flight 2 as a renewed session cook
 MAX_ANSWER_HEAD: Final = 32 << 10  # bytes of a server's answer head that a dialler reads
 MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads
 
+# --- Carrier ssh (design 8; OpenSSH 8.4's own values unless said otherwise) ---------------------------------------------
+SSH_BANNER_BYTES: Final = 8_192  # bytes of a line of identification
+SSH_BANNER_LINES: Final = 1_024  # lines that a server may say before its identification
+SSH_PACKET_BYTES: Final = 256 << 10  # bytes; PACKET_MAX_SIZE
+SSH_REKEY_BYTES: Final = 1 << 30  # bytes under one set of keys (RFC 4253, 9)
+SSH_REKEY_S: Final = 3_600.0  # seconds under one set of keys (RFC 4253, 9)
+SSH_LOGIN_GRACE_S: Final = 120.0  # seconds to authenticate; then the connection is closed without a word
+SSH_AUTH_TRIES: Final = 6  # MaxAuthTries: the sixth failure ends the connection
+SSH_FAILURE_S: Final = (0.005, 0.0042)  # seconds that a refusal takes at least, and what a user's name adds at most
+SSH_STARTUPS: Final = (100, 0.3, 200)  # MaxStartups: unauthenticated connections, chance to be dropped, most (ours)
+SSH_WINDOW: Final = 2 << 20  # bytes in flight in one direction of the channel
+SSH_CHANNEL_PACKET: Final = 32 << 10  # bytes of channel data in one packet
+SSH_QUEUED: Final = 256 << 10  # bytes waiting for the window above which the channel takes no more (ours)
+SSH_HELD: Final = 1 << 20  # bytes held of an unauthenticated peer whose request is being answered. Security: dropped then.
+SSH_FLIGHT: Final = 512  # bytes of flight 1: an rsa-sha2-512 signature by a key of 4,096 bits (ours)
+SSH_ANSWER: Final = (400, 3_000)  # bytes of flight 2: what a repository's list of references has (ours)
+SSH_CLOSE_S: Final = 5.0  # seconds for the peer to close the channel that we close (ours)
+SSH_RSA_BITS: Final = 3_072  # bits of a generated RSA host key: ssh-keygen's default
+
 # --- Padding (design 7) -----------------------------------------------------------------------------------------------
 CELL: Final = 1_024  # bytes; record sizes of the rule `cells`, and every record before the own verack
 UNIFORM_PADDING: Final = (64, 512)  # bytes; the published range of the rule `uniform`

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from obscura.daemon import layers
+from obscura.daemon.covers import CoverSettings
 from obscura.errors import AddressError, ConfigError
 from obscura.handshake.features import experimental, named
 from obscura.ledger.networks import BUILT_IN, load_network
@@ -136,6 +137,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     admission: Annotated[
         AdmissionLimits, Meta(description="what strangers may cost before they have proved anything")
     ] = AdmissionLimits()
+    cover: Annotated[CoverSettings, Meta(description="what strangers see on web carriers")] = CoverSettings()
     seeds: Annotated[SeedSettings, Meta(description="how the first peers are found")] = SeedSettings()
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from typing import Self
 from obscura.channel.replay import ReplayCache
 from obscura.daemon.archive import Archive
 from obscura.daemon.config import Config, parse_bytes
+from obscura.daemon.covers import Covers
 from obscura.daemon.datadir import DataDir
 from obscura.daemon.discovery import Discovery, keep_sequences, read_sequences, seed_source
 from obscura.daemon.events import Broadcast, Subscription
@@ -86,6 +87,7 @@ class Node:
         self._assembly: Assembly | None = None
         self._discovery: Discovery | None = None
         self._listening: list[Address] = []
+        self.covers: Covers | None = None  # what its web listeners show to strangers
         self._tcp = TcpProfile(self.config.tcp_profile, self._rng)
         self._sockets: dict[LinkId, tcp.Socket] = {}
         self._outcomes: dict[LinkId, asyncio.Future[str]] = {}
@@ -532,6 +534,7 @@ class Node:
 
     async def _listen(self, resources: contextlib.AsyncExitStack) -> None:
         keys = KeyStore(self.data_dir.keys, self._rng)
+        self.covers = covers = Covers(self.config.cover, self.data_dir.keys, self.network.id)
         texts = self.config.listen
         if texts is None:
             texts = (f"127.0.0.1:{self.network.port}",)
@@ -539,7 +542,9 @@ class Node:
             place = listen_address(text)
             check_listenable(place, allow_plaintext=self.config.allow_plaintext)
             static = None if place.carrier is CarrierNumber.BARE else keys.of(place)
-            listener = Listener(place, face_of(place), static, not self.config.unlisted, ReplayCache())
+            strangers = not self.config.unlisted
+            carrier = await asyncio.to_thread(covers.carrier_of, place, static, strangers=strangers)
+            listener = Listener(place, face_of(place), static, strangers, ReplayCache(), carrier)
             server, port = await tcp.listen(self, place, listener, self._tcp.values(self._loop.time()))
             resources.callback(server.close)
             public = static.public if static is not None else None

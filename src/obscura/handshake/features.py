@@ -82,7 +82,7 @@ TABLE: tuple[FeatureRow, ...] = (
     FeatureRow(Privacy.TimingJitter, _O, True, False, "delays messages at random"),
     FeatureRow(Privacy.BurstMode, _O, True, False, "sends real messages in random bursts"),
     FeatureRow(Privacy.TrafficNormalisation, _O, True, False, "sends in slots only"),
-    FeatureRow(Privacy.ProtocolMorphing, _O, False, False, "has carriers beside plain"),
+    FeatureRow(Privacy.ProtocolMorphing, _O, True, False, "has carriers beside plain"),
     FeatureRow(Privacy.SecureChannel, _C, True, False, "encrypted and authenticated links"),
 )
 

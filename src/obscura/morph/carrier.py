@@ -99,6 +99,11 @@ class Carrier(ABC):
         """A deadline has passed."""
         return []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds as much unread input as it may: the socket is not read until it does not."""
+        return False
+
 
 CarrierFactory = Callable[[random.Random], Carrier]
 

@@ -6,22 +6,50 @@ import random
 from collections.abc import Callable
 
 from obscura.morph.carrier import Carrier
+from obscura.morph.dress import path_for_key
 from obscura.morph.plain import Plain
-from obscura.wire.address import Address, CarrierNumber
+from obscura.morph.tls import TlsClient
+from obscura.morph.visitor import HttpClient
+from obscura.wire.address import Address, CarrierNumber, join_host_port
 
-ClientMaker = Callable[[Address, random.Random], Carrier]
+ClientMaker = Callable[[Address, random.Random, bytes], Carrier]  # the last is the network id
 
 
-def _plain(address: Address, rng: random.Random) -> Carrier:
+def _plain(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
     return Plain(rng, client=True)
+
+
+def _http(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
+    assert address.key is not None, "check_dialable"
+    return HttpClient(rng, _host_field(address, 80), path_for_key(address.key))
+
+
+def _tls(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
+    host = _host_field(address, 443)
+    return TlsClient(rng, host, address.name, address.key, network_id, by_cookie=address.binding == "cookie")
+
+
+def _host_field(address: Address, usual_port: int) -> bytes:
+    """``Host`` as a client writes it that was given this name, or else this address."""
+    host = address.name or address.host
+    if address.port == usual_port:
+        return (f"[{host}]" if ":" in host else host).encode()
+    return join_host_port(host, address.port).encode()
 
 
 CLIENTS: dict[CarrierNumber, ClientMaker] = {
     CarrierNumber.BARE: _plain,  # the same bytes without a channel inside
     CarrierNumber.PLAIN: _plain,
+    CarrierNumber.HTTP: _http,
+    CarrierNumber.TLS: _tls,
 }
 
 
 def plain_server(rng: random.Random) -> Carrier:
     """The server's side of ``plain`` and ``bare``."""
     return Plain(rng, client=False)
+
+
+JOINABLE = frozenset(
+    {CarrierNumber.TLS, CarrierNumber.SSH}
+)  # carriers that strangers without the key may open (NXpsk0)

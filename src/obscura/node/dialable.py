@@ -25,6 +25,8 @@ def check_dialable(address: Address, face: Face) -> None:
         raise AddressError(
             f"{address}: carrier plain is for loopback, onion and I2P addresses; use carrier=tls for this one"
         )
+    if address.carrier in (CarrierNumber.HTTP, CarrierNumber.DNS) and address.key is None:
+        raise AddressError(f"{address}: carrier {address.carrier.name.lower()} opens with a known key only")
     if endpoint is None:
         raise AddressError(f"{address}: names are not looked up, since that would tell others; give its IP address")
     if face is not Face.CLEARNET:

@@ -36,7 +36,7 @@ from obscura.limits import (
     SEND_STALL_S,
 )
 from obscura.morph.carrier import Carrier
-from obscura.morph.kinds import CLIENTS
+from obscura.morph.kinds import CLIENTS, JOINABLE
 from obscura.node.admission import Admission, AdmissionLimits
 from obscura.node.broadcast import Receipt
 from obscura.node.core import Core
@@ -145,9 +145,14 @@ class Engine:
         address = link.dialled
         link.remote = remote
         security = (
-            Bare() if address.carrier is CarrierNumber.BARE else Dialling(self._network_id, link.face, address.key)
+            Bare() if address.carrier is CarrierNumber.BARE else Dialling(
+                self._network_id,
+                link.face,
+                address.key,
+                joining=address.key is None and address.carrier in JOINABLE,
+            )
         )
-        self._attach(link, CLIENTS[address.carrier](address, self._rng), security, now)
+        self._attach(link, CLIENTS[address.carrier](address, self._rng, self._network_id), security, now)
 
     def unreachable(self, link_id: LinkId, why: str, now: float, failure: Failure = Failure.UNREACHABLE) -> None:
         """The socket of a dialled link could not be opened."""
@@ -506,10 +511,10 @@ class Engine:
             return
         waiting = connection.waiting
         self._count_memory(link, waiting + connection.buffered + link.meter.held, now)
-        if waiting > SEND_QUEUE_HIGH and not link.held:
+        if (waiting > SEND_QUEUE_HIGH or connection.is_full) and not link.held:
             link.held = True  # who does not read is not read from
             self._io.append(Hold(link.id, True))
-        elif waiting <= SEND_QUEUE_LOW and link.held:
+        elif waiting <= SEND_QUEUE_LOW and link.held and not connection.is_full:
             link.held = False
             self._io.append(Hold(link.id, False))
         if link.awaits_room and waiting <= SEND_QUEUE_LOW:

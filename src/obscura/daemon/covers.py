@@ -1,0 +1,226 @@
+"""What web listeners show: certificates and site folders, read or made at the edge, and the listeners' carriers from them."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import ssl
+import time
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from msgspec import Meta
+
+from obscura.channel.uniform import StaticKey
+from obscura.daemon.datadir import write_atomic
+from obscura.errors import ConfigError, UserError
+from obscura.limits import SITE_BYTES, SITE_FILE_BYTES
+from obscura.morph.carrier import Carrier, CarrierFactory
+from obscura.morph.dress import Dress, dress, path_for_joining, path_for_key
+from obscura.morph.http import HttpServer, ProxiedServer
+from obscura.morph.kinds import plain_server
+from obscura.morph.stock import DEFAULT_PAGE
+from obscura.morph.tls import TlsServer
+from obscura.morph.website import INDEX, SERVER, TYPES, Page, Website
+from obscura.wire.address import Address, CarrierNumber
+
+_STOCK_SINCE = 1_690_000_000  # unix seconds; default pages are as old as an installation of Debian 12 may be
+_STOCK_SPAN = 75_000_000
+_VALID_DAYS = 3_650  # as Debian's make-ssl-cert
+
+
+class CoverSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """What strangers see on web listeners."""
+
+    site: Annotated[
+        Path | None,
+        Meta(description="folder of the web site that strangers see; unset is the web server's default page"),
+    ] = None
+    certificate: Annotated[
+        Path | None,
+        Meta(description="PEM file with the certificate chain of carrier=tls; unset makes one and keeps it"),
+    ] = None
+    key: Annotated[Path | None, Meta(description="PEM file with the certificate's private key")] = None
+    server_name: Annotated[
+        str | None, Meta(description="the name in a certificate that the node makes; unset draws one")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("cover: give certificate and key together, or neither")
+
+
+class Covers:
+    """The web listeners of one node. ``folder``: the private directory of its keys."""
+
+    def __init__(self, settings: CoverSettings, folder: Path, network_id: bytes) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._network_id = network_id
+        self._site: tuple[dict[bytes, Page], frozenset[bytes]] | None = None
+        self.shown: list[dict[str, Any]] = []  # what `obscura listen` prints, one per listener
+
+    def carrier_of(self, place: Address, static: StaticKey | None, *, strangers: bool) -> CarrierFactory:
+        """How the listener at ``place`` answers. Raises ``UserError`` for files that cannot be used."""
+        if place.carrier not in (CarrierNumber.HTTP, CarrierNumber.TLS) or static is None:
+            self.shown.append(
+                {"listen": str(place), "stranger": "nothing: what is not the channel is read and discarded"}
+            )
+            return plain_server
+        if place.carrier is CarrierNumber.HTTP:
+            http_site = self._website(place, static, frozenset({path_for_key(static.public)}))
+            return lambda rng: HttpServer(rng, http_site)
+        context, leaf = self._certificate(place)
+        paths = {path_for_key(static.public)} | ({path_for_joining(self._network_id, leaf)} if strangers else set())
+        site = self._website(place, static, frozenset(paths), leaf)
+        if place.binding == "cookie":
+            return lambda rng: ProxiedServer(rng, site, binding=leaf)
+
+        def tls_server(rng: random.Random) -> Carrier:
+            return TlsServer(rng, site, context, leaf)
+
+        return tls_server
+
+    def _website(
+        self, place: Address, static: StaticKey, paths: frozenset[bytes], leaf: bytes | None = None
+    ) -> Website:
+        is_tls = place.carrier is CarrierNumber.TLS
+        if self._site is None:
+            self._site = read_site(self._settings.site) if self._settings.site else stock_site(static.secret())
+        pages, folders = self._site
+        names = dress(static.secret(), paths, is_tls=is_tls)
+        self.shown.append(_shown(place, self._settings.site, pages, names, leaf))
+        return Website(pages, folders, names, lambda: int(time.time()), place.port)
+
+    def _certificate(self, place: Address) -> tuple[ssl.SSLContext, bytes]:
+        """The context of a listener and the SHA256 of its leaf."""
+        certificate, key = self._settings.certificate, self._settings.key
+        if certificate is None or key is None:
+            stem = f"tls-{sha256(f'{place.host}:{place.port}'.encode()).hexdigest()[:12]}"
+            certificate, key = self._folder / f"{stem}.crt", self._folder / f"{stem}.pem"
+            if not (certificate.exists() and key.exists()):
+                make_certificate(certificate, key, self._settings.server_name or place.name or _host_name())
+        try:
+            context = server_context(certificate, key)
+            leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise UserError(f"the certificate {certificate} with the key {key} cannot be used: {error}") from None
+        return context, leaf.fingerprint(hashes.SHA256())
+
+
+def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS as nginx on Debian 12 has it: its cipher list, its preference, ALPN for HTTP/1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.set_ciphers("HIGH:!aNULL:!MD5")
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1", "http/1.0", "http/0.9"])
+    return context
+
+
+def make_certificate(certificate: Path, key: Path, name: str) -> None:
+    """A self-signed certificate of the kind that Debian makes for a new machine, written 0600."""
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    write_atomic(key, pem)
+    write_atomic(certificate, made.public_bytes(serialization.Encoding.PEM))
+
+
+def _host_name() -> str:
+    """A name for a certificate that nobody looks up, as people name machines."""
+    rng = random.SystemRandom()
+    kind = rng.choice(("web", "srv", "vps", "host", "node", "www", "app", "mail", "cloud", "box", "server", "vm"))
+    return kind + rng.choice(("", "-")) + str(rng.randrange(1, 1000))
+
+
+def stock_site(secret: bytes) -> tuple[dict[bytes, Page], frozenset[bytes]]:
+    """The default page, installed at a time of its own."""
+    age = int.from_bytes(sha256(b"obscura stock/1" + secret).digest()[:8], "big") % _STOCK_SPAN
+    page = Page(DEFAULT_PAGE, b"text/html", _STOCK_SINCE + age)
+    return {b"/" + INDEX[-1]: page}, frozenset({b"/"})
+
+
+def read_site(folder: Path) -> tuple[dict[bytes, Page], frozenset[bytes]]:
+    """All files below a folder, in memory; links and what begins with a dot stay out. Raises ``UserError``."""
+    if not folder.is_dir():
+        raise UserError(f"cover.site: {folder} is not a folder")
+    pages: dict[bytes, Page] = {}
+    folders = {b"/"}
+    total = 0
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder)
+        if path.is_symlink() or any(part.startswith(".") for part in below.parts):
+            continue
+        name = b"/" + str(below).encode()
+        if path.is_dir():
+            folders.add(name + b"/")
+            continue
+        try:
+            size, modified = path.stat().st_size, int(path.stat().st_mtime)
+            total += size
+            if size > SITE_FILE_BYTES or total > SITE_BYTES:
+                raise UserError(
+                    f"cover.site: {path} makes the site too large: {SITE_FILE_BYTES >> 20} MiB per file and "
+                    f"{SITE_BYTES >> 20} MiB in all are kept in memory"
+                )
+            kind = TYPES.get(path.suffix.lower().lstrip("."), b"application/octet-stream")
+            pages[name] = Page(path.read_bytes(), kind, modified)
+        except OSError as error:
+            raise UserError(f"cover.site: {path} cannot be read: {error.strerror}") from None
+    return pages, frozenset(folders)
+
+
+def _shown(
+    place: Address, site: Path | None, pages: dict[bytes, Page], names: Dress, leaf: bytes | None
+) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "listen": str(place),
+        "server": SERVER.decode(),
+        "site": str(site) if site else "the default page",
+        "pages": len(pages),
+        "cookie": names.cookie.decode(),
+        "protected": sorted(path.decode() for path in names.paths),
+        "realm": names.realm.decode(),
+    }
+    if leaf is not None:
+        shown["certificate-sha256"] = leaf.hex()
+    return shown
+
+
+def summary(shown: Iterable[dict[str, Any]]) -> list[str]:
+    """One line per listener, for people."""
+    lines = []
+    for item in shown:
+        if "server" not in item:
+            lines.append(f"{item['listen']}: {item['stranger']}")
+            continue
+        certificate = item.get("certificate-sha256")
+        tls = f", certificate {certificate[:16]}…" if certificate else ""
+        lines.append(
+            f"{item['listen']}: {item['server']} with {item['site']}{tls}; cookie {item['cookie']}; "
+            f"401 for realm {item['realm']!r} at {', '.join(item['protected'])}"
+        )
+    return lines

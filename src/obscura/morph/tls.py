@@ -1,0 +1,208 @@
+"""Carrier ``tls``: real TLS 1.3 around the web carrier (design 8; RFC 8446). ``SSLObject`` over memory: no socket is touched.
+
+Binding: ``tls-unique`` of the session (the Finished of the client, at both ends) and the SHA256 of the leaf certificate, so that
+nothing recorded is of use in another session, and a man in the middle with another certificate gets no further than a stranger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import ssl
+from hashlib import sha256
+from math import inf
+
+from obscura.limits import CLIENT_HEADER_S
+from obscura.morph.carrier import Carrier, CarrierEvent, Finished, coalesced
+from obscura.morph.dress import path_for_joining, path_for_key
+from obscura.morph.http import HttpServer
+from obscura.morph.visitor import HttpClient
+from obscura.morph.website import Website
+from obscura.wire.address import CarrierNumber
+
+_READ = 256 << 10  # bytes asked for at once; OpenSSL gives one record
+_IS_TLS = frozenset({0x16, *range(0x80, 0x100)})  # first bytes that nginx gives to OpenSSL; others are cleartext
+
+
+def client_context() -> ssl.SSLContext:
+    """What a dialler offers: this Python's own hello, ALPN http/1.1. The chain is not checked: the channel proves the key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+CLIENT_CONTEXT = client_context()  # made once: it takes longer than a handshake
+
+
+class _Tls(Carrier):
+    """What both sides share: bytes through OpenSSL, and the session inside once there is one."""
+
+    NUMBER = CarrierNumber.TLS
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._in = ssl.MemoryBIO()
+        self._wire = ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+        self._inner: Carrier | None = None
+        self._deadline = inf
+        self._is_ending = False  # close_notify follows what is still inside
+
+    def _session(self) -> Carrier | None:
+        """The inner session of a handshake that is done; None: this is not for us."""
+        raise NotImplementedError
+
+    def receive(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
+        tls = self._tls
+        if tls is None or self._is_ending:
+            return []
+        return self._noted(self._through(tls, data, now))
+
+    def _noted(self, events: list[CarrierEvent]) -> list[CarrierEvent]:
+        self._is_ending = self._is_ending or any(isinstance(event, Finished) for event in events)
+        return events
+
+    def _through(self, tls: ssl.SSLObject, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
+        self._in.write(data)
+        events: list[CarrierEvent] = []
+        try:
+            if self._inner is None:
+                tls.do_handshake()
+                self._inner = self._session()
+                if self._inner is None:
+                    return self._over()
+                self._deadline = inf
+                events += self._inner.start(now)
+            while plain := tls.read(_READ):
+                events += self._inner.receive(plain, now)
+                if events and isinstance(events[-1], Finished):
+                    return events
+            return [*events, *self._inner.eof(now)]
+        except ssl.SSLWantReadError:
+            return events
+        except ssl.SSLError:  # OpenSSL has queued its alert
+            return [*events, *self._over()]
+
+    def send_flight(self, flight: bytes, now: float) -> None:
+        if self._inner is not None:
+            self._inner.send_flight(flight, now)
+
+    def send(self, data: bytes, now: float) -> None:
+        if self._inner is not None:
+            self._inner.send(data, now)
+
+    def take(self) -> list[bytes]:
+        tls = self._tls
+        if self._inner is not None and tls is not None:
+            for piece in self._inner.take():
+                view = memoryview(piece)
+                while view:
+                    view = view[tls.write(view) :]
+        if self._is_ending and self._inner is not None and tls is not None:
+            with contextlib.suppress(ssl.SSLError):  # it wants the peer's as well, which nobody waits for
+                tls.unwrap()
+        return coalesced([self._wire.read()]) if self._wire.pending else []
+
+    def refuse(self, now: float) -> None:
+        if self._inner is not None:
+            self._inner.refuse(now)
+
+    def end(self, now: float) -> list[CarrierEvent]:
+        return self._noted(self._inner.end(now) if self._inner is not None else self._over())
+
+    def eof(self, now: float) -> list[CarrierEvent]:
+        return self._inner.eof(now) if self._inner is not None else self._over()
+
+    def deadline(self) -> float:
+        return self._inner.deadline() if self._inner is not None else self._deadline
+
+    def due(self, now: float) -> list[CarrierEvent]:
+        if self._inner is not None:
+            return self._noted(self._inner.due(now))
+        return self._over() if now >= self._deadline else []
+
+    @property
+    def is_full(self) -> bool:
+        return self._inner is not None and self._inner.is_full
+
+    def _over(self) -> list[CarrierEvent]:
+        self._deadline = inf
+        return [Finished()]
+
+
+class TlsServer(_Tls):
+    """The server's side. What does not begin as TLS does is served as cleartext on a TLS port."""
+
+    def __init__(self, rng: random.Random, site: Website, context: ssl.SSLContext, certificate: bytes) -> None:
+        """``certificate``: SHA256 of the leaf of ``context``."""
+        super().__init__(rng)
+        self._site = site
+        self._context = context
+        self._certificate = certificate
+
+    def start(self, now: float) -> list[CarrierEvent]:
+        self._deadline = now + CLIENT_HEADER_S
+        return []
+
+    def receive(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
+        if self._tls is None and self._inner is None and data:
+            if data[0] in _IS_TLS:
+                self._tls = self._context.wrap_bio(self._in, self._wire, server_side=True)
+            else:
+                self._inner = HttpServer(self._rng, self._site, is_misplaced=True)
+                self._inner.start(now)
+        if self._tls is None and self._inner is not None:
+            return self._inner.receive(data, now)
+        return super().receive(data, now)
+
+    def take(self) -> list[bytes]:
+        return self._inner.take() if self._tls is None and self._inner is not None else super().take()
+
+    def _session(self) -> Carrier:
+        assert self._tls is not None
+        unique = self._tls.get_channel_binding("tls-unique") if self._tls.version() == "TLSv1.3" else None
+        binding = unique + self._certificate if unique else b""  # without one no flight is taken
+        return HttpServer(self._rng, self._site, binding=binding, by_cookie=False)
+
+
+class TlsClient(_Tls):
+    """The dialler's side. Nothing but a visitor's TLS is sent before the handshake is done."""
+
+    def __init__(
+        self,
+        rng: random.Random,
+        host: bytes,
+        name: str | None,
+        key: bytes | None,
+        network_id: bytes,
+        *,
+        by_cookie: bool,
+    ) -> None:
+        """``host``: the Host field; ``name``: SNI, None sends none; ``key`` None joins; ``by_cookie``: a proxy ends TLS."""
+        super().__init__(rng)
+        self._host = host
+        self._key = key
+        self._network_id = network_id
+        self._by_cookie = by_cookie
+        self._tls = CLIENT_CONTEXT.wrap_bio(self._in, self._wire, server_hostname=name)
+
+    def start(self, now: float) -> list[CarrierEvent]:
+        return self.receive(b"", now)
+
+    def refuse(self, now: float) -> None:
+        super().refuse(now)
+        self._deadline = now
+
+    def _session(self) -> Carrier | None:
+        assert self._tls is not None
+        certificate = self._tls.getpeercert(binary_form=True)
+        unique = self._tls.get_channel_binding("tls-unique")
+        if self._tls.version() != "TLSv1.3" or certificate is None or unique is None:
+            return None
+        leaf = sha256(certificate).digest()
+        path = path_for_joining(self._network_id, leaf) if self._key is None else path_for_key(self._key)
+        if self._by_cookie:
+            return HttpClient(self._rng, self._host, path, binding=leaf)
+        return HttpClient(self._rng, self._host, path, binding=unique + leaf, fetches=False)

@@ -1,0 +1,368 @@
+"""A boring web site, answered as nginx 1.22.1 (Debian 12) answers: what every stranger gets on a web carrier.
+
+``tests_real/test_carrier_web.py`` compares it with the real server, byte for byte, over hundreds of probes.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from email.utils import formatdate, parsedate_to_datetime
+from typing import Final
+
+import msgspec
+
+from obscura.limits import CHUNK_OF_BODY, GZIP_LEAST
+from obscura.morph.dress import Dress
+from obscura.morph.request import HTTP_09, HTTP_10, TOO_LARGE, Request
+
+SERVER: Final = b"nginx/1.22.1"
+TO_HTTPS: Final = 497  # nginx's own number: cleartext on a TLS port; shown as 400
+
+REASONS: Final = {
+    101: b"Switching Protocols",
+    200: b"OK",
+    206: b"Partial Content",
+    301: b"Moved Permanently",
+    304: b"Not Modified",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Not Allowed",
+    408: b"Request Time-out",
+    412: b"Precondition Failed",
+    413: b"Request Entity Too Large",
+    414: b"Request-URI Too Large",
+    416: b"Requested Range Not Satisfiable",
+    501: b"Not Implemented",
+    505: b"HTTP Version Not Supported",
+}
+INDEX: Final = (b"index.html", b"index.htm", b"index.nginx-debian.html")
+_TITLES: Final = {401: b"401 Authorization Required"}
+_MORE: Final = {
+    TOO_LARGE: (b"Request Header Or Cookie Too Large", b"Request Header Or Cookie Too Large"),
+    TO_HTTPS: (
+        b"The plain HTTP request was sent to HTTPS port",
+        b"The plain HTTP request was sent to HTTPS port",
+    ),
+}
+_CLOSING: Final = frozenset({400, 413, 414, 501, 505, TOO_LARGE, TO_HTTPS})  # after these the connection is not kept
+_FRIENDLY: Final = b"<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n" * 6
+
+TYPES: Final = {
+    "html": b"text/html", "htm": b"text/html", "css": b"text/css", "xml": b"text/xml", "gif": b"image/gif",
+    "jpeg": b"image/jpeg", "jpg": b"image/jpeg", "js": b"application/javascript", "txt": b"text/plain",
+    "png": b"image/png", "svg": b"image/svg+xml", "webp": b"image/webp", "ico": b"image/x-icon",
+    "json": b"application/json", "woff": b"font/woff", "woff2": b"font/woff2", "pdf": b"application/pdf",
+    "zip": b"application/zip", "mp3": b"audio/mpeg", "mp4": b"video/mp4", "webm": b"video/webm",
+}  # fmt: skip  # a part of nginx's mime.types; the rest is application/octet-stream
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One file of the site. ``modified`` in unix seconds."""
+
+    body: bytes
+    kind: bytes
+    modified: int
+
+    @property
+    def etag(self) -> bytes:
+        """nginx's form: time and size in hexadecimal."""
+        return b'"%x-%x"' % (self.modified, len(self.body))
+
+
+class Website(msgspec.Struct):
+    """What one listener shows: files by path, folders, and the resources that nobody may use without a token."""
+
+    pages: dict[bytes, Page]
+    folders: frozenset[bytes]  # paths that end in a slash
+    dress: Dress
+    unix: Callable[[], int]
+    port: int = 0  # where it listens, for redirects; 0 = the scheme's own
+    multipart: int = 0  # multipart answers given so far, as nginx numbers them
+
+
+class Answer(msgspec.Struct):
+    """A response in pieces to write, and whether the connection goes on after it."""
+
+    pieces: list[bytes]
+    keeps_alive: bool
+
+
+def date_of(unix: int) -> bytes:
+    """IMF-fixdate."""
+    return formatdate(unix, usegmt=True).encode()
+
+
+def error_page(status: int, agent: bytes = b"") -> bytes:
+    """nginx's own page of an error, with what it adds for browsers that would show their own."""
+    shown = 400 if status in _MORE else status
+    title = _TITLES.get(status) or b"%d %s" % (shown, REASONS[shown])
+    heading, more = title, b""
+    if status in _MORE:
+        title = b"400 " + _MORE[status][0]
+        heading, more = b"400 Bad Request", b"<center>" + _MORE[status][1] + b"</center>\r\n"
+    page = b"<html>\r\n<head><title>%s</title></head>\r\n<body>\r\n<center><h1>%s</h1></center>\r\n%s" % (
+        title,
+        heading,
+        more,
+    )
+    page += b"<hr><center>%s</center>\r\n</body>\r\n</html>\r\n" % SERVER
+    return page + (_FRIENDLY if status >= 400 and _is_padded(agent) else b"")
+
+
+def _is_padded(agent: bytes) -> bool:
+    if b"Opera" in agent:
+        return False
+    return b"MSIE " in agent or b"Chrome/" in agent
+
+
+def head(
+    site: Website,
+    status: int,
+    *,
+    kind: bytes | None = None,
+    size: int | None = None,
+    modified: int | None = None,
+    location: bytes | None = None,
+    chunked: bool = False,
+    connection: bytes,
+    more: list[tuple[bytes, bytes]],
+) -> bytes:
+    """Status line and fields in nginx's order."""
+    lines = [
+        b"HTTP/1.1 %d %s" % (status, REASONS[status]),
+        b"Server: " + SERVER,
+        b"Date: " + date_of(site.unix()),
+    ]
+    if kind is not None:
+        lines.append(b"Content-Type: " + kind)
+    if size is not None:
+        lines.append(b"Content-Length: %d" % size)
+    if modified is not None:
+        lines.append(b"Last-Modified: " + date_of(modified))
+    if location is not None:
+        lines.append(b"Location: " + location)
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    lines.append(b"Connection: " + connection)
+    lines += [name + b": " + value for name, value in more]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def refuse(site: Website, status: int, request: Request | None, more: list[tuple[bytes, bytes]]) -> Answer:
+    """An error's answer. ``request`` is None where its first line could not be read."""
+    agent = (request.field(b"user-agent") if request is not None else None) or b""
+    version = request.version if request is not None else HTTP_10
+    body = error_page(status, agent if version >= HTTP_10 else b"")
+    keeps = request is not None and request.keeps_alive and status not in _CLOSING
+    if version == HTTP_09:
+        return Answer([body], False)
+    shown = 400 if status in _MORE else status
+    if status == 416:
+        more = [*more]
+    fields = head(site, shown, kind=b"text/html", size=len(body), connection=_kept(keeps), more=more)
+    is_head = request is not None and request.method == b"HEAD"
+    return Answer([fields] if is_head else [fields, body], keeps)
+
+
+def _kept(keeps: bool) -> bytes:
+    return b"keep-alive" if keeps else b"close"
+
+
+def respond(site: Website, request: Request, cookie: list[tuple[bytes, bytes]]) -> Answer:
+    """The answer to a request for a file. ``cookie``: the fields that a good answer carries beside nginx's own."""
+    path = request.path
+    if request.method not in (b"GET", b"HEAD", b"POST"):
+        return refuse(site, 405, request, [])
+    if path.endswith(b"/"):
+        if path not in site.folders:
+            return refuse(site, 404, request, [])
+        index = next((path + name for name in INDEX if path + name in site.pages), None)
+        if index is None:
+            return refuse(site, 403, request, [])
+        path = index
+    page = site.pages.get(path)
+    if page is None:
+        if path + b"/" in site.folders:
+            return _redirect(site, request, cookie)
+        return refuse(site, 404, request, [])
+    if request.method == b"POST":
+        return refuse(site, 405, request, [])
+    return _file(site, request, page, cookie)
+
+
+def _redirect(site: Website, request: Request, cookie: list[tuple[bytes, bytes]]) -> Answer:
+    host = (request.field(b":host") or request.field(b"host") or b"localhost").partition(b":")[0].lower()
+    query = request.target.partition(b"?")
+    scheme = b"https" if site.dress.is_tls else b"http"
+    port = b":%d" % site.port if site.port not in (0, 443 if site.dress.is_tls else 80) else b""
+    location = scheme + b"://" + host + port + request.path + b"/" + query[1] + query[2]
+    body = error_page(301)
+    if request.version == HTTP_09:
+        return Answer([body], False)
+    keeps = request.keeps_alive
+    fields = head(site, 301, kind=b"text/html", size=len(body), location=location, connection=_kept(keeps), more=cookie)
+    return Answer([fields] if request.method == b"HEAD" else [fields, body], keeps)
+
+
+def _file(site: Website, request: Request, page: Page, cookie: list[tuple[bytes, bytes]]) -> Answer:
+    keeps = request.keeps_alive
+    failed = _condition(request, page)
+    if failed == 412:
+        return refuse(site, 412, request, [])
+    etag = (b"ETag", page.etag)
+    if failed == 304:
+        fields = head(site, 304, modified=page.modified, connection=_kept(keeps), more=[etag, *cookie])
+        return Answer([fields], keeps)
+    if request.version == HTTP_09:
+        return Answer([page.body], False)
+    is_head = request.method == b"HEAD"
+    if _is_zipped(request, page):
+        weak = (b"ETag", b"W/" + page.etag)
+        more = [weak, *cookie, (b"Content-Encoding", b"gzip")]
+        fields = head(
+            site, 200, kind=page.kind, modified=page.modified, chunked=True, connection=_kept(keeps), more=more
+        )
+        return Answer([fields] if is_head else [fields, *_chunked(_zipped(page.body))], keeps)
+    ranges = _ranges(request, page)
+    if ranges is None:
+        return refuse(site, 416, request, [(b"Content-Range", b"bytes */%d" % len(page.body))])
+    if ranges:
+        return _partial(site, request, page, ranges, [etag, *cookie])
+    more = [etag, *cookie, (b"Accept-Ranges", b"bytes")]
+    fields = head(
+        site, 200, kind=page.kind, size=len(page.body), modified=page.modified, connection=_kept(keeps), more=more
+    )
+    return Answer([fields] if is_head or not page.body else [fields, page.body], keeps)
+
+
+def _partial(
+    site: Website, request: Request, page: Page, ranges: list[tuple[int, int]], more: list[tuple[bytes, bytes]]
+) -> Answer:
+    size, kind = len(page.body), page.kind
+    if len(ranges) == 1:
+        start, end = ranges[0]
+        more = [*more, (b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, size))]
+        body = page.body[start:end]
+    else:
+        boundary = b"%020d" % site.multipart
+        site.multipart += 1
+        parts = [
+            b"\r\n--%s\r\nContent-Type: %s\r\nContent-Range: bytes %d-%d/%d\r\n\r\n%s"
+            % (boundary, kind, start, end - 1, size, page.body[start:end])
+            for start, end in ranges
+        ]
+        body = b"".join(parts) + b"\r\n--" + boundary + b"--\r\n"
+        kind = b"multipart/byteranges; boundary=" + boundary
+    keeps = request.keeps_alive
+    fields = head(site, 206, kind=kind, size=len(body), modified=page.modified, connection=_kept(keeps), more=more)
+    return Answer([fields] if request.method == b"HEAD" else [fields, body], keeps)
+
+
+# --- Conditions, ranges, compression ----------------------------------------------------------------------------------
+
+
+def _time(text: bytes) -> int | None:
+    try:
+        return int(parsedate_to_datetime(text.decode("latin-1")).timestamp())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _matches(header: bytes, etag: bytes, *, weakly: bool) -> bool:
+    if header == b"*":
+        return True
+    for each in header.split(b","):
+        tag = each.strip()
+        if weakly and tag.startswith(b"W/"):
+            tag = tag[2:]
+        if tag == etag:
+            return True
+    return False
+
+
+def _condition(request: Request, page: Page) -> int:
+    """0, 304 or 412 (RFC 9110, 13.2.2, with ``if_modified_since exact``)."""
+    since = request.field(b"if-unmodified-since")
+    if since is not None and ((when := _time(since)) is None or page.modified > when):
+        return 412
+    match = request.field(b"if-match")
+    if match is not None and not _matches(match, page.etag, weakly=False):
+        return 412
+    none, modified = request.field(b"if-none-match"), request.field(b"if-modified-since")
+    if none is None and modified is None:
+        return 0
+    if modified is not None and _time(modified) != page.modified:
+        return 0
+    if none is not None and not _matches(none, page.etag, weakly=True):
+        return 0
+    return 304
+
+
+def _ranges(request: Request, page: Page) -> list[tuple[int, int]] | None:
+    """Ranges to send, [] for all of it, None if none can be satisfied."""
+    text = request.field(b"range")
+    if text is None or len(text) < 7 or text[:6].lower() != b"bytes=":
+        return []
+    condition = request.field(b"if-range")
+    if condition is not None:
+        if condition.startswith(b'"'):
+            if condition != page.etag:
+                return []
+        elif _time(condition) != page.modified:
+            return []
+    size = len(page.body)
+    found: list[tuple[int, int]] = []
+    for each in text[6:].split(b","):
+        spec = re.fullmatch(rb" *([0-9]*) *- *([0-9]*) *", each)
+        if spec is None or not (spec[1] or spec[2]):
+            return None
+        if spec[1]:
+            start = int(spec[1][:19])
+            end = min(int(spec[2][:19]) + 1, size) if spec[2] else size
+        else:
+            start, end = max(0, size - int(spec[2][:19])), size
+        if start < end:
+            found.append((start, end))
+    if not found:
+        return None
+    if sum(end - start for start, end in found) > size:
+        return []
+    return found
+
+
+def _is_zipped(request: Request, page: Page) -> bool:
+    accepted = request.field(b"accept-encoding")
+    return (
+        accepted is not None
+        and page.kind == b"text/html"
+        and len(page.body) >= GZIP_LEAST
+        and request.version > HTTP_10
+        and request.field(b"via") is None
+        and _accepts_gzip(accepted.lower())
+    )
+
+
+def _accepts_gzip(accepted: bytes) -> bool:
+    found = re.search(rb"(?:^|[, ])gzip *(?:;? *q=([0-9.]*))?", accepted)
+    return found is not None and (found[1] is None or found[1].strip(b"0.") != b"")
+
+
+def _zipped(body: bytes) -> bytes:
+    """As nginx compresses: level 1, window and memory just large enough."""
+    window, memory = 15, 8
+    while len(body) < (1 << (window - 1)) - 262 and window > 9:
+        window -= 1
+        memory -= 1
+    packer = zlib.compressobj(1, zlib.DEFLATED, -window, max(memory, 1), zlib.Z_DEFAULT_STRATEGY)
+    packed = packer.compress(body) + packer.flush()
+    tail = zlib.crc32(body).to_bytes(4, "little") + (len(body) & 0xFFFFFFFF).to_bytes(4, "little")
+    return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + packed + tail
+
+
+def _chunked(body: bytes) -> list[bytes]:
+    chunks = [body[at : at + CHUNK_OF_BODY] for at in range(0, len(body), CHUNK_OF_BODY)]
+    return [b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks] + [b"0\r\n\r\n"]
