@@ -113,6 +113,7 @@ async def serve(first: int, count: int, seed: str, folder: Path) -> None:
             count_messages(node.assembly.core, messages)
             if seed:
                 node.assembly.book.add_seeds([Address.parse(seed)], True, Face.CLEARNET, node.now())
+                node.apply(())
             else:
                 seed = str(node.addresses[0])
                 print(json.dumps({"seed": seed}), flush=True)
