@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import command, frames, handshakes, idle, link
+from bench import blocks, command, frames, handshakes, idle, link
 from bench.harness import Figure, as_json, chosen, failed_line, interleaved, line
 from bench.process import ProcessFailed
 
@@ -14,6 +14,7 @@ FIGURES: tuple[Figure, ...] = (
     *link.FIGURES,
     *handshakes.FIGURES,
     *idle.FIGURES,
+    *blocks.FIGURES,
     *command.FIGURES,
 )
 

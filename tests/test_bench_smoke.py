@@ -33,6 +33,8 @@ PROMISED = {
     "link_1m_cells": 620,
     "handshakes": 1_000,
     "idle_link_kib": 12,
+    "block_sync": 50,
+    "blocks_small": 1_000,
     "help_ms": 150,
 }
 

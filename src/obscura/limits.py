@@ -269,6 +269,19 @@ DOH_ANSWER: Final = 32 << 10  # bytes of one answer. Security: a signed list of 
 DOH_CONNECTION: Final = 128 << 10  # bytes read from one connection. Security: floods of empty frames end here.
 DNS_PADDING: Final = 128  # bytes; queries are padded to a multiple (RFC 8467, 4.1)
 
+# --- Tor (design 11; ours) --------------------------------------------------------------------------------------------
+TOR_CONNECT_S: Final = 75.0  # seconds for a circuit and a stream; a client with a stale descriptor was seen to need 35
+SOCKS_CREDENTIAL_BYTES: Final = 16  # random bytes of a user and of a password: never the same twice
+TOR_LINE_BYTES: Final = 64 << 10  # bytes of one line of the control port. Security: it is local, but may be no tor at all.
+TOR_REPLY_LINES: Final = 10_000  # lines of one answer (circuit-status of a busy tor has hundreds)
+TOR_REPLY_S: Final = 20.0  # seconds for an answer of the control port
+TOR_COOKIE_BYTES: Final = 32  # bytes of the cookie file (control-spec 3.24). Security: no other file is ever sent.
+TOR_START_S: Final = 30.0  # seconds for an own tor to open its control port
+TOR_STOP_S: Final = 5.0  # seconds for an own tor to end before it is killed
+TOR_AGAIN_S: Final = (1.0, 30.0)  # seconds between attempts to reach tor: first, longest
+TOR_HEALTHY_S: Final = 60.0  # seconds of service after which the waits begin anew
+TOR_POW_RATE: Final = (250, 2_500)  # introductions per second and burst before clients have to work (tor's own defaults)
+
 # --- Local control (ours) ---------------------------------------------------------------------------------------------
 RPC_LINE_BYTES: Final = 16 << 20  # bytes of one request: a block of 4 MB as hex, twice over. Security: owner only.
 RPC_CONNECTIONS: Final = 64  # clients of the control socket at once
@@ -276,7 +289,7 @@ RPC_EVENTS_QUEUED: Final = 10_000  # events held for a subscriber that does not 
 RPC_BATCH: Final = 1_000  # calls in one batch
 RPC_IN_FLIGHT: Final = 32  # calls of one client being worked on; beyond it we stop reading from that client
 RPC_STALL_S: Final = 30.0  # seconds for a client to finish a line that it began, or to take an answer
-RPC_CALL_S: Final = 90.0  # seconds that our own client waits for an answer: CONNECT_S and HANDSHAKE_S with room
+RPC_CALL_S: Final = 120.0  # seconds that our own client waits for an answer: TOR_CONNECT_S and HANDSHAKE_S with room
 SOCKET_PATH_BYTES: Final = 107  # sun_path of unix(7), without its NUL
 CONFIG_FILE_BYTES: Final = 64 << 10  # bytes; a larger file is a mistaken path, and finding its lines would take long
 
