@@ -95,12 +95,13 @@ def simulate(
     else:
         with rich.progress.Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("runs", total=sum(scenario.runs for scenario in scenarios))
-            results = compute(
+            figures = compute(
                 scenarios,
                 processes=processes,
                 scheduler=scheduler,
                 progress=lambda done, total: bar.update(task, completed=done),
             )
+            results = list(figures)
     if plot is not None:
         _draw(results, plot)
     if globals.json:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -22,29 +23,30 @@ def simulate(
     processes: int | None = None,
     scheduler: str | None = None,
     progress: Progress = lambda done, total: None,
-) -> list[dict[str, Any]]:
-    """The figures of each scenario. ``processes`` None = one per core; ``scheduler`` = address of a Dask scheduler instead.
+) -> Iterator[dict[str, Any]]:
+    """The figures of each scenario in turn. ``processes`` None = one per core; ``scheduler`` = of a Dask cluster instead.
 
     Raises ``UserError`` for a scenario that cannot be, or a cluster that cannot be reached.
     """
     for scenario in scenarios:
         scenario.check()
-    jobs = [(index, number) for index, scenario in enumerate(scenarios) for number in range(scenario.runs)]
-    outcomes: dict[tuple[int, int], Outcome] = {}
-    with _executor(processes or os.cpu_count() or 1, scheduler, len(jobs)) as executor:
-        if executor is None:
-            for index, number in jobs:
-                outcomes[index, number] = run_once(scenarios[index], number)
-                progress(len(outcomes), len(jobs))
-        else:
-            futures = {executor.submit(run_once, scenarios[index], number): (index, number) for index, number in jobs}
-            for future in as_completed(futures):
-                outcomes[futures[future]] = future.result()
-                progress(len(outcomes), len(jobs))
-    return [
-        combined(scenario, [outcomes[index, number] for number in range(scenario.runs)])
-        for index, scenario in enumerate(scenarios)
-    ]
+    total, done = sum(scenario.runs for scenario in scenarios), 0
+    with _executor(processes or os.cpu_count() or 1, scheduler, total) as executor:
+        jobs = [[_begun(executor, scenario, number) for number in range(scenario.runs)] for scenario in scenarios]
+        for scenario, runs in zip(scenarios, jobs, strict=True):
+            outcomes = []
+            for run in runs:
+                outcomes.append(run())
+                done += 1
+                progress(done, total)
+            yield combined(scenario, outcomes)
+
+
+def _begun(executor: Executor | None, scenario: Scenario, number: int) -> Callable[[], Outcome]:
+    """How to get the outcome of a run: of one under way elsewhere, or by doing it."""
+    return (
+        partial(run_once, scenario, number) if executor is None else executor.submit(run_once, scenario, number).result
+    )
 
 
 @contextmanager

@@ -1,0 +1,187 @@
+"""Own transactions: policies, receipts, deadlines, restart."""
+
+from __future__ import annotations
+
+import pytest
+
+from obscura.errors import UserError
+from obscura.node.broadcast import Policy, Stage, Submission
+from obscura.node.peer import Face
+from obscura.node.stem import StemTerms
+from obscura.wire.messages.blocks import Inv, InventoryItem
+from obscura.wire.messages.transactions import StemTx, Tx
+from stem_bench import FOREVER, Bench, raw
+
+
+class MemoryOutbox:
+    """As the file, without it."""
+
+    def __init__(self) -> None:
+        self.submissions: dict[bytes, Submission] = {}
+
+    def keep(self, submission: Submission) -> None:
+        self.submissions[submission.id] = submission
+
+    def forget(self, id: bytes) -> None:
+        self.submissions.pop(id, None)
+
+    def kept(self) -> list[Submission]:
+        return list(self.submissions.values())
+
+
+def bench(q: float = 0.2, outbound: int = 2, inbound: int = 2, **knobs: object) -> Bench:
+    terms = {"q": q, "epoch_s": FOREVER, **knobs}
+    made = Bench(StemTerms(**terms), 1, MemoryOutbox())  # type: ignore[arg-type]
+    for link in range(1, outbound + 1):
+        made.join(link)
+    for link in range(101, 101 + inbound):
+        made.join(link, inbound=True)
+    return made
+
+
+def stages(made: Bench) -> list[str]:
+    return [receipt.stage.value for receipt in made.receipts]
+
+
+def come_back(made: Bench, number: int, links: list[int]) -> None:
+    for index, link in enumerate(links):
+        made.receive(link, Inv((InventoryItem(1, raw(number)[:32]),)))
+        if not index:
+            made.receive(link, Tx(raw(number)))
+
+
+def test_a_private_one_is_relayed_and_seen_back() -> None:
+    made = bench(outbound=3)
+    made.submit(1, Policy.PRIVATE)
+    assert stages(made) == ["queued", "stemmed"]
+    assert not made.receipts[-1].first_hop_can_know
+    made.run(1)
+    come_back(made, 1, [3, 101, 102])
+    made.run(5)
+    assert (made.receipts[-1].stage, made.receipts[-1].peers, made.receipts[-1].final) == (Stage.SEEN, 3, True)
+    assert raw(1)[:32] not in made.own
+    made.run(FOREVER / 1e4)
+    assert not made.published
+
+
+def test_own_ones_are_relayed_whatever_the_coins_say_and_on_one_edge() -> None:
+    made = bench(q=1.0)
+    for number in range(20):
+        made.submit(number, Policy.PRIVATE)
+    assert len({link for link, message in made.sent if isinstance(message, StemTx)}) == 1
+    assert not made.published
+
+
+def test_swallowed_it_is_sent_to_the_other_successor_and_then_diffused() -> None:
+    made = bench()
+    made.submit(1, Policy.PRIVATE)
+    made.run(10_000)
+    assert stages(made)[:4] == ["queued", "stemmed", "re-stemmed", "diffused"]
+    assert sorted(made.stemmed(1)) == [1, 2]
+    assert made.receipts[-1].final
+
+
+@pytest.mark.parametrize(
+    ("policy", "last"),
+    [(Policy.PRIVATE, "unprotected"), (Policy.STRICT, "expired"), (Policy.ANONYMITY_ONLY, "expired")],
+)
+def test_without_a_successor_it_waits_and_then_its_policy_decides(policy: Policy, last: str) -> None:
+    made = bench(outbound=0)
+    made.submit(1, policy, 20)
+    made.run(19)
+    assert stages(made) == ["queued"]
+    made.run(2)
+    assert stages(made)[1] == last
+    assert bool(made.published) == (policy is Policy.PRIVATE)
+    assert not made.own._outbox.kept()
+
+
+def test_a_successor_in_time_saves_it() -> None:
+    made = bench(outbound=0)
+    made.submit(1, Policy.PRIVATE, 20)
+    made.run(10)
+    made.join(7)
+    assert stages(made) == ["queued", "stemmed"]
+    made.run(15)
+    assert "unprotected" not in stages(made)
+
+
+def test_anonymity_only_never_takes_clearnet() -> None:
+    made = bench()
+    made.submit(1, Policy.ANONYMITY_ONLY, 20)
+    assert not made.stemmed(1)
+    made.join(50, face=Face.ONION)
+    assert made.stemmed(1) == [50]
+
+
+def test_strict_is_never_diffused_by_this_node_but_tried_again_each_epoch() -> None:
+    made = bench(epoch_s=2000.0, epoch_extra_s=0.0)
+    made.submit(1, Policy.STRICT, 20_000)
+    made.run(19_000)
+    assert not made.published
+    assert len(made.stemmed(1)) > 2
+    made.run(2_000)
+    assert stages(made)[-1] == "expired"
+    assert not made.published
+
+
+def test_direct_is_public_at_once() -> None:
+    made = bench()
+    made.submit(1, Policy.DIRECT)
+    assert made.published
+    assert stages(made) == ["queued", "diffused"]
+    assert not made.own._outbox.kept()
+
+
+def test_whoever_has_no_inbound_edge_is_told_that_the_first_hop_can_know_and_prefers_an_anonymity_network() -> None:
+    made = bench(inbound=0)
+    made.submit(1, Policy.PRIVATE)
+    assert made.receipts[-1].first_hop_can_know
+    made.join(50, face=Face.I2P)
+    made.submit(2, Policy.PRIVATE)
+    assert made.stemmed(2) == [50]
+    assert not made.receipts[-1].first_hop_can_know
+
+
+def test_at_the_high_level_it_waits_for_the_next_epoch() -> None:
+    made = bench(epoch_s=600.0, epoch_extra_s=0.0, awaits_epoch=True)
+    made.submit(1, Policy.PRIVATE)
+    assert not made.stemmed(1)
+    made.run(605)
+    assert made.stemmed(1)
+
+
+def test_a_restart_in_the_stem_phase_neither_loses_nor_shows_it() -> None:
+    before = bench()
+    before.submit(1, Policy.PRIVATE)
+    before.receive(101, StemTx(raw(2)))
+    after = Bench(StemTerms(q=0.2, epoch_s=FOREVER), 9, before.own._outbox)
+    for link in (11, 12):
+        after.join(link)
+    assert len(after.stemmed(1)) == 1, "the own one goes on, over the new epoch's edge"
+    assert not after.stemmed(2), "those of others are guarded by the others' embargoes"
+    after.run(1)
+    assert not [message for _, message in after.sent if isinstance(message, Inv)]
+    come_back(after, 1, [11, 12])
+    after.run(100)
+    assert not after.own._outbox.kept()
+
+
+def test_sending_it_again_changes_nothing_and_rubbish_is_refused_in_words() -> None:
+    made = bench()
+    assert made.submit(1, Policy.PRIVATE) == made.submit(1, Policy.PRIVATE)
+    assert len(made.stemmed(1)) == 1
+    with pytest.raises(UserError, match="not a transaction"):
+        made.own.submit(b"x", Policy.PRIVATE, None, 0.0)
+    with pytest.raises(UserError, match="relayed at most"):
+        made.own.submit(raw(3) + bytes(200_000), Policy.PRIVATE, None, 0.0)
+
+
+def test_one_that_went_round_is_treated_as_any_other() -> None:
+    """The node before us sends our own back: it is relayed like a stranger's, and diffused only as a loop is."""
+    made = bench(q=0.0)
+    made.submit(1, Policy.PRIVATE)
+    made.receive(101, StemTx(raw(1)))
+    assert len(made.stemmed(1)) == 2
+    made.receive(101, StemTx(raw(1)))
+    assert made.published
