@@ -255,14 +255,14 @@ class Connection:
     @property
     def has_more(self) -> bool:
         """Whether ``flush`` held back a part of what may leave, so that it is to be called again once this one is written."""
-        return 0 < self._released <= self.waiting
+        return 0 < self._released <= self.waiting and not self._carrier.is_blocked
 
     def flush(self, now: float) -> list[bytes]:
         """What is to be written to the socket now: one piece, or several where joining large ones would cost.
 
         Of much that waits, about ``FLUSH_BYTES``: ``has_more`` is true then.
         """
-        if self.waiting or self._schedule is not IMMEDIATE:
+        if (self.waiting or self._schedule is not IMMEDIATE) and not self._carrier.is_blocked:
             self._seal_waiting(now)
         pieces = self._carrier.take()
         for piece in pieces:
@@ -291,7 +291,9 @@ class Connection:
 
     def deadline(self) -> float:
         """When ``due`` wants to be called; ``inf`` = never."""
-        when = min(self._carrier.deadline(), self._schedule.deadline(self.waiting))
+        when = self._carrier.deadline()
+        if not self._carrier.is_blocked:  # else the peer has to say something first
+            when = min(when, self._schedule.deadline(self.waiting))
         return when if self._stage is _Stage.ESTABLISHED else min(when, self._deadline)
 
     def due(self, now: float) -> list[Event]:

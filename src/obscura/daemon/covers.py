@@ -20,6 +20,8 @@ from msgspec import Meta
 
 from obscura.channel.uniform import StaticKey
 from obscura.daemon.datadir import write_atomic
+from obscura.daemon.ssh_cover import shown as ssh_shown
+from obscura.daemon.ssh_cover import ssh_host
 from obscura.errors import ConfigError, UserError
 from obscura.limits import SITE_BYTES, SITE_FILE_BYTES
 from obscura.morph.carrier import Carrier, CarrierFactory
@@ -52,6 +54,11 @@ class CoverSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         str | None, Meta(description="the name in a certificate that the node makes; unset draws one")
     ] = None
 
+    ssh_host_keys: Annotated[
+        tuple[Path, ...],
+        Meta(description="private host keys of carrier=ssh in OpenSSH's format; unset makes them and keeps them"),
+    ] = ()
+
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("cover: give certificate and key together, or neither")
@@ -66,9 +73,14 @@ class Covers:
         self._network_id = network_id
         self._site: tuple[dict[bytes, Page], frozenset[bytes]] | None = None
         self.shown: list[dict[str, Any]] = []  # what `obscura listen` prints, one per listener
+        self.sites: list[Website] = []  # of the web listeners, in order
 
     def carrier_of(self, place: Address, static: StaticKey | None, *, strangers: bool) -> CarrierFactory:
         """How the listener at ``place`` answers. Raises ``UserError`` for files that cannot be used."""
+        if place.carrier is CarrierNumber.SSH:
+            host = ssh_host(place, self._settings.ssh_host_keys, self._folder, random.SystemRandom())
+            self.shown.append(ssh_shown(place, host))
+            return host.server
         if place.carrier not in (CarrierNumber.HTTP, CarrierNumber.TLS) or static is None:
             self.shown.append(
                 {"listen": str(place), "stranger": "nothing: what is not the channel is read and discarded"}
@@ -97,7 +109,8 @@ class Covers:
         pages, folders = self._site
         names = dress(static.secret(), paths, is_tls=is_tls)
         self.shown.append(_shown(place, self._settings.site, pages, names, leaf))
-        return Website(pages, folders, names, lambda: int(time.time()), place.port)
+        self.sites.append(Website(pages, folders, names, lambda: int(time.time()), place.port))
+        return self.sites[-1]
 
     def _certificate(self, place: Address) -> tuple[ssl.SSLContext, bytes]:
         """The context of a listener and the SHA256 of its leaf."""

@@ -28,5 +28,5 @@ def check_listenable(place: Address, *, allow_plaintext: bool) -> None:
             f"listen = {place}: carrier plain is for loopback, behind an onion service or an I2P tunnel; "
             "listen on 127.0.0.1"
         )
-    if place.carrier in (CarrierNumber.SSH, CarrierNumber.DNS):
+    if place.carrier is CarrierNumber.DNS:
         raise ConfigError(f"listen = {place}: this version has no carrier {place.carrier.name.lower()} yet")

@@ -104,6 +104,11 @@ class Carrier(ABC):
         """Whether it holds as much unread input as it may: the socket is not read until it does not."""
         return False
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the cover's own flow control lets nothing out and enough waits: nothing more is sealed until it does."""
+        return False
+
 
 CarrierFactory = Callable[[random.Random], Carrier]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from obscura.morph.carrier import Carrier
 from obscura.morph.dress import path_for_key
 from obscura.morph.plain import Plain
+from obscura.morph.ssh import SshClient
 from obscura.morph.tls import TlsClient
 from obscura.morph.visitor import HttpClient
 from obscura.wire.address import Address, CarrierNumber, join_host_port
@@ -29,6 +30,10 @@ def _tls(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
     return TlsClient(rng, host, address.name, address.key, network_id, by_cookie=address.binding == "cookie")
 
 
+def _ssh(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
+    return SshClient(rng)
+
+
 def _host_field(address: Address, usual_port: int) -> bytes:
     """``Host`` as a client writes it that was given this name, or else this address."""
     host = address.name or address.host
@@ -42,6 +47,7 @@ CLIENTS: dict[CarrierNumber, ClientMaker] = {
     CarrierNumber.PLAIN: _plain,
     CarrierNumber.HTTP: _http,
     CarrierNumber.TLS: _tls,
+    CarrierNumber.SSH: _ssh,
 }
 
 

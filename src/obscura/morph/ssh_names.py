@@ -1,8 +1,8 @@
 """What OpenSSH 8.4p1 of Debian 11 says of itself: identification, algorithms, message numbers (RFC 4250; myproposal.h of 8.4).
 
-That release, since from 9.0 on sntrup761 is preferred, which no library has. The lists are whole, UMAC included, which no library
-has either: whoever insists on AES-CTR with UMAC gets what a peer without a common algorithm gets. Its own client never does, since
-it prefers ChaCha20-Poly1305, which needs no MAC.
+That release, since from 9.0 on sntrup761 is preferred, which no library has. The lists are whole, UMAC included, which no
+library has either: whoever insists on AES-CTR with UMAC gets what a peer without a common algorithm gets. Its own client never
+does, since it prefers ChaCha20-Poly1305, which needs no MAC.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Proposal(NamedTuple):
     def decode(cls, payload: bytes) -> tuple[Proposal, bool]:
         """The lists, and whether a guessed packet follows. Raises ``Broken``."""
         fields = Fields(payload, 17)
-        proposal = cls(*(fields.names() for _ in cls._fields))
+        proposal = cls._make(fields.names() for _ in cls._fields)
         follows = fields.flag()
         fields.take(4)
         return proposal, follows
@@ -102,10 +102,12 @@ class Proposal(NamedTuple):
 
 def _proposal(kex: str, host_keys: str, compression: str) -> Proposal:
     texts = (kex, host_keys, _CIPHERS, _CIPHERS, _MACS, _MACS, compression, compression)
-    return Proposal(*(text.split(",") for text in texts), [], [])
+    return Proposal._make([*(text.split(",") for text in texts), [], []])
 
 
-CLIENT_PROPOSAL: Final = _proposal(f"{_KEX},{EXT_INFO_C}", f"{_CERTIFIED_KEYS},{_PLAIN_KEYS}", "none,zlib@openssh.com,zlib")
+CLIENT_PROPOSAL: Final = _proposal(
+    f"{_KEX},{EXT_INFO_C}", f"{_CERTIFIED_KEYS},{_PLAIN_KEYS}", "none,zlib@openssh.com,zlib"
+)
 
 
 def server_proposal(host_keys: list[str]) -> Proposal:
