@@ -61,6 +61,6 @@ def figure(name: str, goal: float, goal_ratio: float, prepare: Callable[[], Abst
 
 
 FIGURES = (
-    figure("handshakes", 1_000, 0.25, channel),
-    figure("handshakes_links", 1_000, 0.25, link),
+    figure("handshakes", 1_000, 0.36, channel),
+    figure("handshakes_links", 1_000, 0.36, link),
 )
