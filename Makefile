@@ -34,6 +34,9 @@ docs: $(STAMP)   ## the documentation as HTML below out/docs; a warning is an er
 discovery: $(STAMP)  ## discovery against real DNS-over-HTTPS servers; needs unbound (apt install unbound)
 	$(BIN)/python -m pytest tests_real/test_doh_unbound.py
 
+carriers: $(STAMP)  ## web carriers beside the real nginx, curl and openssl (apt install nginx-light curl openssl; 3 minutes)
+	$(BIN)/python -m pytest tests_real/test_carrier_web.py
+
 examples: $(STAMP)  ## every program of examples/
 	@for program in examples/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
 

@@ -13,11 +13,10 @@ import logging
 import random
 import time
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
-from typing import Self
+from typing import Any, Self
 
-from obscura.channel.replay import ReplayCache
 from obscura.daemon.archive import Archive
 from obscura.daemon.config import Config, parse_bytes
 from obscura.daemon.covers import Covers
@@ -25,10 +24,11 @@ from obscura.daemon.datadir import DataDir
 from obscura.daemon.discovery import Discovery, keep_sequences, read_sequences, seed_source
 from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.keys import KeyStore
-from obscura.daemon.listening import check_listenable, listen_address
+from obscura.daemon.listening import open_listeners
 from obscura.daemon.neighbours import introduce, neighbour_settings
 from obscura.daemon.outbox import FileOutbox, Following, Receipts
 from obscura.daemon.peerstore import PeerStore
+from obscura.daemon.routes import Routes
 from obscura.errors import Unreachable, UserError
 from obscura.handshake.features import Flags, experimental, named
 from obscura.ledger.network import Network
@@ -40,6 +40,7 @@ from obscura.node.core import Part, Reaction
 from obscura.node.dialable import face_of
 from obscura.node.effects import Effect, Fetch, Keep, LinkId, Lookup, Notify
 from obscura.node.engine import Engine
+from obscura.node.face import Face
 from obscura.node.io import Hold, Listener, Reach, Shut, Write
 from obscura.node.peer import Failure, Peer
 from obscura.node.relay import ChainRelay
@@ -47,7 +48,7 @@ from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store
 from obscura.transport import tcp
 from obscura.transport.profile import TcpProfile
-from obscura.wire.address import Address, CarrierNumber
+from obscura.wire.address import Address
 from obscura.wire.message import Message
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Node:
         self._listening: list[Address] = []
         self.covers: Covers | None = None  # what its web listeners show to strangers
         self._tcp = TcpProfile(self.config.tcp_profile, self._rng)
+        self.routes = Routes(self.config, self.network, self.data_dir, self._rng, self._on_tor)
         self._sockets: dict[LinkId, tcp.Socket] = {}
         self._outcomes: dict[LinkId, asyncio.Future[str]] = {}
         self._pongs: dict[LinkId, list[asyncio.Future[float]]] = {}
@@ -222,7 +224,7 @@ class Node:
         self._outcomes[link] = outcome
         self._plan_turn()
         try:
-            async with asyncio.timeout(HANDSHAKE_S * 2):
+            async with asyncio.timeout(self.routes.patience_s(place) + HANDSHAKE_S):
                 why = await outcome
         except (TimeoutError, asyncio.CancelledError) as given_up:
             self.engine.disconnect(link, "given up", self.now())
@@ -364,7 +366,8 @@ class Node:
         now = self.now()
         engine = self.engine
         if isinstance(link.tag, Listener):
-            link.tag = engine.accepted(link.tag, link.remote, now)
+            is_direct = link.tag.face is Face.CLEARNET  # what others connect through is nobody to blame
+            link.tag = engine.accepted(link.tag, link.remote if is_direct else None, now)
         elif link.tag not in engine.links:
             link.abort()  # given up while it was being dialled
             return
@@ -408,9 +411,7 @@ class Node:
         now = self.now()
         engine = self.engine
         earliest = 0.0
-        if (
-            self._is_due
-        ):  # what became due since then has a timer that is over: asking every part twice a turn would show
+        if self._is_due:  # what became due since has a timer that is over; asking every part twice a turn would show
             self._is_due = False
             try:
                 engine.due(now)
@@ -429,7 +430,7 @@ class Node:
             elif isinstance(io, Shut):
                 socket = self._sockets.pop(io.link, None)
                 if socket is not None:
-                    socket.shut()
+                    socket.shut(lingers=io.lingers)
             elif isinstance(io, Reach):
                 dial = self._loop.create_task(self._reach(io))
                 self._dials.add(dial)
@@ -478,7 +479,8 @@ class Node:
         self._turn()
 
     async def _reach(self, wanted: Reach) -> None:
-        missed = await tcp.dial(self, wanted.address, wanted.link, self._tcp.values(self._loop.time()))
+        through = self.routes.through(face_of(wanted.address))
+        missed = await tcp.dial(self, wanted.address, wanted.link, self._tcp.values(self._loop.time()), through)
         if missed is not None:
             failure = Failure.OFFLINE if missed.is_offline else Failure.UNREACHABLE
             self.engine.unreachable(wanted.link, missed.why, self.now(), failure)
@@ -528,27 +530,26 @@ class Node:
         seeds = self.assembly.neighbours.seeds
         assert seeds is not None
         keep = functools.partial(keep_sequences, self.data_dir)
-        discovery = Discovery(seeds, self._rng, self.now, self.apply, keep)
+        discovery = Discovery(seeds, self._rng, self.now, self.apply, keep, self.routes.for_lookups)
         resources.push_async_callback(discovery.end)
         return discovery
 
     async def _listen(self, resources: contextlib.AsyncExitStack) -> None:
         keys = KeyStore(self.data_dir.keys, self._rng)
         self.covers = covers = Covers(self.config.cover, self.data_dir.keys, self.network.id)
-        texts = self.config.listen
-        if texts is None:
-            texts = (f"127.0.0.1:{self.network.port}",)
-        for text in texts:
-            place = listen_address(text)
-            check_listenable(place, allow_plaintext=self.config.allow_plaintext)
-            static = None if place.carrier is CarrierNumber.BARE else keys.of(place)
-            strangers = not self.config.unlisted
-            carrier = await asyncio.to_thread(covers.carrier_of, place, static, strangers=strangers)
-            listener = Listener(place, face_of(place), static, strangers, ReplayCache(), carrier)
-            server, port = await tcp.listen(self, place, listener, self._tcp.values(self._loop.time()))
-            resources.callback(server.close)
-            public = static.public if static is not None else None
-            self._listening.append(Address(public, place.host, port, place.carrier, place.name, place.binding))
+        values = self._tcp.values(self._loop.time())
+        self._listening += await open_listeners(self, self.config, self.network, keys, covers, values, resources)
+        resources.push_async_callback(self.routes.end)
+        await self.routes.start(self, keys, values, resources)
+
+    def _on_tor(self, kind: str, fields: Mapping[str, Any], own: Address | None) -> None:
+        """News of tor; ``own`` is how this node can be reached from now on."""
+        if own is not None and own not in self._listening:
+            near = self.assembly.neighbours
+            self._listening.append(own)
+            near.own.add_external(own)
+            self.apply(near.gossip.announce_all(self.now()))
+        self.events_out.publish({"kind": kind, **fields})
 
     async def _close_links(self) -> None:
         engine = self.engine

@@ -47,7 +47,12 @@ class Data(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """The session is over: write what ``take`` still gives, then close the socket."""
+    """The session is over: write what ``take`` still gives, then close the socket.
+
+    ``lingers``: end the own side only, and discard for some seconds what the peer still sends, so that nothing is reset.
+    """
+
+    lingers: bool = False
 
 
 CarrierEvent = Ready | Flight | Data | Finished

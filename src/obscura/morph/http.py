@@ -28,8 +28,8 @@ from obscura.limits import (
 )
 from obscura.morph import websocket
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, coalesced
-from obscura.morph.request import Refusal, Request, RequestReader
-from obscura.morph.website import TO_HTTPS, Website, head, refuse, respond
+from obscura.morph.request import HTTP_10, ChunkedBody, Refusal, Request, RequestReader
+from obscura.morph.website import TO_HTTPS, Answer, Website, head, refuse, respond
 from obscura.morph.websocket import FrameReader, accept_of, frame
 from obscura.wire.address import CarrierNumber
 
@@ -90,6 +90,7 @@ class HttpServer(Carrier):
         self._began: float | None = None  # the first request
         self._requests = 0
         self._body = 0  # bytes of a request's body still to come
+        self._chunks: ChunkedBody | None = None  # or it comes in chunks
         self._body_until = inf
         self._closes = False  # after the body
         self._issued = b""  # the cookie of this connection
@@ -172,6 +173,7 @@ class HttpServer(Carrier):
 
     def due(self, now: float) -> list[CarrierEvent]:
         if now >= self._deadline:
+            self._buffer.clear()
             self._mode = _Mode.OVER
         return self._serve(now)
 
@@ -197,6 +199,7 @@ class HttpServer(Carrier):
             flight = self._on_head(found, now)
             if flight is not None:
                 return [flight]
+        self._goes_on = True
         return []
 
     def _on_head(self, found: Request | Refusal, now: float) -> Flight | None:
@@ -217,11 +220,33 @@ class HttpServer(Carrier):
             self._answer_unauthorised(found, now)
             return None
         else:
-            answer = respond(self._site, found, self._cookie_for(found))
+            answer = self._page(found)
         self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
         return None
 
+    def _page(self, request: Request) -> Answer:
+        """A page or an error; a body that is none spoils both, and who waits with it is asked for it."""
+        is_body = not request.is_chunked or self._is_body(bytearray(self._buffer))
+        request.keeps_alive = request.keeps_alive and is_body
+        answer = respond(self._site, request, self._cookie_for(request))
+        if answer.is_file and not is_body:
+            return refuse(self._site, 400, request, [])
+        expected = request.field(b"expect") if request.version > HTTP_10 else None
+        if answer.is_file and expected is not None and expected.lower() == b"100-continue":
+            answer.pieces.insert(0, b"HTTP/1.1 100 Continue\r\n\r\n")
+        return answer
+
+    @staticmethod
+    def _is_body(buffer: bytearray) -> bool:
+        try:
+            ChunkedBody().skip(buffer)
+        except Violation:
+            return False
+        return True
+
     def _answer_unauthorised(self, request: Request, now: float) -> None:
+        if request.is_chunked and not self._is_body(bytearray(self._buffer)):
+            request.keeps_alive = False
         challenge = (b"WWW-Authenticate", b'Bearer realm="' + self._site.dress.realm + b'"')
         answer = refuse(self._site, 401, request, [challenge])
         self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
@@ -232,8 +257,9 @@ class HttpServer(Carrier):
         body = request.length if request is not None else 0
         if body or (request is not None and request.is_chunked):
             self._mode = _Mode.BODY
-            self._closes = not keeps or (request is not None and request.is_chunked)
+            self._closes = not keeps
             self._body = body
+            self._chunks = ChunkedBody() if request is not None and request.is_chunked else None
             self._body_until = now + LINGER_S[1]
             self._deadline = now + LINGER_S[0]
         elif keeps:
@@ -243,10 +269,17 @@ class HttpServer(Carrier):
             self._mode = _Mode.OVER
 
     def _discard(self, now: float) -> None:
-        taken = min(self._body, len(self._buffer))
-        del self._buffer[:taken]
-        self._body -= taken
-        if self._body:
+        if self._chunks is not None:
+            try:
+                is_over = self._chunks.skip(self._buffer)
+            except Violation:
+                is_over = self._closes = True
+        else:
+            taken = min(self._body, len(self._buffer))
+            del self._buffer[:taken]
+            self._body -= taken
+            is_over = not self._body
+        if not is_over:
             self._deadline = min(now + LINGER_S[0], self._body_until)
             return
         self._mode = _Mode.OVER if self._closes else _Mode.HEAD
@@ -312,9 +345,10 @@ class HttpServer(Carrier):
             self._waiting += len(piece)
 
     def _over(self) -> list[CarrierEvent]:
+        lingers = self._mode is _Mode.OVER and bool(self._buffer)  # as nginx does where it leaves bytes unread
         self._mode = _Mode.OVER
         self._deadline = inf
-        return [Finished()]
+        return [Finished(lingers=lingers)]
 
 
 class ProxiedServer(HttpServer):

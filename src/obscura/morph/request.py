@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from obscura.errors import Violation
 from obscura.limits import CLIENT_HEADER_BUFFER, LARGE_HEADER_BUFFER, LARGE_HEADER_BUFFERS, MAX_REQUEST_BODY
 
 HTTP_09: Final = 9
@@ -30,17 +31,16 @@ _PATH = r"/[^\x00-\x20\x7f]*+"
 _HOST = r"(?:\[[A-Za-z0-9:._~!$&'()*+,;=-]*+\]?|[A-Za-z0-9.-]*+)(?::[0-9]*+)?"
 _REST = rf"(?:{_PATH}|\?[^\x00-\x20\x7f]*+)?"
 _TARGET = rf"(?:{_PATH}|[A-Za-z][A-Za-z0-9+.-]*+{_nested([':', '/', '/', _HOST + _REST])})"
-_VERSION = _nested(["H", "T", "T", "P", "/", "1", r"\.", "[0-9]", "[0-9]?", " *+", r"\r"])
+_VERSION = _nested(["H", "T", "T", "P", "/", "1", r"\.", "[0-9]", "[0-9]{0,2}", " *+", r"\r"])
 _LINE_SO_FAR = re.compile(rf"[\r\n]*+(?:[A-Z_-]++(?: ++(?:{_TARGET}(?:\r| ++(?:\r|{_VERSION})?)?)?)?)?".encode())
 _LATER_VERSION = re.compile(rf"[\r\n]*+[A-Z_-]++ ++{_TARGET} ++HTTP/(?:[2-9]|1[0-9])".encode())
 _LINE = re.compile(
     rf"([A-Z_-]++) ++(?:({_PATH})|[A-Za-z][A-Za-z0-9+.-]*+://({_HOST})({_REST}))"
-    rf"(?: ++HTTP/1\.([0-9]{{1,2}}) *+| *+)\r?\n".encode()
+    rf"(?: ++HTTP/1\.([0-9]{{1,3}}) *+| *+)\r?\n".encode()
 )
 _HEADER_SO_FAR = re.compile(rb"(?:[^\x00-\x20\x7f:][^\x00-\x20\x7f:]*+(?:\r++|:[^\x00\r\n]*+\r*+)?|\r)?")
-_HEADER = re.compile(rb"([^\x00-\x20\x7f:]++)(?:: *+([^\x00\r\n]*?) *+)?\r*+\n")
+_HEADER = re.compile(rb"([^\x00-\x20\x7f:]++)(?:: *+([^\x00\r\n]*+))?\r*+\n")
 _KNOWN_NAME = re.compile(rb"[A-Za-z0-9-]+")  # others are passed over (ignore_invalid_headers, underscores_in_headers)
-_HOST_FIELD = re.compile(rb"(?:\[[0-9A-Za-z:.]+\]|[^\x00-\x20\x7f/:\[\]]+)\.?(?::[0-9]*)?")
 
 
 class Request(msgspec.Struct):
@@ -82,8 +82,8 @@ class RequestReader:
     def read(self, buffer: bytearray) -> Request | Refusal | None:
         """Take a whole head off ``buffer``; None: more is needed. After a ``Refusal`` there is nothing more to read."""
         while True:
-            if self._request is None and self._at == 0:
-                self._skip_empty_lines(buffer)
+            if self._request is None and not self._skip_empty_lines(buffer):
+                return None
             end = buffer.find(b"\n", self._at) + 1
             refusal = self._measure(end or len(buffer), is_whole=end > 0)
             line = bytes(buffer[self._at : end or None])
@@ -108,12 +108,11 @@ class RequestReader:
         self._request = None
 
     @staticmethod
-    def _skip_empty_lines(buffer: bytearray) -> None:
+    def _skip_empty_lines(buffer: bytearray) -> bool:
+        """Whether there is anything else."""
         rest = buffer.lstrip(b"\r\n")
-        if rest:
-            del buffer[: len(buffer) - len(rest)]
-        elif len(buffer) >= CLIENT_HEADER_BUFFER:
-            buffer.clear()
+        del buffer[: len(buffer) - len(rest)]
+        return bool(rest)
 
     def _measure(self, end: int, *, is_whole: bool) -> Refusal | None:
         """Follow nginx's buffers: a line must lie in one of them, and there are few."""
@@ -146,11 +145,11 @@ class RequestReader:
         if found is None:
             return Refusal(400, self._request)
         if _KNOWN_NAME.fullmatch(found[1]):
-            name, value = found[1].lower(), found[2] or b""
+            name, value = found[1].lower(), (found[2] or b"").rstrip(b" ")
             if name in _SINGLE and self._request.field(name) is not None:
                 return Refusal(400, self._request)
             self._request.fields.append((name, value))
-            if name == b"host" and not _HOST_FIELD.fullmatch(value):
+            if name == b"host" and host_of(value) is None:
                 return Refusal(400, self._request)
         return None
 
@@ -159,14 +158,14 @@ class RequestReader:
         assert found is not None, "_wrong has let it pass"
         method, path, host, rest, minor = found.groups()
         target = path if path is not None else rest if rest.startswith(b"/") else b"/" + rest
-        if host is not None and not _HOST_FIELD.fullmatch(host):
+        if host is not None and host_of(host) is None:
             return Refusal(400)
         decoded = decoded_path(target)
         if decoded is None:
             return Refusal(400)
         request = Request(method, target, decoded, HTTP_09 if minor is None else 1_000 + int(minor), [])
         if minor is None:
-            return request if method == b"GET" else Refusal(400)
+            return request if method == b"GET" else Refusal(400, request)
         if host is not None:
             request.fields.append((b":host", host))
         self._request = request
@@ -175,28 +174,24 @@ class RequestReader:
 
 _SINGLE: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"authorization", b"if-modified-since", b"if-unmodified-since"}
-    | {
-        b"if-match",
-        b"if-none-match",
-        b"content-type",
-        b"range",
-        b"if-range",
-        b"expect",
-        b"upgrade",
-        b"user-agent",
-        b"referer",
-    }
+    | {b"if-match", b"if-none-match", b"if-range", b"expect"}
 )
+
+
+def host_of(field: bytes) -> bytes | None:
+    """The host of a Host field in lower case, without port and final dot; None for what nginx refuses."""
+    if _NO_HOST.search(field):
+        return None
+    end = field.find(b"]") + 1 if field.startswith(b"[") else field.find(b":")
+    host = (field if end <= 0 else field[:end]).removesuffix(b".")
+    return host.lower() or None
 
 
 def judge(request: Request) -> Request | Refusal:
     """The checks of a whole head, in nginx's order; sets what follows from the fields."""
     fields = dict(request.fields)
     tokens = fields.get(b"connection", b"").lower()
-    request.keeps_alive = (
-        b"close" not in tokens if request.version > HTTP_10 else b"keep-alive" in tokens and b"close" not in tokens
-    )
-    if request.version > HTTP_10 and b"host" not in fields and b":host" not in fields:
+    if request.version > HTTP_10 and b"host" not in fields:
         return Refusal(400, request)
     length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
     if length is not None:
@@ -204,24 +199,76 @@ def judge(request: Request) -> Request | Refusal:
             return Refusal(400, request)
         request.length = int(length)
     if coding is not None:
+        if request.version < HTTP_11:
+            return Refusal(400, request)
         if coding.lower() != b"chunked":
             return Refusal(501, request)
-        if length is not None or request.version < HTTP_11:
+        if length is not None:
             return Refusal(400, request)
         request.is_chunked = True
     if request.method in (b"TRACE", b"CONNECT"):
         return Refusal(405, request)
+    request.keeps_alive = (
+        b"close" not in tokens if request.version > HTTP_10 else b"keep-alive" in tokens and b"close" not in tokens
+    )
     if request.length > MAX_REQUEST_BODY:
         return Refusal(413, request)
     return request
 
 
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_SO_FAR = re.compile(rb"[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\r\n]*)?\r?")
+_TRAILERS = re.compile(rb"(?:[^\r\n]+\r?\n)*\r?\n")
+_MAX_TRAILERS = 1 << 10
+
+
+class ChunkedBody:
+    """Passes over a body in chunks (RFC 9112, 7.1). Nothing of it is kept."""
+
+    __slots__ = ("_is_last", "_left")
+
+    def __init__(self) -> None:
+        self._left = 0  # bytes of the current chunk and its line end
+        self._is_last = False
+
+    def skip(self, buffer: bytearray) -> bool:
+        """Whether the body is over; it has been taken off ``buffer`` then. ``Violation`` if it is none."""
+        while True:
+            if self._left:
+                taken = min(self._left, len(buffer))
+                if self._left - taken < 2 and bytes(buffer[:taken])[self._left - 2 :] not in (b"", b"\r", b"\r\n"):
+                    raise Violation("a chunk without its end")
+                del buffer[:taken]
+                self._left -= taken
+                if self._left:
+                    return False
+            if self._is_last:
+                end = _TRAILERS.match(buffer)
+                if end is None:
+                    if len(buffer) > _MAX_TRAILERS:
+                        raise Violation("endless trailers")
+                    return False
+                del buffer[: end.end()]
+                return True
+            head = _CHUNK.match(buffer)
+            if head is None:
+                if not _CHUNK_SO_FAR.fullmatch(buffer[:_MAX_TRAILERS]):
+                    raise Violation("no chunk")
+                return False
+            size = int(head[1], 16)
+            del buffer[: head.end()]
+            self._is_last = size == 0
+            self._left = size + 2 if size else 0
+
+
+_QUERY = re.compile(rb"[?#].*", re.DOTALL)
+_NO_HOST = re.compile(rb"[\x00-\x20\x7f/]|\.\.")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def decoded_path(target: bytes) -> bytes | None:
     """The path that is looked up: escapes decoded, ``//``, ``.`` and ``..`` resolved; None for what is refused."""
-    path = re.split(rb"[?#]", target, maxsplit=1)[0]
+    path = _QUERY.sub(b"", target)
     if len(_ESCAPE.findall(path)) != path.count(b"%"):
         return None
     path = _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), path)

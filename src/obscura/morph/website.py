@@ -15,7 +15,7 @@ import msgspec
 
 from obscura.limits import CHUNK_OF_BODY, GZIP_LEAST
 from obscura.morph.dress import Dress
-from obscura.morph.request import HTTP_09, HTTP_10, TOO_LARGE, Request
+from obscura.morph.request import HTTP_09, HTTP_10, TOO_LARGE, Request, host_of
 
 SERVER: Final = b"nginx/1.22.1"
 TO_HTTPS: Final = 497  # nginx's own number: cleartext on a TLS port; shown as 400
@@ -49,6 +49,7 @@ _MORE: Final = {
     ),
 }
 _CLOSING: Final = frozenset({400, 413, 414, 501, 505, TOO_LARGE, TO_HTTPS})  # after these the connection is not kept
+_ZIPPED: Final = frozenset({403, 404})  # errors whose pages are compressed
 _FRIENDLY: Final = b"<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n" * 6
 
 TYPES: Final = {
@@ -89,6 +90,7 @@ class Answer(msgspec.Struct):
 
     pieces: list[bytes]
     keeps_alive: bool
+    is_file: bool = False  # nginx looks at the request's body before it sends one
 
 
 def date_of(unix: int) -> bytes:
@@ -161,10 +163,12 @@ def refuse(site: Website, status: int, request: Request | None, more: list[tuple
     if version == HTTP_09:
         return Answer([body], False)
     shown = 400 if status in _MORE else status
-    if status == 416:
-        more = [*more]
-    fields = head(site, shown, kind=b"text/html", size=len(body), connection=_kept(keeps), more=more)
     is_head = request is not None and request.method == b"HEAD"
+    if request is not None and status in _ZIPPED and _is_zipped(request, b"text/html", len(body)):
+        more = [*more, (b"Content-Encoding", b"gzip")]
+        fields = head(site, shown, kind=b"text/html", chunked=not is_head, connection=_kept(keeps), more=more)
+        return Answer([fields] if is_head else [fields, *_chunked(_zipped(body))], keeps)
+    fields = head(site, shown, kind=b"text/html", size=len(body), connection=_kept(keeps), more=more)
     return Answer([fields] if is_head else [fields, body], keeps)
 
 
@@ -175,11 +179,12 @@ def _kept(keeps: bool) -> bytes:
 def respond(site: Website, request: Request, cookie: list[tuple[bytes, bytes]]) -> Answer:
     """The answer to a request for a file. ``cookie``: the fields that a good answer carries beside nginx's own."""
     path = request.path
-    if request.method not in (b"GET", b"HEAD", b"POST"):
-        return refuse(site, 405, request, [])
+    is_allowed = request.method in (b"GET", b"HEAD", b"POST")
     if path.endswith(b"/"):
         if path not in site.folders:
             return refuse(site, 404, request, [])
+        if not is_allowed:
+            return refuse(site, 405, request, [])
         index = next((path + name for name in INDEX if path + name in site.pages), None)
         if index is None:
             return refuse(site, 403, request, [])
@@ -187,15 +192,19 @@ def respond(site: Website, request: Request, cookie: list[tuple[bytes, bytes]]) 
     page = site.pages.get(path)
     if page is None:
         if path + b"/" in site.folders:
+            if not is_allowed:
+                return refuse(site, 405, request, [])
             return _redirect(site, request, cookie)
         return refuse(site, 404, request, [])
-    if request.method == b"POST":
+    if not is_allowed or request.method == b"POST":
         return refuse(site, 405, request, [])
-    return _file(site, request, page, cookie)
+    answer = _file(site, request, page, cookie)
+    answer.is_file = True
+    return answer
 
 
 def _redirect(site: Website, request: Request, cookie: list[tuple[bytes, bytes]]) -> Answer:
-    host = (request.field(b":host") or request.field(b"host") or b"localhost").partition(b":")[0].lower()
+    host = host_of(request.field(b":host") or request.field(b"host") or b"") or b"_"
     query = request.target.partition(b"?")
     scheme = b"https" if site.dress.is_tls else b"http"
     port = b":%d" % site.port if site.port not in (0, 443 if site.dress.is_tls else 80) else b""
@@ -212,7 +221,7 @@ def _file(site: Website, request: Request, page: Page, cookie: list[tuple[bytes,
     keeps = request.keeps_alive
     failed = _condition(request, page)
     if failed == 412:
-        return refuse(site, 412, request, [])
+        return Answer(refuse(site, 412, request, []).pieces, False)  # whatever its Connection field says
     etag = (b"ETag", page.etag)
     if failed == 304:
         fields = head(site, 304, modified=page.modified, connection=_kept(keeps), more=[etag, *cookie])
@@ -220,16 +229,16 @@ def _file(site: Website, request: Request, page: Page, cookie: list[tuple[bytes,
     if request.version == HTTP_09:
         return Answer([page.body], False)
     is_head = request.method == b"HEAD"
-    if _is_zipped(request, page):
+    if _is_zipped(request, page.kind, len(page.body)):
         weak = (b"ETag", b"W/" + page.etag)
         more = [weak, *cookie, (b"Content-Encoding", b"gzip")]
         fields = head(
-            site, 200, kind=page.kind, modified=page.modified, chunked=True, connection=_kept(keeps), more=more
+            site, 200, kind=page.kind, modified=page.modified, chunked=not is_head, connection=_kept(keeps), more=more
         )
         return Answer([fields] if is_head else [fields, *_chunked(_zipped(page.body))], keeps)
     ranges = _ranges(request, page)
     if ranges is None:
-        return refuse(site, 416, request, [(b"Content-Range", b"bytes */%d" % len(page.body))])
+        return refuse(site, 416, request, [*cookie, (b"Content-Range", b"bytes */%d" % len(page.body))])
     if ranges:
         return _partial(site, request, page, ranges, [etag, *cookie])
     more = [etag, *cookie, (b"Accept-Ranges", b"bytes")]
@@ -248,8 +257,8 @@ def _partial(
         more = [*more, (b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, size))]
         body = page.body[start:end]
     else:
-        boundary = b"%020d" % site.multipart
         site.multipart += 1
+        boundary = b"%020d" % site.multipart
         parts = [
             b"\r\n--%s\r\nContent-Type: %s\r\nContent-Range: bytes %d-%d/%d\r\n\r\n%s"
             % (boundary, kind, start, end - 1, size, page.body[start:end])
@@ -334,12 +343,12 @@ def _ranges(request: Request, page: Page) -> list[tuple[int, int]] | None:
     return found
 
 
-def _is_zipped(request: Request, page: Page) -> bool:
+def _is_zipped(request: Request, kind: bytes, size: int) -> bool:
     accepted = request.field(b"accept-encoding")
     return (
         accepted is not None
-        and page.kind == b"text/html"
-        and len(page.body) >= GZIP_LEAST
+        and kind == b"text/html"
+        and size >= GZIP_LEAST
         and request.version > HTTP_10
         and request.field(b"via") is None
         and _accepts_gzip(accepted.lower())
@@ -357,10 +366,8 @@ def _zipped(body: bytes) -> bytes:
     while len(body) < (1 << (window - 1)) - 262 and window > 9:
         window -= 1
         memory -= 1
-    packer = zlib.compressobj(1, zlib.DEFLATED, -window, max(memory, 1), zlib.Z_DEFAULT_STRATEGY)
-    packed = packer.compress(body) + packer.flush()
-    tail = zlib.crc32(body).to_bytes(4, "little") + (len(body) & 0xFFFFFFFF).to_bytes(4, "little")
-    return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + packed + tail
+    packer = zlib.compressobj(1, zlib.DEFLATED, 16 + window, max(memory, 1), zlib.Z_DEFAULT_STRATEGY)
+    return packer.compress(body) + packer.flush()
 
 
 def _chunked(body: bytes) -> list[bytes]:

@@ -40,7 +40,7 @@ from obscura.morph.kinds import CLIENTS, JOINABLE
 from obscura.node.admission import Admission, AdmissionLimits
 from obscura.node.broadcast import Receipt
 from obscura.node.core import Core
-from obscura.node.dialable import check_dialable, face_of
+from obscura.node.dialable import DIRECT, Ways, check_dialable, face_of
 from obscura.node.effects import (
     AwaitRoom,
     Credit,
@@ -87,6 +87,7 @@ class Engine:
         grouping: Grouping | None = None,
         rates: Rates | None = None,
         memory_budget: int = MEMORY_BUDGET,
+        ways: Ways = DIRECT,
     ) -> None:
         self.core = core
         self.links: dict[LinkId, Link] = {}
@@ -100,7 +101,7 @@ class Engine:
         self._admission = Admission(
             admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now, grouping=grouping or Grouping()
         )
-        self._rates = rates or {}
+        self._rates, self._ways = rates or {}, ways
         self._memory_budget = memory_budget
         self._memory = 0  # bytes held for all peers
         self._now = now
@@ -127,7 +128,7 @@ class Engine:
         """Start a link. Raises ``AddressError`` where that carrier may not be used for that address (design 8)."""
         self._now = now
         face = face or face_of(address)
-        check_dialable(address, face)
+        check_dialable(address, face, self._ways)
         if self._is_stopping:
             raise AddressError(f"{address} is not dialled any more: the node stops")
         unwanted = self.core.refuses(address.endpoint, now)
@@ -145,7 +146,9 @@ class Engine:
         address = link.dialled
         link.remote = remote
         security = (
-            Bare() if address.carrier is CarrierNumber.BARE else Dialling(
+            Bare()
+            if address.carrier is CarrierNumber.BARE
+            else Dialling(
                 self._network_id,
                 link.face,
                 address.key,
@@ -511,10 +514,11 @@ class Engine:
             return
         waiting = connection.waiting
         self._count_memory(link, waiting + connection.buffered + link.meter.held, now)
-        if (waiting > SEND_QUEUE_HIGH or connection.is_full) and not link.held:
-            link.held = True  # who does not read is not read from
+        is_behind = link.meter.is_behind
+        if (waiting > SEND_QUEUE_HIGH or connection.is_full or is_behind) and not link.held:
+            link.held = True  # who does not read, or sends over its rate, is not read from
             self._io.append(Hold(link.id, True))
-        elif waiting <= SEND_QUEUE_LOW and link.held and not connection.is_full:
+        elif waiting <= SEND_QUEUE_LOW and link.held and not connection.is_full and not is_behind:
             link.held = False
             self._io.append(Hold(link.id, False))
         if link.awaits_room and waiting <= SEND_QUEUE_LOW:
@@ -551,7 +555,7 @@ class Engine:
         if link.peer is not None:
             self._on_ended(link, Ended(Reason.LOST), self._now)
         self._admission.release(link.id)
-        self._io.append(Shut(link.id))
+        self._io.append(Shut(link.id, link.connection is not None and link.connection.lingers))
 
     def describe(self, now: float) -> list[dict[str, Any]]:
         """One dict per established link, ready for JSON."""

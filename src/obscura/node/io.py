@@ -33,9 +33,10 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class Shut(msgspec.Struct, frozen=True):
-    """Close the link's socket once what was written is out."""
+    """Close the link's socket once what was written is out; ``lingers``: the own side first, discarding what still comes."""
 
     link: LinkId
+    lingers: bool = False
 
 
 class Reach(msgspec.Struct, frozen=True):

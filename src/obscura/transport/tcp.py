@@ -10,9 +10,10 @@ import socket
 from typing import NamedTuple, Protocol
 
 from obscura.errors import UserError
-from obscura.limits import CONNECT_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
+from obscura.limits import CONNECT_S, LINGER_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
 from obscura.transport.profile import STOCK, TcpValues, apply
-from obscura.wire.address import Address, Endpoint
+from obscura.transport.socks5 import OpenSocket, SocksFault
+from obscura.wire.address import Address, Endpoint, join_host_port
 
 
 class Owner(Protocol):
@@ -36,12 +37,16 @@ class Owner(Protocol):
 class Socket(asyncio.BufferedProtocol):
     """One connection. All sockets of an owner share one receive buffer, since bytes are used before the next read."""
 
-    __slots__ = ("_left", "_look", "_owner", "_transport", "tag")
+    __slots__ = ("_far", "_left", "_lingers_until", "_look", "_owner", "_silence", "_transport", "tag")
 
-    def __init__(self, owner: Owner, tag: object) -> None:
+    def __init__(self, owner: Owner, tag: object, far: Endpoint | None = None) -> None:
+        """``far``: where the peer is, if the socket itself leads to a proxy."""
         self.tag = tag
         self._owner = owner
+        self._far = far
         self._transport: asyncio.Transport | None = None
+        self._silence: asyncio.TimerHandle | None = None  # the end of a socket whose own side has ended
+        self._lingers_until = 0.0
         self._left = 0  # bytes in the write buffer when last looked at, while it is full
         self._look: asyncio.TimerHandle | None = None
 
@@ -54,6 +59,9 @@ class Socket(asyncio.BufferedProtocol):
         return self._owner.receive_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._silence is not None:
+            self._discarded()
+            return
         self._owner.socket_bytes(self, self._owner.receive_buffer[:nbytes])
 
     def pause_writing(self) -> None:
@@ -83,18 +91,33 @@ class Socket(asyncio.BufferedProtocol):
             self._look.cancel()
             self._look = None
 
+    def _discarded(self) -> None:
+        """Bytes came after the own end: wait for more, but not for ever."""
+        assert self._silence is not None
+        loop = asyncio.get_running_loop()
+        self._silence.cancel()
+        left = min(LINGER_S[0], self._lingers_until - loop.time())
+        self._silence = loop.call_later(max(0.0, left), self.abort)
+
     def eof_received(self) -> bool:
+        if self._silence is not None:
+            self._silence.cancel()
+            return False
         self._owner.socket_down(self)
         return True  # what waits in the write buffer still leaves; the owner closes
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._silence is not None:
+            self._silence.cancel()
         self._stop_looking()
         self._owner.socket_down(self)
 
     @property
     def remote(self) -> Endpoint | None:
         """Where the peer's side is; None if the socket does not say."""
+        if self._far is not None:
+            return self._far
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
         if not isinstance(name, tuple):
             return None
@@ -117,10 +140,21 @@ class Socket(asyncio.BufferedProtocol):
             else:
                 self._transport.resume_reading()
 
-    def shut(self) -> None:
-        """Close once what was written is out, but after a few seconds in any case."""
+    def shut(self, *, lingers: bool = False) -> None:
+        """Close once what was written is out, but after a few seconds in any case.
+
+        ``lingers``: end the own side, and close when the peer does or falls silent; what it still sends is discarded.
+        """
         transport = self._transport
-        if transport is not None:
+        if transport is None:
+            return
+        if lingers and not transport.is_closing():
+            loop = asyncio.get_running_loop()
+            self._lingers_until = loop.time() + LINGER_S[1]
+            self._silence = loop.call_later(LINGER_S[0], self.abort)
+            transport.resume_reading()
+            transport.write_eof()
+        else:
             if transport.get_write_buffer_size():
                 asyncio.get_running_loop().call_later(SHUT_S, self.abort)
             transport.close()
@@ -141,8 +175,15 @@ class Missed(NamedTuple):
 _OFFLINE = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
-async def dial(owner: Owner, address: Address, tag: object, values: TcpValues = STOCK) -> Missed | None:
-    """Open a connection; None, or why not. ``socket_up`` has been called when it is None."""
+async def dial(
+    owner: Owner, address: Address, tag: object, values: TcpValues = STOCK, through: OpenSocket | None = None
+) -> Missed | None:
+    """Open a connection; None, or why not. ``socket_up`` has been called when it is None.
+
+    ``through`` opens the socket instead of this machine's own network, and gets names as they are.
+    """
+    if through is not None:
+        return await _dial_through(owner, address, tag, through)
     endpoint = address.endpoint
     if endpoint is None:
         return Missed("its name is not looked up, give its IP address")
@@ -156,6 +197,20 @@ async def dial(owner: Owner, address: Address, tag: object, values: TcpValues = 
             until_owned.pop_all()
         except OSError as error:
             return _missed(endpoint, error)
+    return None
+
+
+async def _dial_through(owner: Owner, address: Address, tag: object, through: OpenSocket) -> Missed | None:
+    with contextlib.ExitStack() as until_owned:
+        try:
+            sock = until_owned.enter_context(await through(address.host, address.port))
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: Socket(owner, tag, address.endpoint), sock=sock)
+            until_owned.pop_all()
+        except SocksFault as fault:
+            return Missed(f"{join_host_port(address.host, address.port)}: {fault}", fault.is_offline)
+        except OSError as error:
+            return Missed(f"{join_host_port(address.host, address.port)}: {_reason(error)}")
     return None
 
 
