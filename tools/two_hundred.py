@@ -25,6 +25,7 @@ from obscura.daemon.node import Node
 from obscura.node.assembly import Settings
 from obscura.node.core import Core
 from obscura.node.face import Face
+from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.sim.kernel import Kernel
 from obscura.sim.network import SimNetwork
 from obscura.wire.address import Address
@@ -81,7 +82,7 @@ def told(seconds: float, links: dict[str, list[str]], messages: Counter[str], is
 def simulate(nodes: int, seconds: float) -> int:
     net, messages = SimNetwork(Kernel(1)), Counter[str]()
     for _ in range(nodes):
-        node = net.add(Settings(bytes(32), is_dev=True))
+        node = net.add(Settings(bytes(32), is_dev=True, knobs=LEVELS[PrivacyLevel.STANDARD]))
         count_messages(node.assembly.core, messages)
         node.assembly.neighbours.own.set_listening([node.address])
         node.assembly.book.add_seeds([net.nodes[0].address], True, Face.CLEARNET, 0.0)

@@ -99,7 +99,7 @@ def rates_of(catalogue: Catalogue, factor: float = 1.0) -> Rates:
     classes: dict[str, type[object]] = {cls.TYPE: cls for cls in catalogue}
     classes[UNKNOWN_KIND] = Unknown
     return {
-        classes[kind]: Rate(factor * a, factor * b, factor * c, factor * d, _size_law(classes[kind]))
+        classes[kind]: Rate(factor * a, max(1.0, factor * b), factor * c, factor * d, _size_law(classes[kind]))
         for kind, (a, b, c, d) in RATES.items()
     }
 
@@ -218,6 +218,11 @@ class Meter:
                 self._count -= 1
                 self.held -= size
         return events
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits: nothing more is read from such a peer."""
+        return self._count > 0
 
     def deadline(self, now: float) -> float:
         """When ``ready`` has something; ``inf`` = nothing waits."""
