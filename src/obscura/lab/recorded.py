@@ -64,11 +64,12 @@ def load_capture(path: Path) -> Capture:
 
 
 def parts_of(capture: Capture, number: int) -> list[Capture]:
-    """The capture cut into so many runs of about as many messages each, for intervals and folds."""
-    size = max(1, len(capture.messages) // number)
+    """What left, cut into so many runs of about as many messages each, for intervals and folds."""
+    left = [sent for sent in capture.messages if 0 <= sent.write < len(capture.writes)]
+    size = max(1, len(left) // number)
     parts = []
     for start in range(0, size * number, size):
-        chosen = capture.messages[start : start + size]
+        chosen = left[start : start + size]
         if chosen:
             first, last = max(0, chosen[0].write - 1), chosen[-1].write
             parts.append(

@@ -1,7 +1,7 @@
 """TCP parameters of this node's sockets (specification, *TCP Parameter Randomization*).
 
-What user space may set is buffers, keep-alive, Nagle's algorithm and the hop limit. The order of options, the window and its scale
-in a SYN, timestamps and retransmission are the kernel's: a profile of another system says so, and is no disguise by itself.
+What user space may set is buffers, keep-alive, Nagle's algorithm and the hop limit. Order of options, window and window scale in
+a SYN, timestamps and retransmission are the kernel's: a profile of another system says so, and is no disguise by itself.
 """
 
 from __future__ import annotations
