@@ -146,11 +146,11 @@ class Connection:
         "_timed",
         "_unix",
         "_watch",
+        "closing",
         "dummies_received",
         "dummies_sent",
         "dummy_bytes_received",
         "dummy_bytes_sent",
-        "lingers",
         "over",
         "padding_sent",
         "real_sent",
@@ -194,7 +194,7 @@ class Connection:
         self._stage = _Stage.OPENING
         self._deadline = now + HANDSHAKE_S
         self.waiting = 0
-        self.over = self.lingers = False
+        self.over, self.closing = False, (False, False)  # lingers, resets
         self.wire_received = self.wire_sent = self.real_sent = self.padding_sent = 0  # bytes
         self.dummies_sent = self.dummies_received = self.dummy_bytes_sent = self.dummy_bytes_received = 0
 
@@ -324,7 +324,7 @@ class Connection:
             self._on_flight(event, now, events)
         elif isinstance(event, Finished):
             self.over = True
-            self.lingers = event.lingers
+            self.closing = event.lingers, event.resets
             if self._stage is not _Stage.OVER:
                 if self._stage is not _Stage.ENDING:
                     events.append(Ended(Reason.LOST))

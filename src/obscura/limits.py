@@ -85,6 +85,7 @@ MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads
 # --- Carrier ssh (design 8; OpenSSH 8.4's own values unless said otherwise) ---------------------------------------------
 SSH_BANNER_BYTES: Final = 8_192  # bytes of a line of identification
 SSH_BANNER_LINES: Final = 1_024  # lines that a server may say before its identification
+SSH_READ_BYTES: Final = 8_192  # bytes that it reads from a socket at once
 SSH_PACKET_BYTES: Final = 256 << 10  # bytes; PACKET_MAX_SIZE
 SSH_REKEY_BYTES: Final = 1 << 30  # bytes under one set of keys (RFC 4253, 9)
 SSH_REKEY_S: Final = 3_600.0  # seconds under one set of keys (RFC 4253, 9)

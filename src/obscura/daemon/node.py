@@ -430,7 +430,7 @@ class Node:
             elif isinstance(io, Shut):
                 socket = self._sockets.pop(io.link, None)
                 if socket is not None:
-                    socket.shut(lingers=io.lingers)
+                    socket.shut(lingers=io.lingers, resets=io.resets)
             elif isinstance(io, Reach):
                 dial = self._loop.create_task(self._reach(io))
                 self._dials.add(dial)

@@ -50,9 +50,11 @@ class Finished(msgspec.Struct, frozen=True):
     """The session is over: write what ``take`` still gives, then close the socket.
 
     ``lingers``: end the own side only, and discard for some seconds what the peer still sends, so that nothing is reset.
+    ``resets``: as of a program that leaves input unread, whose system answers with a reset.
     """
 
     lingers: bool = False
+    resets: bool = False
 
 
 CarrierEvent = Ready | Flight | Data | Finished

@@ -166,11 +166,11 @@ class _Ssh(Carrier):
             self._transport.disconnect(_PROTOCOL_ERROR, broken.said)
         return self._finish()
 
-    def _finish(self) -> list[CarrierEvent]:
+    def _finish(self, *, resets: bool = False) -> list[CarrierEvent]:
         if self._is_over:
             return []
         self._is_over = True
-        return [Finished()]
+        return [Finished(resets=resets)]
 
 
 class SshClient(_Ssh):
@@ -366,9 +366,9 @@ class SshServer(_Ssh):
     def is_full(self) -> bool:
         return self._must_wait() and self._transport.reader.held > SSH_HELD
 
-    def _finish(self) -> list[CarrierEvent]:
+    def _finish(self, *, resets: bool = False) -> list[CarrierEvent]:
         self._host.is_done(self)
-        return super()._finish()
+        return super()._finish(resets=self._stage is not _Stage.SESSION and self._transport.reader.has_unread)
 
     def _must_wait(self) -> bool:
         return self._stage in (_Stage.TRIAL, _Stage.REFUSAL)

@@ -81,7 +81,7 @@ class Authenticator:
     def request(self, payload: memoryview) -> bytes | None:
         """A USERAUTH_REQUEST: the signature that may be a flight, or None = refuse. Raises ``Broken`` as sshd ends then."""
         fields = Fields(payload)
-        user, service, method = fields.string(), fields.string(), fields.text()
+        user, service, method = fields.chars(), fields.chars(), fields.text()
         is_first = self._user_and_service is None
         if self._user_and_service is None:
             self._user_and_service = (user, service)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from struct import Struct
@@ -21,16 +22,20 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from obscura.errors import Violation
-from obscura.limits import SSH_BANNER_BYTES, SSH_PACKET_BYTES
+from obscura.limits import SSH_BANNER_BYTES, SSH_PACKET_BYTES, SSH_READ_BYTES
 
 _U32: Final = Struct(">I")
 _U64: Final = Struct(">Q")
 _SEQUENCES: Final = 0xFFFFFFFF
 _ZEROS: Final = bytes(64)
+_STRANGE: Final = re.compile(rb"\0|\r[^\n]")  # in a line
+_KINDS: Final = (1, 192)  # message numbers; those above are for local extensions (RFC 4250, 4.1.2)
 
 
 class Broken(Violation):
-    """The peer broke SSH. ``said``: the text of the DISCONNECT that OpenSSH sends then; None = it closes without a word."""
+    """The peer broke SSH. ``said``: the text of the DISCONNECT that arrives from OpenSSH then; None = it closes without a word,
+    since most of its texts are never flushed.
+    """
 
     def __init__(self, why: str, said: str | None = None) -> None:
         super().__init__(why)
@@ -87,9 +92,16 @@ class Fields:
         """A ``string``; bounded by the packet, hence by ``SSH_PACKET_BYTES``."""
         return self.take(self.u32())
 
+    def chars(self) -> bytes:
+        """A ``string`` that OpenSSH takes as C's: a NUL may only end it."""
+        data = self.string()
+        if b"\0" in data[:-1]:
+            raise Broken("a NUL inside a string")
+        return data.removesuffix(b"\0")
+
     def text(self) -> str:
         """A ``string`` that names something; what is no ASCII matches no name."""
-        return self.string().decode("ascii", "replace")
+        return self.chars().decode("ascii", "replace")
 
     def names(self) -> list[str]:
         """A ``name-list``."""
@@ -247,7 +259,7 @@ class CtrMac(Cipher):
         if not self.apart:
             plain = self._first + self._context.update(body[self.block :])
             if not hmac.compare_digest(self._mac(sequence, plain), tag):
-                raise Broken("message authentication code incorrect", "Packet corrupt")
+                raise Broken("message authentication code incorrect")
             return plain[4:]
         if not hmac.compare_digest(self._mac(sequence, bytes(body)), tag):
             raise Broken("message authentication code incorrect")
@@ -310,7 +322,7 @@ class PacketWriter:
 class PacketReader:
     """Cuts the stream of one direction into lines and payloads. Holds what is not complete."""
 
-    __slots__ = ("_at", "_buffer", "_length", "cipher", "opened_bytes", "sequence")
+    __slots__ = ("_at", "_before", "_buffer", "_length", "_read", "cipher", "opened_bytes", "sequence")
 
     def __init__(self) -> None:
         self.cipher: Cipher = Clear()
@@ -318,6 +330,8 @@ class PacketReader:
         self.opened_bytes = 0  # under these keys
         self._buffer = bytearray()
         self._at = 0
+        self._before = 0  # bytes of the stream before the buffer
+        self._read = 0  # bytes of the stream that OpenSSH would have read by now
         self._length: int | None = None
 
     @property
@@ -325,10 +339,24 @@ class PacketReader:
         """Bytes received and not taken."""
         return len(self._buffer) - self._at
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether OpenSSH, which reads bytewise up to the identification and then by 8 KiB as it needs them, would have left a
+        part in the socket.
+        """
+        return self._before + len(self._buffer) > self._read
+
+    def _reads(self, end: int) -> None:
+        """It needs the buffer up to ``end``."""
+        there = self._before + len(self._buffer)
+        while self._read < min(self._before + end, there):
+            self._read = min(self._read + SSH_READ_BYTES, there)
+
     def feed(self, data: bytes | memoryview) -> None:
         """Bytes of the socket."""
         if self._at:
             del self._buffer[: self._at]
+            self._before += self._at
             self._at = 0
         self._buffer += data
 
@@ -338,7 +366,10 @@ class PacketReader:
         """
         end = self._buffer.find(b"\n", self._at, self._at + SSH_BANNER_BYTES)
         known = bytes(self._buffer[self._at : end if end >= 0 else self._at + SSH_BANNER_BYTES])
-        if b"\0" in known or b"\r" in known[:-1] or (end < 0 and len(known) >= SSH_BANNER_BYTES):
+        strange = _STRANGE.search(known)
+        size = strange.end() if strange else len(known) + (end >= 0)
+        self._read = self._before + self._at + size
+        if strange or (end < 0 and size >= SSH_BANNER_BYTES):
             raise Broken("not an identification")
         if end < 0:
             return None
@@ -348,14 +379,16 @@ class PacketReader:
     def next(self) -> memoryview | None:
         """The next payload, None if it is not complete. Raises ``Broken``."""
         cipher, start = self.cipher, self._at
+        self._reads(start + cipher.head)
         if self._length is None:
             if len(self._buffer) - start < cipher.head:
                 return None
             self._length = cipher.length(self.sequence, bytes(self._buffer[start : start + cipher.head]))
             counted = self._length if cipher.apart else self._length + 4
             if not 5 <= self._length <= SSH_PACKET_BYTES or counted % cipher.block:
-                raise Broken("bad packet length", "Packet corrupt")
+                raise Broken("bad packet length")
         end = start + 4 + self._length + cipher.tag
+        self._reads(end)
         if len(self._buffer) < end:
             return None
         plain = cipher.open(self.sequence, memoryview(self._buffer)[start:end])
@@ -364,6 +397,10 @@ class PacketReader:
         self.sequence = (self.sequence + 1) & _SEQUENCES
         self.opened_bytes += end - start
         padding = plain[0]
-        if padding < 4 or padding + 1 >= len(plain):
+        if padding < 4:
             raise Broken("bad padding", f"Corrupted padlen {padding} on input.")
+        if padding + 1 >= len(plain):
+            raise Broken("no payload")
+        if not _KINDS[0] <= plain[1] < _KINDS[1]:
+            raise Broken("no message of SSH", f"Invalid ssh2 packet type: {plain[1]}")
         return memoryview(plain)[1 : len(plain) - padding]

@@ -126,6 +126,8 @@ class Transport:
             elif names.KEX_FIRST <= kind <= names.KEX_LAST:
                 self._on_exchange(kind, payload)
             elif not self._is_keyed:
+                if kind >= names.USERAUTH_REQUEST:
+                    raise Broken("no message of the transport layer before there are keys")
                 self.unimplemented()
             else:
                 return payload
@@ -163,7 +165,8 @@ class Transport:
 
     def _on_kexinit(self, payload: bytes) -> None:
         if self._peer_kexinit:
-            raise Broken("a second KEXINIT")
+            self.unimplemented()
+            return
         theirs, follows = Proposal.decode(payload)
         self._peer_kexinit = payload
         if not self._own_kexinit:

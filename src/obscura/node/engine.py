@@ -555,7 +555,7 @@ class Engine:
         if link.peer is not None:
             self._on_ended(link, Ended(Reason.LOST), self._now)
         self._admission.release(link.id)
-        self._io.append(Shut(link.id, link.connection is not None and link.connection.lingers))
+        self._io.append(Shut(link.id, *(() if link.connection is None else link.connection.closing)))
 
     def describe(self, now: float) -> list[dict[str, Any]]:
         """One dict per established link, ready for JSON."""

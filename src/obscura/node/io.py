@@ -33,10 +33,14 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class Shut(msgspec.Struct, frozen=True):
-    """Close the link's socket once what was written is out; ``lingers``: the own side first, discarding what still comes."""
+    """Close the link's socket once what was written is out.
+
+    ``lingers``: the own side first, discarding what still comes. ``resets``: with a reset.
+    """
 
     link: LinkId
     lingers: bool = False
+    resets: bool = False
 
 
 class Reach(msgspec.Struct, frozen=True):

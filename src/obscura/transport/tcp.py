@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 from typing import NamedTuple, Protocol
 
 from obscura.errors import UserError
@@ -140,10 +141,11 @@ class Socket(asyncio.BufferedProtocol):
             else:
                 self._transport.resume_reading()
 
-    def shut(self, *, lingers: bool = False) -> None:
+    def shut(self, *, lingers: bool = False, resets: bool = False) -> None:
         """Close once what was written is out, but after a few seconds in any case.
 
         ``lingers``: end the own side, and close when the peer does or falls silent; what it still sends is discarded.
+        ``resets``: as the system closes for a program that has left input unread.
         """
         transport = self._transport
         if transport is None:
@@ -155,6 +157,8 @@ class Socket(asyncio.BufferedProtocol):
             transport.resume_reading()
             transport.write_eof()
         else:
+            if resets and (sock := transport.get_extra_info("socket")) is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             if transport.get_write_buffer_size():
                 asyncio.get_running_loop().call_later(SHUT_S, self.abort)
             transport.close()
@@ -172,6 +176,7 @@ class Missed(NamedTuple):
     is_offline: bool = False
 
 
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 _OFFLINE = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
