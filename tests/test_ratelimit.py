@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obscura.limits import DEFERRED_BYTES, DEFERRED_MESSAGES, RATES, UNKNOWN_KIND
+from obscura.limits import DEFERRED_BYTES, DEFERRED_MESSAGES, MAX_INVENTORY, RATES, UNKNOWN_KIND
 from obscura.node.ratelimit import Meter, TokenBucket, most_at_once, rates_of
 from obscura.wire.catalogue import BUILT_IN, CATALOGUE
 from obscura.wire.frame import Unknown
 from obscura.wire.message import Phase
-from obscura.wire.messages.blocks import Block
+from obscura.wire.messages.blocks import Block, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.network import GetAddr, Ping, Pong
 from obscura.wire.messages.transactions import Tx
 from playbook import EXAMPLES
@@ -28,11 +28,12 @@ def test_every_message_of_an_established_link_has_a_row() -> None:
     assert legal - ONLY_IN_OPENING == set(RATES) - {UNKNOWN_KIND}
 
 
-def test_the_largest_message_fits_the_bytes_of_its_kind() -> None:
-    for kind in BUILT_IN:
-        rate = TABLE.get(kind)
-        if rate is not None and rate.size_of is not None:
-            assert rate.bytes >= kind.MAX_SIZE, kind.TYPE
+def test_the_largest_message_of_a_kind_is_served_to_who_sent_nothing_else() -> None:
+    largest = Inv(tuple(InventoryItem(InventoryKind.TX, bytes(32)) for _ in range(MAX_INVENTORY)))
+    meter = Meter(TABLE)
+    assert meter.admit([largest], 0.0) == ([largest], 0)
+    assert meter.admit([largest], 1.0) == ([], 0)
+    assert meter.ready(10.0) == [largest]
 
 
 @pytest.mark.parametrize("kind", sorted(set(RATES) - {UNKNOWN_KIND}))

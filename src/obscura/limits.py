@@ -148,17 +148,18 @@ LEFT_SCORES: Final = 4_096  # hosts whose points outlive their link, so that rec
 MAX_BANS: Final = 10_000  # manual bans
 
 # --- Rates (ours; a link over them is served later, then penalised) ---------------------------------------------------
-# Per kind: messages per second, messages at once, bytes per second, bytes at once. Security: each row bounds what one peer can
+# Per kind: messages per second, messages at once, bytes per second, bytes at once (one larger message may go when all of it was
+# saved up). Security: each row bounds what one peer can
 # make us do; honest peers stay far below, blocks and headers being asked for by us and bounded there.
 UNKNOWN_KIND: Final = "?"  # all types that we do not know, together
 RATES: Final[dict[str, tuple[float, float, float, float]]] = {
     "ping": (20, 200, 1, 1),
     "pong": (20, 200, 1, 1),
-    "addr": (0.2, 10, 20e3, 1e6),
+    "addr": (0.2, 10, 20e3, 128e3),
     "getaddr": (0.02, 5, 1, 1),
-    "inv": (50, 500, 72e3, 2e6),
-    "getdata": (100, 1_000, 100e3, 2e6),
-    "notfound": (50, 500, 72e3, 2e6),
+    "inv": (50, 500, 36e3, 180e3),
+    "getdata": (100, 1_000, 36e3, 180e3),
+    "notfound": (50, 500, 36e3, 180e3),
     "tx": (500, 2_000, 2e6, 16e6),
     "stemtx": (50, 500, 500e3, 4e6),
     "mempool": (0.005, 3, 1, 1),
