@@ -73,7 +73,7 @@ said = st.lists(st.tuples(st.integers(0, 2), messages, st.sampled_from([0.0, 0.0
 GAPS = [GetHeaders, GetData, GetBlocks, GetBlockTxn, Inv, Headers, NotFound, Tx, Block, CmpctBlock, BlockTxn, SendCmpct]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(said)
 def test_nothing_that_peers_say_breaks_a_node(script: list[tuple[int, Message, float]]) -> None:
     net = network()
