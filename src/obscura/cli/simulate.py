@@ -51,7 +51,6 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> t
 @click.option("--runs", default=20, show_default=True, help="Graphs, spies and paths drawn anew.")
 @click.option("--seed", default=1, show_default=True, help="Equal seeds give equal results.")
 @click.option("--no-restem", is_flag=True, help="Diffuse at the end of the first embargo.")
-@click.option("--symmetric", is_flag=True, help="Diffuse with one equal timer per link, as the published simulator.")
 @click.option("--latency-ms", default=55.0, show_default=True, help="Median latency of a link, one way.")
 @click.option("--latency-spread", default=0.5, show_default=True, help="Sigma of its log-normal law.")
 @click.option("--bandwidth", "bytes_per_s", default=1_250_000.0, show_default=True, help="Bytes per second of a link.")

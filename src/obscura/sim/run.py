@@ -207,14 +207,15 @@ class Run:
 
     def _seen(self, id: bytes, sender: int) -> None:
         """A spy got it from an honest node."""
-        if id in self.probes:
-            self.coins.setdefault(self.probes[id], sender == self.probes[id] and id not in self.by_stem)
-            self.settled.add(id)
-        elif id in self.origins and id not in self.exits and self.scenario.adversary != "black-hole":
+        if id in self.origins and id not in self.exits and self.scenario.adversary != "black-hole":
             self._blame(id, sender)
 
     def published(self, node: int, id: bytes, now: float) -> None:
         """A node begins to diffuse it."""
+        if id in self.probes:  # read without error, as many probes of one node would
+            self.coins.setdefault(self.probes[id], node == self.probes[id])
+            self.settled.add(id)
+            return
         if id not in self.origins:
             return
         self._reached(id, node, public=True)

@@ -43,7 +43,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     runs: int = 20
     seed: int = 1
     restem: bool = True
-    symmetric: bool = False  # diffusion with one timer per link, all alike, as in the published simulator
     latency_ms: float = 55.0
     latency_spread: float = 0.5
     bytes_per_s: float = 1_250_000.0

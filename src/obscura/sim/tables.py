@@ -40,8 +40,7 @@ class Row:
     def scenarios(self, runs: int, seed: int) -> list[Scenario]:
         """One for each share of spies."""
         words = shlex.split(self.flags)
-        given: dict[str, Any] = {"fluff": 0.0, "symmetric": "--symmetric" in words}
-        words = [word for word in words if word != "--symmetric"]
+        given: dict[str, Any] = {"fluff": 0.0}
         given |= {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
         given["fluff"] = float(given["fluff"])
         return [Scenario(spies=p, runs=runs, seed=seed, followed=0, **given) for p in SPIES]
@@ -101,12 +100,7 @@ _FIRST_SPY = [
     ),
 ]
 _DIFFUSION = [
-    Row(
-        "Fig 6 diffusion, timers alike",
-        "--graph regular4 --routing diffusion --symmetric",
-        (0.028, 0.094, 0.240, 0.369, 0.572),
-    ),
-    Row("Fig 6 diffusion, ours", "--graph regular4 --routing diffusion", (0.028, 0.094, 0.240, 0.369, 0.572)),
+    Row("Fig 6 diffusion", "--graph regular4 --routing diffusion", (0.028, 0.094, 0.240, 0.369, 0.572)),
 ]
 _MATCHING = [
     Row("Fig 3 2-regular max-weight", "--graph line --adversary max-weight", (0.039, 0.111, 0.189, 0.289, 0.520)),

@@ -1,0 +1,182 @@
+"""The simulator: reproducible, the same wherever it is computed, and in agreement with closed forms and published tables."""
+
+from __future__ import annotations
+
+import json
+import random
+from math import sqrt
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from distributed import LocalCluster
+
+from obscura.cli import root
+from obscura.errors import UserError
+from obscura.sim import vector
+from obscura.sim.adversary import matched, ward_precision
+from obscura.sim.graphs import GRAPHS, supernode
+from obscura.sim.run import run_once
+from obscura.sim.scenario import Scenario, combined
+from obscura.sim.sweep import simulate
+from obscura.sim.tables import ROWS, SPIES, Row, line_precision, stem_hops, told_recall
+
+SMALL = Scenario(nodes=40, fluff=0.2, spies=0.2, runs=3)
+
+
+def figures(scenario: Scenario) -> dict[str, float]:
+    return combined(scenario, [run_once(scenario, number) for number in range(scenario.runs)])
+
+
+def test_equal_seeds_give_equal_results_and_others_others() -> None:
+    first = figures(SMALL)
+    assert figures(SMALL) == first
+    assert figures(msgspec.structs.replace(SMALL, seed=2))["trace_hash"] != first["trace_hash"]
+    assert first["messages"] > 0
+
+
+def test_processes_and_a_cluster_compute_the_same() -> None:
+    scenarios = [SMALL, msgspec.structs.replace(SMALL, fluff=0.0)]
+    alone = list(simulate(scenarios, processes=1))
+    assert list(simulate(scenarios, processes=2)) == alone
+    with LocalCluster(
+        n_workers=2, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+    ) as cluster:
+        assert list(simulate(scenarios, scheduler=cluster.scheduler_address)) == alone
+
+
+def test_a_scheduler_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1"):
+        list(simulate([SMALL], scheduler="tcp://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(("p", "q"), [(0.2, 0.0), (0.3, 0.0), (0.2, 0.2)])
+def test_a_line_is_as_computed_by_hand(p: float, q: float) -> None:
+    found = figures(Scenario(graph="line", fluff=q, spies=p, runs=25, followed=0, adversary="first-spy-told"))
+    assert found["hops_mean"] == pytest.approx(stem_hops(p, q), rel=0.12)
+    assert abs(found["recall"] - told_recall(p, q)) < 4 * found["recall_se"] + 0.01
+    if not q:
+        assert abs(found["precision"] - line_precision(p)) < 4 * found["precision_se"] + 0.01
+
+
+def row(name: str) -> Row:
+    return next(row for row in ROWS if row.name == name)
+
+
+CHECKED = [
+    "Fig 3 2-regular (line)",
+    "Fig 6 4-regular one-to-one",
+    "quasi-4 of 8-out one-to-one",
+    "Fig 6 diffusion",
+    "Fig 3 2-regular max-weight",
+    "quasi-4 one-to-one, q=0.1, told",
+]
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_published_figures_are_reproduced(name: str) -> None:
+    index = SPIES.index(0.2)
+    checked = row(name)
+    found = figures(checked.scenarios(10, 3)[index])
+    assert checked.holds(index, found["precision"], found["precision_se"]), found
+
+
+def test_the_same_check_fails_for_what_is_something_else() -> None:
+    index = SPIES.index(0.2)
+    found = figures(row("Fig 6 diffusion").scenarios(5, 3)[index])
+    assert not row("Fig 6 4-regular one-to-one").holds(index, found["precision"], found["precision_se"])
+
+
+@pytest.mark.parametrize(("graph", "q"), [("regular4", 0.0), ("out8", 0.2)])
+def test_the_vectors_agree_with_the_core_at_a_thousand_nodes(graph: str, q: float) -> None:
+    scenario = Scenario(nodes=1000, graph=graph, fluff=q, spies=0.2, runs=1, followed=0, adversary="first-spy-told")
+    core = figures(scenario)
+    [arrays] = vector.simulate([msgspec.structs.replace(scenario, runs=20)])
+    for name in ("precision", "recall"):
+        spread = arrays[f"{name}_se"] * sqrt(20) * sqrt(1 + 1 / 20)
+        assert abs(core[name] - arrays[name]) < 4 * spread, name
+    assert core["hops_mean"] == pytest.approx(arrays["hops_mean"], rel=0.15)
+
+
+def test_a_hundred_thousand_nodes_are_a_matter_of_arrays() -> None:
+    [found] = vector.simulate([Scenario(nodes=100_000, graph="line", fluff=0.0, spies=0.2, runs=1)])
+    assert found["precision"] == pytest.approx(line_precision(0.2), abs=0.005)
+    assert found["hops_mean"] == pytest.approx(5, abs=0.1)
+    with pytest.raises(UserError, match="stem alone"):
+        vector.simulate([Scenario(fluff=0.2)])
+
+
+def test_a_black_hole_learns_less_with_a_re_stem() -> None:
+    hole = Scenario(nodes=50, fluff=0.2, spies=0.2, runs=3, followed=0, adversary="black-hole")
+    with_it, without = figures(hole), figures(msgspec.structs.replace(hole, restem=False))
+    assert with_it["swallowed"] > 0.3
+    assert with_it["swallowed_exposed"] < 0.75 * without["swallowed_exposed"]
+
+
+def test_a_prober_reads_the_coin_of_a_node_and_not_that_of_another_edge() -> None:
+    prober = Scenario(nodes=50, fluff=0.3, spies=0.2, runs=4, followed=0, adversary="coin-prober")
+    per_edge, per_node = figures(prober), figures(msgspec.structs.replace(prober, coin="per-node"))
+    assert per_node["claimed_right"] == per_node["claimed"] > 0.01, (
+        "who relays although its coin says diffuse is the origin"
+    )
+    assert per_edge["claimed_right"] < 0.5 * per_edge["claimed"]
+
+
+def test_links_that_come_and_go_lose_nothing() -> None:
+    found = figures(Scenario(nodes=40, fluff=0.2, spies=0.1, runs=2, churn=60.0))
+    assert found["unseen"] == 0
+    assert found["latency_p50_s"] is not None
+
+
+def test_wards() -> None:
+    origins = {b"a": 1, b"b": 2, b"c": 3}
+    assert ward_precision(origins, {b"a": 1, b"b": 1, b"c": 9}) == (pytest.approx(1 / 6), pytest.approx(1 / 3))
+    assert ward_precision(origins, {}) == (0, 0)
+
+
+def test_matching_blames_one_node_for_one_transaction() -> None:
+    """1 -> 2 -> spy 9 and 3 -> spy 9: what came out of 3 is of 3; the two of 2 are of 1 and 2."""
+    origins, exits = {b"a": 1, b"b": 2, b"c": 3}, {b"a": 2, b"b": 2, b"c": 3}
+    blamed = matched(origins, exits, {1: [2], 2: [9], 3: [9]}, {9}, random.Random(1))
+    assert blamed[b"c"] == 3
+    assert {blamed[b"a"], blamed[b"b"]} == {1, 2}
+
+
+@pytest.mark.parametrize(("name", "out"), [("line", 1), ("regular4", 2), ("quasi4", 2), ("out8", 8)])
+def test_graphs_have_the_degrees_of_their_names(name: str, out: int) -> None:
+    edges = GRAPHS[name].draw(200, random.Random(1))
+    assert len(set(edges)) == len(edges)
+    assert all(dialler != listener for dialler, listener in edges)
+    assert len(edges) >= 200 * out - 4
+    dialled = supernode(edges, {0, 1}, 200)
+    assert sum(dialler == 0 for dialler, _ in dialled) == 198
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"graph": "ring"},
+        {"routing": "x"},
+        {"adversary": "x"},
+        {"nodes": 2},
+        {"spies": 1.0},
+        {"fluff": 2.0},
+        {"latency_ms": -1.0},
+        {"nodes": 4, "spies": 0.9},
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(wrong: dict[str, object]) -> None:
+    with pytest.raises(UserError):
+        Scenario(**wrong).check()  # type: ignore[arg-type]
+
+
+def test_the_command_prints_what_it_promises(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    words = "simulate --nodes 30 --graph quasi4 --routing per-edge --fluff 0.2 --spies 0.1,0.2 --runs 2 --seed 4 --json"
+    picture = tmp_path / "figure.png"
+    result = CliRunner().invoke(root, [*words.split(), "--processes", "1", "--plot", str(picture)])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    names = {"precision", "precision_se", "recall", "hops_mean", "latency_p50_s", "messages", "trace_hash"}
+    assert all(names <= set(found) for found in told)
+    assert [found["spies"] for found in told] == [0.1, 0.2]
+    assert picture.read_bytes().startswith(b"\x89PNG")
