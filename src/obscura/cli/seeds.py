@@ -132,6 +132,10 @@ def _asked(globals: Globals) -> dict[str, Any]:
 
     from obscura.daemon.discovery import ask_once
 
+    if globals.load().value.plan.hides_lookups:
+        raise Failure(
+            "this would ask directly, but tor or a proxy is configured: start the node, which asks through it"
+        )
     wanted = _planned(globals)
     asyncio.run(ask_once(wanted, random.SystemRandom()))
     said: dict[str, Any] = wanted.show(0.0)

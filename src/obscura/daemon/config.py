@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from obscura.daemon import layers
 from obscura.daemon.covers import CoverSettings
+from obscura.daemon.ways import Plan, TorSettings, plan
 from obscura.errors import AddressError, ConfigError
 from obscura.handshake.features import experimental, named
 from obscura.ledger.networks import BUILT_IN, load_network
@@ -92,6 +93,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             "[] accepts none; unset is the network's own port on 127.0.0.1"
         ),
     ] = None
+    tor: Annotated[
+        Literal["auto", "managed", "off"],
+        Meta(description="auto uses a tor that runs on this machine, managed runs one of its own, off uses none"),
+    ] = "off"
+    only_net: Annotated[
+        Texts,
+        Meta(description='the networks that may be used, such as ["tor"]: no byte leaves by another; [] = all of them'),
+    ] = ()
+    proxy: Annotated[
+        str | None,
+        Meta(description='what clearnet links and lookups go through: IP:PORT of a SOCKS5 proxy, or "tor"'),
+    ] = None
     connect: Annotated[
         Texts,
         Meta(description="obscura:// addresses of peers to keep a link with, beside those that the node finds"),
@@ -138,6 +151,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         AdmissionLimits, Meta(description="what strangers may cost before they have proved anything")
     ] = AdmissionLimits()
     cover: Annotated[CoverSettings, Meta(description="what strangers see on web carriers")] = CoverSettings()
+    tor_daemon: Annotated[TorSettings, Meta(description="how tor is reached, and the onion service")] = TorSettings()
     seeds: Annotated[SeedSettings, Meta(description="how the first peers are found")] = SeedSettings()
 
     def __post_init__(self) -> None:
@@ -148,6 +162,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         experimental(self.experimental)
         if self.prune is not None:
             parse_bytes(self.prune)
+        _ = self.plan  # raises
         for key, texts in (("connect", self.connect), ("external-address", self.external_address)):
             for text in texts:
                 try:
@@ -164,6 +179,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     def knobs(self) -> Knobs:
         """What the privacy level sets. Raises ``ConfigError``."""
         return knobs_of(PrivacyLevel(self.privacy), self.privacy_custom, constant_slots=self.constant_slots)
+
+    @property
+    def plan(self) -> Plan:
+        """Which networks are used and how. Raises ``ConfigError``."""
+        return plan(
+            tor=self.tor,
+            only_net=self.only_net,
+            proxy=self.proxy,
+            listen=self.listen or (),
+            external_address=self.external_address,
+            settings=self.tor_daemon,
+        )
 
     @property
     def network_name(self) -> str:

@@ -1,8 +1,21 @@
-"""Where a node may listen, from the words of its configuration."""
+"""Where a node may listen, from the words of its configuration, and its listening sockets."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
+from obscura.channel.replay import ReplayCache
+from obscura.daemon.config import Config
+from obscura.daemon.covers import Covers
+from obscura.daemon.keys import KeyStore
 from obscura.errors import AddressError, ConfigError
+from obscura.ledger.network import Network
+from obscura.node.dialable import face_of
+from obscura.node.face import Face
+from obscura.node.io import Listener
+from obscura.transport import tcp
+from obscura.transport.profile import TcpValues
 from obscura.wire.address import Address, CarrierNumber
 
 
@@ -30,3 +43,29 @@ def check_listenable(place: Address, *, allow_plaintext: bool) -> None:
         )
     if place.carrier is CarrierNumber.DNS:
         raise ConfigError(f"listen = {place}: this version has no carrier {place.carrier.name.lower()} yet")
+
+
+async def open_listeners(
+    owner: tcp.Owner,
+    config: Config,
+    network: Network,
+    keys: KeyStore,
+    covers: Covers,
+    values: TcpValues,
+    until: contextlib.AsyncExitStack,
+) -> list[Address]:
+    """Listen until ``until`` is left; the addresses with their keys and ports. Raises ``UserError``."""
+    opened = []
+    usual = () if Face.CLEARNET not in config.plan.faces else (f"127.0.0.1:{network.port}",)
+    strangers = not config.unlisted
+    for text in usual if config.listen is None else config.listen:
+        place = listen_address(text)
+        check_listenable(place, allow_plaintext=config.allow_plaintext)
+        static = None if place.carrier is CarrierNumber.BARE else keys.of(place)
+        carrier = await asyncio.to_thread(covers.carrier_of, place, static, strangers=strangers)
+        listener = Listener(place, face_of(place), static, strangers, ReplayCache(), carrier)
+        server, port = await tcp.listen(owner, place, listener, values)
+        until.callback(server.close)
+        public = static.public if static is not None else None
+        opened.append(Address(public, place.host, port, place.carrier, place.name, place.binding))
+    return opened

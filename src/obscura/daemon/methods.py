@@ -40,6 +40,7 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
             "privacy": node.config.privacy,
             "uptime_s": round(node.uptime_s, 1),
             "addresses": [str(address) for address in node.addresses],
+            "ways": node.routes.show(),
             "peers": {
                 "inbound": sum(peer.is_inbound for peer in peers),
                 "outbound": sum(not peer.is_inbound for peer in peers),
@@ -53,6 +54,11 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
     def peers() -> list[dict[str, Any]]:
         """All established links."""
         return node.engine.describe(node.now())
+
+    def listeners() -> list[dict[str, Any]]:
+        """Where the node listens, and what a stranger sees there."""
+        shown = node.covers.shown if node.covers is not None else []
+        return [{"address": str(address), **seen} for address, seen in zip(node.addresses, shown, strict=False)]
 
     async def connect(address: str) -> dict[str, Any]:
         """Open a link and wait until it is established."""
@@ -124,6 +130,7 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
     return {
         "status": status,
         "peers": peers,
+        "listeners": listeners,
         "connect": connect,
         "disconnect": disconnect,
         "ping": ping,

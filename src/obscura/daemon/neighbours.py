@@ -23,7 +23,11 @@ from obscura.wire.address import Address
 
 def neighbour_settings(config: Config, network: Network) -> dict[str, Any]:
     """The fields of ``Settings`` that come from the keys about peers. Raises ``ConfigError``."""
+    plan = config.plan
     return {
+        "faces": plan.faces,
+        "ways": plan.ways,
+        "are_lookups_proxied": plan.hides_lookups,
         "asmap": _asmap(config.asmap),
         "outbound": OutboundLimits(config.max_outbound, OUTBOUND_BLOCKS if config.max_outbound else 0),
         "allow_unauthenticated": config.allow_unauthenticated,

@@ -22,6 +22,7 @@ from obscura.node.broadcast import Outbox
 from obscura.node.core import Core, Part, Reaction
 from obscura.node.cover import Budget, Cover, shaping
 from obscura.node.dandelion import Dandelion
+from obscura.node.dialable import DIRECT, Ways
 from obscura.node.effects import LinkId, Waiting
 from obscura.node.engine import Engine
 from obscura.node.gossip import Gossip
@@ -63,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_inbound: int = MAX_INBOUND
     admission: AdmissionLimits = AdmissionLimits()
     faces: frozenset[Face] = frozenset({Face.CLEARNET})  # through which peers may be had
+    ways: Ways = DIRECT  # how connections may leave
     asmap: bytes | None = None  # an asmap file's content
     outbound: OutboundLimits = OutboundLimits()
     allow_unauthenticated: bool = False  # full links to clearnet addresses without a known key
@@ -164,6 +166,7 @@ def assemble(
         loopback_is_free=settings.is_dev,
         grouping=near.grouping,
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
+        ways=settings.ways,
     )
     return Assembly(engine, core, liveness, near, relay, own)
 

@@ -1,11 +1,32 @@
-"""Who may dial what (design 8): the face and the carrier that an address may be reached by."""
+"""Who may dial what (design 8): the face and the carrier that an address may be reached by, and the ways that there are."""
 
 from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
 
 from obscura.errors import AddressError
 from obscura.morph.kinds import CLIENTS
 from obscura.node.face import Face
 from obscura.wire.address import Address, CarrierNumber
+
+
+class Way(Enum):
+    """How connections to clearnet addresses leave this machine."""
+
+    DIRECT = "direct"
+    PROXY = "proxy"  # a Tor exit, or a SOCKS5 proxy: somebody in the middle whom nobody knows
+
+
+class Ways(msgspec.Struct, frozen=True):
+    """The ways out that the operator allows. A way that is down for now is still one: its dials fail."""
+
+    clearnet: Way = Way.DIRECT
+    onion: bool = False
+
+
+DIRECT = Ways()
 
 
 def face_of(address: Address) -> Face:
@@ -15,7 +36,7 @@ def face_of(address: Address) -> Face:
     return Face.I2P if address.host.endswith(".b32.i2p") else Face.CLEARNET
 
 
-def check_dialable(address: Address, face: Face) -> None:
+def check_dialable(address: Address, face: Face, ways: Ways = DIRECT) -> None:
     """Who may dial what (design 8). Raises ``AddressError`` that says what else to do."""
     endpoint = address.endpoint
     is_loopback = endpoint is not None and endpoint.is_loopback
@@ -27,11 +48,31 @@ def check_dialable(address: Address, face: Face) -> None:
         )
     if address.carrier in (CarrierNumber.HTTP, CarrierNumber.DNS) and address.key is None:
         raise AddressError(f"{address}: carrier {address.carrier.name.lower()} opens with a known key only")
-    if endpoint is None:
+    if face is Face.CLEARNET and ways.clearnet is Way.PROXY:
+        _check_proxied(address, is_loopback=is_loopback)
+    elif endpoint is None:
         raise AddressError(f"{address}: names are not looked up, since that would tell others; give its IP address")
-    if face is not Face.CLEARNET:
-        raise AddressError(f"{address}: this version does not reach onion and I2P addresses yet")
+    if face is Face.I2P:
+        raise AddressError(f"{address}: this version does not reach I2P addresses yet")
+    if face is Face.ONION and not ways.onion:
+        raise AddressError(f"{address}: tor is not used; start the node with --tor auto, or set tor and only-net")
+    if face is Face.ONION and address.carrier is not CarrierNumber.PLAIN:
+        raise AddressError(f"{address}: onion services are reached with carrier=plain")
     if address.carrier not in CLIENTS:
         raise AddressError(
             f"{address}: this version has no carrier {address.carrier.name.lower()} yet; use carrier=plain"
+        )
+
+
+def _check_proxied(address: Address, *, is_loopback: bool) -> None:
+    """Through a Tor exit or a proxy: tls or ssh, and only to a known key. Names are for the proxy to look up."""
+    if is_loopback:
+        raise AddressError(
+            f"{address}: this machine itself is not reached through tor or a proxy, and nothing is dialled directly"
+        )
+    if address.carrier not in (CarrierNumber.TLS, CarrierNumber.SSH):
+        raise AddressError(f"{address}: through tor or a proxy a clearnet address needs carrier=tls or carrier=ssh")
+    if address.key is None:
+        raise AddressError(
+            f"{address}: through tor or a proxy a clearnet address needs its key: obscura://KEY@{address.host}:{address.port}"
         )

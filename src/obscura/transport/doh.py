@@ -89,7 +89,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason}"
     if isinstance(error, OSError):
-        return os.strerror(error.errno).lower() if error.errno else type(error).__name__
+        return os.strerror(error.errno).lower() if error.errno else str(error) or type(error).__name__
     return str(error)
 
 

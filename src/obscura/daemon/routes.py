@@ -1,0 +1,110 @@
+"""How sockets leave this machine: the one place that decides it. What the plan does not allow raises; there is no other way."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from obscura.channel.replay import ReplayCache
+from obscura.daemon.config import Config
+from obscura.daemon.datadir import DataDir
+from obscura.daemon.keys import KeyStore
+from obscura.daemon.tor import OnionKey, Tor
+from obscura.daemon.tor_process import TorProcess
+from obscura.ledger.network import Network
+from obscura.limits import CONNECT_S, TOR_CONNECT_S
+from obscura.node.dialable import Way, face_of
+from obscura.node.face import Face
+from obscura.node.io import Listener
+from obscura.transport import socks5, tcp
+from obscura.transport.profile import TcpValues
+from obscura.wire.address import Address, Endpoint
+from obscura.wire.address import Network as AddressNetwork
+
+OnTor = Callable[[str, dict[str, Any], Address | None], None]  # kind of an event, its fields, a new own address
+
+
+class Routes:
+    """One per node."""
+
+    def __init__(self, config: Config, network: Network, folder: DataDir, rng: random.Random, on_tor: OnTor) -> None:
+        self.plan = config.plan
+        self.tor: Tor | None = None
+        self._settings = settings = config.tor_daemon
+        self._port = settings.port or network.port
+        self._strangers = not config.unlisted
+        self._key: bytes | None = None  # of the onion face, where it belongs into the address
+        self._on_tor = on_tor
+        if self.plan.uses_tor:
+            process = None
+            if config.tor == "managed":
+                process = TorProcess(folder.path / "tor", settings.program, settings.torrc)
+            key = OnionKey(folder.keys / "onion.key")
+            self.tor = Tor(settings, process=process, key=key, rng=rng, told=self._told)
+
+    def through(self, face: Face) -> socks5.OpenSocket | None:
+        """What opens the sockets of a face; None = this machine directly."""
+        if face is Face.CLEARNET and self.plan.ways.clearnet is Way.DIRECT:
+            return None
+        return self._by_tor if face is Face.ONION or self.plan.proxy is None else self._by_proxy
+
+    @property
+    def for_lookups(self) -> socks5.OpenSocket | None:
+        """What opens the sockets of DNS lookups: the proxy if there is one, else tor if it is on, else None = directly."""
+        if self.plan.proxy is not None:
+            return self._by_proxy
+        return self._by_tor if self.plan.uses_tor else None
+
+    def patience_s(self, address: Address) -> float:
+        """Seconds in which a socket to the address is open, or is given up."""
+        return TOR_CONNECT_S if self.through(face_of(address)) is not None else CONNECT_S
+
+    async def start(
+        self, owner: tcp.Owner, keys: KeyStore, values: TcpValues, until: contextlib.AsyncExitStack
+    ) -> None:
+        """Get in touch with tor and, if there is to be an onion service, listen behind it. Raises ``UserError``."""
+        if self.tor is None:
+            return
+        if Face.ONION not in self.plan.faces or not self._settings.service:
+            self.tor.start(None, self._port)
+            return
+        static = keys.of(Address(None, "onion", self._port))  # a key that no other listener has, so no other face
+        self._key = None if self._strangers else static.public
+        place = Address(None, "127.0.0.1", 0)
+        listener = Listener(place, Face.ONION, static, self._strangers, ReplayCache())
+        server, port = await tcp.listen(owner, place, listener, values)
+        until.callback(server.close)
+        self.tor.start(Endpoint(AddressNetwork.IPV4, bytes((127, 0, 0, 1)), port), self._port)
+
+    async def end(self) -> None:
+        """Let go of tor."""
+        if self.tor is not None:
+            await self.tor.end()
+
+    def show(self) -> dict[str, Any]:
+        """Which ways there are and how they stand, ready for JSON."""
+        return {
+            "networks": sorted(face.name.lower() for face in self.plan.faces),
+            "clearnet": self.plan.ways.clearnet.value,
+            "proxy": None if self.plan.proxy is None else str(self.plan.proxy),
+            "tor": None if self.tor is None else self.tor.show(),
+        }
+
+    async def _by_tor(self, host: str, port: int) -> socket.socket:
+        if self.tor is None:
+            raise socks5.SocksFault("tor is not used", is_offline=True)
+        return await self.tor.open(host, port)
+
+    async def _by_proxy(self, host: str, port: int) -> socket.socket:
+        if self.plan.proxy is None:
+            raise socks5.SocksFault("there is no proxy", is_offline=True)
+        return await socks5.connect(self.plan.proxy, host, port, timeout_s=TOR_CONNECT_S)
+
+    def _told(self, kind: str, fields: dict[str, Any]) -> None:
+        own = None
+        if kind == "onion-added":  # it proves itself, so a key is only for those whom no stranger may join
+            own = Address(self._key, fields["onion"], self._port)
+        self._on_tor(kind, fields, own)

@@ -1,0 +1,173 @@
+"""What the configuration says of the ways out of this machine: Tor, a proxy, or directly. No socket is opened here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from obscura.errors import AddressError, ConfigError
+from obscura.node.dialable import Way, Ways, face_of
+from obscura.node.face import Face
+from obscura.transport.tor_words import client_key, endpoint_of
+from obscura.wire.address import Address, Endpoint
+
+Texts = tuple[str, ...]
+NETWORKS = {"clearnet": Face.CLEARNET, "tor": Face.ONION, "i2p": Face.I2P}
+THROUGH_TOR = "tor"
+
+
+class TorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """The section ``tor-daemon``: how tor is reached or run, and what it publishes for this node."""
+
+    socks: Annotated[
+        str | None, Meta(description="IP:PORT of tor's SOCKS port; unset asks tor, else 127.0.0.1:9050")
+    ] = None
+    control: Annotated[
+        str | None,
+        Meta(description="IP:PORT or path of tor's control port; unset tries 127.0.0.1:9051 and /run/tor/control"),
+    ] = None
+    password: Annotated[
+        str | None, Meta(description="password of the control port; unset reads the cookie that tor names")
+    ] = None
+    program: Annotated[str, Meta(description='what tor = "managed" starts')] = "tor"
+    torrc: Annotated[
+        Path | None, Meta(description='more lines for the tor that tor = "managed" starts, such as bridges')
+    ] = None
+    service: Annotated[bool, Meta(description="be reached by others as an onion service")] = True
+    port: Annotated[int, Meta(ge=0, le=65_535, description="port of the onion service; 0 is the network's own")] = 0
+    clients: Annotated[
+        Texts,
+        Meta(description="public x25519 keys (base32) of those who may reach the onion service; none = everybody"),
+    ] = ()
+    client_keys: Annotated[
+        Texts,
+        Meta(description="NAME.onion:KEY with the private x25519 key (base32) for services that admit only some"),
+    ] = ()
+
+    def check(self) -> None:
+        """Raises ``ConfigError`` for what does not mean anything."""
+        self.control_places()
+        self.socks_place()
+        self.admitted()
+        self.keys_for()
+
+    def control_places(self) -> tuple[Endpoint | Path, ...]:
+        """Where to look for a running tor. Raises ``ConfigError``."""
+        if self.control is None:
+            return (Endpoint.of("127.0.0.1", 9051), Path("/run/tor/control"))  # type: ignore[return-value]
+        if self.control.startswith("/"):
+            return (Path(self.control),)
+        return (_endpoint("tor-daemon.control", self.control),)
+
+    def socks_place(self) -> Endpoint | None:
+        """The SOCKS port if it is configured. Raises ``ConfigError``."""
+        return None if self.socks is None else _endpoint("tor-daemon.socks", self.socks)
+
+    def admitted(self) -> tuple[bytes, ...]:
+        """Keys of those who may reach the onion service. Raises ``ConfigError``."""
+        return tuple(_key("tor-daemon.clients", text) for text in self.clients)
+
+    def keys_for(self) -> dict[str, bytes]:
+        """Host of an onion service -> our private key for it. Raises ``ConfigError``."""
+        found = {}
+        for text in self.client_keys:
+            host, _, key = text.partition(":")
+            try:
+                is_onion = face_of(Address(None, host, 1)) is Face.ONION
+            except AddressError:
+                is_onion = False
+            if not is_onion:
+                raise ConfigError("tor-daemon.client-keys: an entry is NAME.onion:KEY")
+            found[host] = _key("tor-daemon.client-keys", key)
+        return found
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Which networks are used and how. Nothing ever falls back to another way."""
+
+    faces: frozenset[Face]  # where peers are looked for
+    ways: Ways
+    uses_tor: bool
+    proxy: Endpoint | None  # for clearnet, if it is not tor
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether some bytes may not leave directly, so that every socket has to be asked for here."""
+        return self.ways.clearnet is not Way.DIRECT
+
+    @property
+    def hides_lookups(self) -> bool:
+        """Whether questions to DNS leave through tor or the proxy."""
+        return self.uses_tor or self.proxy is not None
+
+
+def plan(
+    *,
+    tor: str,
+    only_net: Texts,
+    proxy: str | None,
+    listen: Texts,
+    external_address: Texts,
+    settings: TorSettings,
+) -> Plan:
+    """What the keys of these names amount to. Raises ``ConfigError`` for those that contradict each other."""
+    only = _only(only_net)
+    wants_tor = tor != "off"
+    settings.check()
+    if Face.ONION in only and not wants_tor:
+        raise ConfigError('only-net = ["tor"] needs tor: set tor = "auto" or "managed" (--tor auto)')
+    if proxy == THROUGH_TOR and not wants_tor:
+        raise ConfigError('proxy = "tor" needs tor: set tor = "auto" or "managed" (--tor auto)')
+    other_proxy = None if proxy in (None, THROUGH_TOR) else _endpoint("proxy", proxy or "")
+    has_clearnet = not only or Face.CLEARNET in only
+    has_onion = wants_tor and (not only or Face.ONION in only)
+    if other_proxy is not None and not has_clearnet:
+        raise ConfigError("proxy is for clearnet, which only-net leaves out: remove one of them")
+    if not has_clearnet:
+        _check_hidden(listen, external_address)
+    by_proxy = not has_clearnet or proxy is not None
+    return Plan(
+        faces=frozenset(face for face, has in ((Face.CLEARNET, has_clearnet), (Face.ONION, has_onion)) if has),
+        ways=Ways(clearnet=Way.PROXY if by_proxy else Way.DIRECT, onion=has_onion),
+        uses_tor=has_onion or proxy == THROUGH_TOR,
+        proxy=other_proxy,
+    )
+
+
+def _only(names: Iterable[str]) -> frozenset[Face]:
+    for name in names:
+        if name not in NETWORKS:
+            raise ConfigError(f"only-net: {name!r} is no network: use clearnet or tor")
+        if NETWORKS[name] is Face.I2P:
+            raise ConfigError("only-net: this version does not reach I2P yet: use clearnet or tor")
+    return frozenset(NETWORKS[name] for name in names)
+
+
+def _check_hidden(listen: Texts, external_address: Texts) -> None:
+    """Without clearnet, nobody out there may reach or be told of a clearnet address. Raises ``ConfigError``."""
+    for text in listen:
+        if not Address.parse(text, listening=True).is_loopback:
+            raise ConfigError(
+                f"listen = {text}: only-net leaves clearnet out, so this node listens on 127.0.0.1 and ::1 only"
+            )
+    for text in external_address:
+        if face_of(Address.parse(text)) is Face.CLEARNET:
+            raise ConfigError(f"external-address = {text}: only-net leaves clearnet out, so it must not be told")
+
+
+def _endpoint(key: str, text: str) -> Endpoint:
+    found = endpoint_of(text)
+    if found is None:
+        raise ConfigError(f"{key} = {text}: give IP:PORT such as 127.0.0.1:9050; names are not looked up")
+    return found
+
+
+def _key(key: str, text: str) -> bytes:
+    try:
+        return client_key(text)
+    except ValueError:  # the key itself may be secret: it is not repeated
+        raise ConfigError(f"{key}: a key has 52 characters of base32 (32 bytes, not all zero)") from None
