@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import blocks, command, frames, handshakes, idle, link
+from bench import blocks, command, frames, handshakes, idle, link, relaying
 from bench.harness import Figure, as_json, chosen, failed_line, interleaved, line
 from bench.process import ProcessFailed
 
@@ -15,6 +15,7 @@ FIGURES: tuple[Figure, ...] = (
     *handshakes.FIGURES,
     *idle.FIGURES,
     *blocks.FIGURES,
+    *relaying.FIGURES,
     *command.FIGURES,
 )
 

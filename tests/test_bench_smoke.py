@@ -35,6 +35,7 @@ PROMISED = {
     "idle_link_kib": 12,
     "block_sync": 50,
     "blocks_small": 1_000,
+    "tx_relay": 2_000,
     "help_ms": 150,
 }
 
