@@ -79,6 +79,7 @@ SITE_FILE_BYTES: Final = 16 << 20  # bytes of one file of a site folder; sites a
 SITE_BYTES: Final = 64 << 20  # bytes of a whole site folder
 TOKEN_BYTES: Final = (150, 560)  # bytes of flight 1 as a bearer token: as long as signed web tokens are
 RENEWED_BYTES: Final = (120, 420)  # bytes of flight 2 as a renewed session cookie
+MAX_CLIENT_HELLO: Final = 16 << 10  # bytes of a TLS opening that are looked at
 MAX_ANSWER_HEAD: Final = 32 << 10  # bytes of a server's answer head that a dialler reads
 MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads
 

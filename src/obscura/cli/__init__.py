@@ -21,6 +21,9 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "run": Lazy(_NODE, "run", "Run a node until Ctrl-C, SIGTERM or `obscura stop`."),
         "stop": Lazy(_NODE, "stop", "Stop the running node and wait for its end."),
         "status": Lazy(_NODE, "status", "Show how the running node is doing."),
+        "listen": Lazy(
+            "obscura.cli.listen", "listen", "Show where the running node listens and what a stranger sees there."
+        ),
         "features": Lazy("obscura.cli.features", "features", "List the features and what becomes of them."),
         "events": Lazy("obscura.cli.control", "events", "Follow what the running node does, as JSON lines."),
     },

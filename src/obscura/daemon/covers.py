@@ -6,7 +6,7 @@ import datetime
 import random
 import ssl
 import time
-from collections.abc import Iterable
+import warnings
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,7 +108,7 @@ class Covers:
             self._site = read_site(self._settings.site) if self._settings.site else stock_site(static.secret())
         pages, folders = self._site
         names = dress(static.secret(), paths, is_tls=is_tls)
-        self.shown.append(_shown(place, self._settings.site, pages, names, leaf))
+        self.shown.append(_shown(self._settings.site, pages, names, leaf))
         self.sites.append(Website(pages, folders, names, lambda: int(time.time()), place.port))
         return self.sites[-1]
 
@@ -131,6 +131,9 @@ class Covers:
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """TLS as nginx on Debian 12 has it: its cipher list, its preference, ALPN for HTTP/1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1  # OpenSSL refuses it nevertheless, but with another alert
     context.load_cert_chain(certificate, key)
     context.set_ciphers("HIGH:!aNULL:!MD5")
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -206,34 +209,15 @@ def read_site(folder: Path) -> tuple[dict[bytes, Page], frozenset[bytes]]:
     return pages, frozenset(folders)
 
 
-def _shown(
-    place: Address, site: Path | None, pages: dict[bytes, Page], names: Dress, leaf: bytes | None
-) -> dict[str, Any]:
+def _shown(site: Path | None, pages: dict[bytes, Page], names: Dress, leaf: bytes | None) -> dict[str, Any]:
     shown: dict[str, Any] = {
-        "listen": str(place),
-        "server": SERVER.decode(),
+        "stranger": f"a web site: {SERVER.decode()}",
         "site": str(site) if site else "the default page",
         "pages": len(pages),
-        "cookie": names.cookie.decode(),
+        "cookie": (names.cookie + names.attributes).decode(),
         "protected": sorted(path.decode() for path in names.paths),
         "realm": names.realm.decode(),
     }
     if leaf is not None:
-        shown["certificate-sha256"] = leaf.hex()
+        shown["certificate"] = leaf.hex()
     return shown
-
-
-def summary(shown: Iterable[dict[str, Any]]) -> list[str]:
-    """One line per listener, for people."""
-    lines = []
-    for item in shown:
-        if "server" not in item:
-            lines.append(f"{item['listen']}: {item['stranger']}")
-            continue
-        certificate = item.get("certificate-sha256")
-        tls = f", certificate {certificate[:16]}…" if certificate else ""
-        lines.append(
-            f"{item['listen']}: {item['server']} with {item['site']}{tls}; cookie {item['cookie']}; "
-            f"401 for realm {item['realm']!r} at {', '.join(item['protected'])}"
-        )
-    return lines

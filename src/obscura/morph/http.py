@@ -209,10 +209,10 @@ class HttpServer(Carrier):
         request = found.request if isinstance(found, Refusal) else found
         if request is not None and (self._requests >= KEEPALIVE_REQUESTS or now - self._began > KEEPALIVE_MOST_S):
             request.keeps_alive = False
-        if isinstance(found, Refusal):
+        if self._is_misplaced and (isinstance(found, Request) or found.status == 413):
+            answer = refuse(self._site, TO_HTTPS, request, [])
+        elif isinstance(found, Refusal):
             answer = refuse(self._site, found.status, found.request, [])
-        elif self._is_misplaced:
-            answer = refuse(self._site, TO_HTTPS, found, [])
         elif found.path in self._site.dress.paths:
             flight = self._flight_of(found)
             if flight is not None:

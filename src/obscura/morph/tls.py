@@ -12,15 +12,17 @@ import ssl
 from hashlib import sha256
 from math import inf
 
-from obscura.limits import CLIENT_HEADER_S
+from obscura.limits import CLIENT_HEADER_S, MAX_CLIENT_HELLO
 from obscura.morph.carrier import Carrier, CarrierEvent, Finished, coalesced
 from obscura.morph.dress import path_for_joining, path_for_key
+from obscura.morph.hello import NO_APPLICATION_PROTOCOL, offered_protocols
 from obscura.morph.http import HttpServer
 from obscura.morph.visitor import HttpClient
 from obscura.morph.website import Website
 from obscura.wire.address import CarrierNumber
 
 _READ = 256 << 10  # bytes asked for at once; OpenSSL gives one record
+PROTOCOLS = frozenset({b"http/1.1", b"http/1.0", b"http/0.9"})  # that nginx without HTTP/2 speaks inside TLS
 _IS_TLS = frozenset({0x16, *range(0x80, 0x100)})  # first bytes that nginx gives to OpenSSL; others are cleartext
 
 
@@ -141,6 +143,7 @@ class TlsServer(_Tls):
         self._site = site
         self._context = context
         self._certificate = certificate
+        self._hello = bytearray()
 
     def start(self, now: float) -> list[CarrierEvent]:
         self._deadline = now + CLIENT_HEADER_S
@@ -155,7 +158,20 @@ class TlsServer(_Tls):
                 self._inner.start(now)
         if self._tls is None and self._inner is not None:
             return self._inner.receive(data, now)
+        if self._inner is None and not self._is_ending and not self._is_welcome(data):
+            return self._noted(self._over())
         return super().receive(data, now)
+
+    def _is_welcome(self, data: bytes | memoryview) -> bool:
+        """False once the hello is complete and wants other protocols than a web server's; the alert is queued then."""
+        if len(self._hello) > MAX_CLIENT_HELLO:
+            return True
+        self._hello += data
+        offered = offered_protocols(bytes(self._hello))
+        if offered and not PROTOCOLS.intersection(offered):
+            self._wire.write(NO_APPLICATION_PROTOCOL)
+            return False
+        return True
 
     def take(self) -> list[bytes]:
         return self._inner.take() if self._tls is None and self._inner is not None else super().take()
