@@ -34,6 +34,7 @@ from obscura.node.compact import (
     short_id_key,
     transactions_of,
 )
+from obscura.node.face import Face
 from obscura.sim.network import SimNode
 from obscura.wire.messages.blocks import Block as BlockMessage
 from obscura.wire.messages.blocks import (
@@ -294,6 +295,13 @@ def test_compact_faults_cost_points(case: str) -> None:
     player.connect(node.address)
     net.kernel.run(until=2.0)
     assert [notice["points"] for notice in told(node, "penalty")] == [points]
+
+
+def test_faces_have_no_nonce_in_common() -> None:
+    node = network().add(SETTINGS, archive=archive_of(LEDGER))
+    compact = relay_of(node)._compact
+    nonces = {compact.form(BLOCK, face).nonce for face in Face for _ in range(2)}
+    assert len(nonces) == len(Face)
 
 
 def test_deep_blocks_are_sent_whole() -> None:

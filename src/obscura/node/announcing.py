@@ -10,6 +10,7 @@ from obscura.node.blocks import Blocks, NewTip
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.compactrelay import CompactRelay
 from obscura.node.effects import Effect, LinkId, Send
+from obscura.node.face import Face
 from obscura.wire.messages.blocks import CmpctBlock, Headers, Inv, InventoryItem, InventoryKind
 
 
@@ -36,13 +37,15 @@ class Announcing:
         chain, tip = self._blocks.chain, step.tip
         parent = chain.ledger.parent_id(chain.header(tip))
         effects: list[Effect] = []
-        form: CmpctBlock | None = None
+        forms: dict[Face, CmpctBlock] = {}
         for peer in self._peers.values():
             if peer.knows(chain, tip):
                 continue
             if peer.wants_compact and step.block is not None and peer.knows(chain, parent):
-                form = form or self._compact.form(step.block)
-                effects.append(Send(peer.link, form))
+                face = peer.peer.face
+                if face not in forms:
+                    forms[face] = self._compact.form(step.block, face)
+                effects.append(Send(peer.link, forms[face]))
             else:
                 effects.append(self._usual(peer, tip))
             peer.sent = tip

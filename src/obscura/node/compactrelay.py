@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from hashlib import sha256
 
 from obscura.errors import DecodeError
 from obscura.ledger.port import Block, FaultKind, Transaction
@@ -25,9 +26,11 @@ from obscura.node.chainpeer import ChainPeer
 from obscura.node.compact import Reconstruction, compact_form, read_transactions, transactions_of
 from obscura.node.download import Download
 from obscura.node.effects import Effect, LinkId, Penalise, Send
+from obscura.node.face import Face
 from obscura.node.mempool import Mempool
 from obscura.node.serving import Wanted
 from obscura.node.timers import Timers
+from obscura.wire.fields import U64
 from obscura.wire.message import Message
 from obscura.wire.messages.blocks import (
     BlockTxn,
@@ -50,7 +53,7 @@ class CompactRelay:
         self._download = download
         self._mempool = mempool
         self._rng = rng
-        self._nonce = rng.getrandbits(64)
+        self._secret = rng.randbytes(32)
         self._chosen: list[LinkId] = []  # our high-bandwidth peers, the newest last
         self._open: dict[LinkId, Reconstruction] = {}
         self._timers: Timers[LinkId] = Timers()
@@ -84,13 +87,14 @@ class CompactRelay:
 
     # --- What we send -------------------------------------------------------------------------------------------------
 
-    def form(self, block: Block) -> CmpctBlock:
-        """A block in its compact form. One nonce serves all peers, so that none learns more than another."""
-        return compact_form(block, self._nonce)
+    def form(self, block: Block, face: Face) -> CmpctBlock:
+        """A block in its compact form: the same for all peers of a face, and nothing that two faces have in common."""
+        nonce = sha256(self._secret + bytes([face]) + block.id).digest()[: U64.size]
+        return compact_form(block, int.from_bytes(nonce, "little"))
 
-    def wanted(self, item: InventoryItem) -> Wanted:
+    def wanted(self, item: InventoryItem, face: Face) -> Wanted:
         """A getdata for a compact block: deep ones are sent whole."""
-        return Wanted(item, self.form if self._depth(item.hash) <= COMPACT_DEPTH else None)
+        return Wanted(item, (lambda block: self.form(block, face)) if self._depth(item.hash) <= COMPACT_DEPTH else None)
 
     def wanted_transactions(self, message: GetBlockTxn) -> Wanted:
         """A getblocktxn: of deep blocks all is sent."""

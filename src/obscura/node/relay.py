@@ -244,7 +244,7 @@ class ChainRelay(Part):
         wanted = []
         for item in message.items:
             if item.kind == InventoryKind.COMPACT_BLOCK:
-                wanted.append(self._compact.wanted(item))
+                wanted.append(self._compact.wanted(item, peer.face))
             else:
                 wanted.append(Wanted(item))
         return self._serving.ask(peer.link, [w for w in wanted if w.item.kind in _KNOWN_KINDS])
