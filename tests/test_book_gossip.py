@@ -305,6 +305,20 @@ def test_three_dialled_peers_of_different_groups_are_believed_and_inbound_ones_n
     assert talk.own.announced(Face.ONION) == []
 
 
+def test_peers_that_came_before_the_address_was_known_are_told_once_it_is() -> None:
+    talk = Talk()
+    talk.own.set_listening([Address(key(1), "0.0.0.0", 9_733, TLS)])
+    seen = endpoint("20.9.0.1", 40_000)
+    early = peer(1, "30.1.0.1")
+    assert announced(talk, early) == []
+    told = []
+    for n in range(OBSERVERS + 3):
+        effects = talk.meet(peer(100 + n, f"32.{n}.0.1", inbound=False, observed=seen))
+        told += [e.link for e in effects if isinstance(e, Send) and isinstance(e.message, Addr)]
+    assert told.count(early.link) == 1
+    assert set(told) == {1, *range(100, 100 + OBSERVERS + 3)}
+
+
 def test_an_unlisted_node_says_nothing_and_knows_itself_all_the_same() -> None:
     talk = Talk()
     talk.own.set_listening([OWN], is_listed=False)
@@ -318,6 +332,7 @@ def test_each_face_hears_of_its_own_address_only() -> None:
     onion = Endpoint(Network.TORV3, bytes(range(32)), 9_733)
     talk = Talk(faces=(Face.CLEARNET, Face.ONION), external=(OWN,))
     talk.own.add_external(Address(None, onion.host_text, 9_733))
+    talk.own.set_listening([])  # in either order
     (clear,) = announced(talk, peer(1))
     (hidden,) = announced(talk, peer(2, face=Face.ONION))
     assert (clear.endpoint, hidden.endpoint) == (OWN.endpoint, onion)

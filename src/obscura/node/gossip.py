@@ -91,6 +91,7 @@ class Gossip(Part):
         self._faces = faces
         self._links: dict[LinkId, _Link] = {}
         self._answers: dict[Face, _Answer] = {}
+        self._announced: dict[Face, list[Address]] = {}
         self._timers: Timers[tuple[str, LinkId]] = Timers()
 
     def reactions(self) -> Mapping[type[Received], Reaction]:
@@ -100,7 +101,11 @@ class Gossip(Part):
         if not peer.relays_all:
             return ()
         link = self._links[peer.link] = _Link(peer, now)
-        effects = list(self._announce(link, now))
+        known = self._own.announced(peer.face)
+        if known and known != self._announced.get(peer.face):  # peers have just agreed on where we are, say
+            effects = self.announce_all(now, peer.face)
+        else:
+            effects = list(self._announce(link, now))
         if not peer.is_inbound:
             link.asked = True
             link.bucket.give(ADDR_BURST, now)
@@ -145,9 +150,12 @@ class Gossip(Part):
             link.known.clear()
         return ()
 
-    def announce_all(self, now: float) -> list[Effect]:
-        """The own address has become known or has changed: tell every peer."""
-        return [effect for link in self._links.values() for effect in self._announce(link, now)]
+    def announce_all(self, now: float, face: Face | None = None) -> list[Effect]:
+        """The own address has become known or has changed: tell every peer, or those of one face."""
+        for each in Face if face is None else (face,):
+            self._announced[each] = self._own.announced(each)
+        links = [link for link in self._links.values() if face in (None, link.peer.face)]
+        return [effect for link in links for effect in self._announce(link, now)]
 
     def deadline(self) -> float:
         return self._timers.deadline()

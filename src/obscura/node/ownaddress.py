@@ -33,7 +33,8 @@ class OwnAddress(Part):
         self, addresses: Iterable[Address], *, is_listed: bool = True, external: Iterable[Address] = ()
     ) -> None:
         """Where the node listens, with keys, and what the operator says it is reached by; unlisted = announce none of it."""
-        self._listening, self._external, self._is_listed = tuple(addresses), tuple(external), is_listed
+        self._listening, self._is_listed = tuple(addresses), is_listed
+        self._external = tuple(dict.fromkeys((*self._external, *external)))
 
     def add_external(self, address: Address) -> None:
         """One more way to reach this node: an onion or I2P name, a mapping of a router."""
