@@ -91,6 +91,8 @@ FIGURES = (
     figure("link_1m", 1 << 20, "none", 620, 4.0),
     figure("link_64_cells", 64, "cells", 250_000, 36.0),
     figure("link_1m_cells", 1 << 20, "cells", 620, 4.0),
+    figure("link_64_medium", 64, "medium", 250_000, 36.0),
+    figure("link_1m_medium", 1 << 20, "medium", 620, 4.0),
     figure("link_64_asyncio", 64, "none", 250_000, 36.0, "asyncio"),
     figure("link_1m_asyncio", 1 << 20, "none", 620, 4.0, "asyncio"),
 )

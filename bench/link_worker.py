@@ -8,6 +8,7 @@ import time
 
 from bench.worker import commands, node, run, say
 from obscura.node.peer import Peer
+from obscura.shaping.levels import PrivacyLevel
 from obscura.shaping.padding import Rule
 from obscura.wire.message import RawMessage
 from obscura.wire.messages.blocks import Block
@@ -37,7 +38,7 @@ class Sink:
             self.done.set()
 
 
-async def receive(folder: str, size: int, rule: Rule) -> None:
+async def receive(folder: str, size: int, rule: Rule | PrivacyLevel) -> None:
     """Listen; for each ``expect`` tell when that many have been delivered."""
     async with node(folder, rule, listens=True) as ours:
         sink = Sink()
@@ -55,7 +56,7 @@ async def receive(folder: str, size: int, rule: Rule) -> None:
             say(end=end, cpu=time.process_time() - cpu)
 
 
-async def send(folder: str, size: int, rule: Rule, address: str) -> None:
+async def send(folder: str, size: int, rule: Rule | PrivacyLevel, address: str) -> None:
     """Connect; for each ``send`` build and send that many distinct messages."""
     message, filler, batch = kind(size), bytes(i % 251 for i in range(size - 8)), max(1, BATCH_BYTES // size)
     async with node(folder, rule, listens=False) as ours:
@@ -71,7 +72,7 @@ async def send(folder: str, size: int, rule: Rule, address: str) -> None:
 
 
 def main(role: str, size: str, rule: str, loop: str, *address: str) -> None:
-    padding = Rule[rule.upper()]
+    padding = Rule[rule.upper()] if rule.upper() in Rule.__members__ else PrivacyLevel(rule)
     if role == "receive":
         run(lambda folder: receive(folder, int(size), padding), loop)
     else:

@@ -21,23 +21,25 @@ from obscura.daemon.runtime import keep_freed_memory, new_event_loop
 from obscura.node.admission import AdmissionLimits
 from obscura.node.assembly import Settings
 from obscura.shaping.agreement import OFF
-from obscura.shaping.levels import Knobs
+from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel
 from obscura.shaping.padding import Rule
 
 
 class BareNode(Node):
-    """A node whose links use the padding rule that the figure names and nothing else: no delay, no dummies, no rates."""
+    """A node whose links use the padding rule that the figure names and nothing else (no delay, no dummies), or a whole level."""
 
-    def __init__(self, config: Config, rule: Rule) -> None:
+    def __init__(self, config: Config, rule: Rule | PrivacyLevel) -> None:
         super().__init__(config)
         self._rule = rule
 
     def _settings(self) -> Settings:
+        if isinstance(self._rule, PrivacyLevel):
+            return msgspec.structs.replace(super()._settings(), knobs=LEVELS[self._rule], rate_factor=inf)
         knobs = Knobs(rule=self._rule, dummy_ms=OFF, chaff_ms=OFF, jitter_ms=OFF, burst=OFF, burst_hold_ms=OFF)
         return msgspec.structs.replace(super()._settings(), knobs=knobs, rate_factor=inf)
 
 
-def node(folder: str, rule: Rule, *, listens: bool) -> BareNode:
+def node(folder: str, rule: Rule | PrivacyLevel, *, listens: bool) -> BareNode:
     """A node on loopback that admits as many links as anyone opens (the limits are lifted as an operator would)."""
     many = AdmissionLimits(
         trials_per_s=1e9, trials_per_group_per_s=1e9, trials_per_group_burst=1e9, max_unauthenticated=100_000
