@@ -418,3 +418,23 @@ def test_partitions_join() -> None:
     nodes[1].connect(nodes[2].address)
     net.kernel.run(until=net.kernel.now + 10.0)
     assert {relay_of(node).blocks.tip for node in nodes} == {LEDGER.block_id(right[-1][:80])}
+
+
+def test_old_blocks_off_the_chain_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("obscura.node.blocks.KEPT_BLOCKS", 20)
+    old = chain_of(LEDGER, 1, seed=41, parent=BLOCKS[:50])[0]
+    young = chain_of(LEDGER, 1, seed=42, parent=BLOCKS[:290])[0]
+    ids = [LEDGER.block_id(raw[:80]) for raw in (old, young)]
+    net = network()
+    node = honest(net, [*BLOCKS, old, young])
+    ask = [
+        GetData(tuple(InventoryItem(InventoryKind.BLOCK, block_id) for block_id in (*ids, IDS[50]))),
+        GetHeaders(1, (), ids[0]),
+        GetHeaders(1, (), ids[1]),
+    ]
+    part = Scripted(dict.fromkeys([Block, NotFound, Headers, GetHeaders], nothing), greet=ask)
+    liar(net, part).connect(node.address)
+    net.kernel.run(until=3.0)
+    assert part.of(Block) == [Block(young), Block(BLOCKS[50])]
+    assert part.of(NotFound) == [NotFound((InventoryItem(InventoryKind.BLOCK, ids[0]),))]
+    assert part.of(Headers) == [Headers(()), Headers((young[:80],))]

@@ -13,7 +13,7 @@ import msgspec
 from obscura.errors import DecodeError
 from obscura.ledger.chain import Chain, Reorganisation
 from obscura.ledger.port import Block, Fault, FaultKind
-from obscura.limits import BLOCK_BYTES_ASSUMED
+from obscura.limits import BLOCK_BYTES_ASSUMED, KEPT_BLOCKS
 from obscura.node.effects import Effect, Fetch, Keep
 
 UNREADABLE = Fault(FaultKind.BODY, "not a block")
@@ -59,6 +59,14 @@ class Blocks:
         if not 0 <= height <= self.tip_height:
             raise KeyError(height)
         return self.chain.ancestor(self.tip, height)
+
+    def may_show(self, block_id: bytes) -> bool:
+        """Whether a peer may learn that the block is here. Old ones off the chain tell nodes (and faces) apart."""
+        chain = self.chain
+        if block_id not in chain or not chain.has_body(block_id) or chain.is_bad(block_id):
+            return False
+        height, tip_height = chain.height(block_id), chain.tip_height
+        return tip_height - height < KEPT_BLOCKS or chain.ancestor(chain.tip, height) == block_id
 
     # --- Headers ------------------------------------------------------------------------------------------------------
 

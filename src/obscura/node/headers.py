@@ -225,10 +225,10 @@ class HeaderSync:
 def served_ids(blocks: Blocks, locator: Sequence[bytes], stop: bytes, limit: int) -> list[bytes]:
     """What getheaders and getblocks are answered with: ids below the tip that we vouch for, never more."""
     chain, tip = blocks.chain, blocks.chain.tip
+    if not locator:
+        return [stop] if blocks.may_show(stop) else []
     if chain.on_best(tip):
         return chain.after(locator, stop, limit, whole=True)
-    if not locator:
-        return [stop] if stop in chain and chain.has_body(stop) and not chain.is_bad(stop) else []
     start = 0  # more work is claimed elsewhere, but nobody has shown its blocks: we go on serving our own chain
     for entry in locator:
         if entry in chain and chain.height(entry) <= chain.height(tip):

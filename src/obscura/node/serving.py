@@ -102,8 +102,8 @@ class Serving:
         return effects
 
     def _fetch(self, link: LinkId, state: _Link, wanted: Wanted, missing: list[InventoryItem]) -> Iterable[Effect]:
-        block_id, chain = wanted.item.hash, self._blocks.chain
-        if block_id not in chain or not chain.has_body(block_id) or chain.is_bad(block_id):
+        block_id = wanted.item.hash
+        if not self._blocks.may_show(block_id):
             missing.append(wanted.item)
             return ()
         state.fetching += 1
