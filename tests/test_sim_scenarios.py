@@ -116,10 +116,8 @@ def test_a_black_hole_learns_less_with_a_re_stem() -> None:
 def test_a_prober_reads_the_coin_of_a_node_and_not_that_of_another_edge() -> None:
     prober = Scenario(nodes=50, fluff=0.3, spies=0.2, runs=4, followed=0, adversary="coin-prober")
     per_edge, per_node = figures(prober), figures(msgspec.structs.replace(prober, coin="per-node"))
-    assert per_node["claimed_right"] == per_node["claimed"] > 0.01, (
-        "who relays although its coin says diffuse is the origin"
-    )
-    assert per_edge["claimed_right"] < 0.5 * per_edge["claimed"]
+    assert per_node["claimed_right"] > 0.85 * per_node["claimed"] > 0.007, "who relays although its coin says diffuse"
+    assert per_edge["claimed_right"] < 0.75 * per_edge["claimed"], "as often as anyone whom a spy saw relaying"
 
 
 def test_links_that_come_and_go_lose_nothing() -> None:

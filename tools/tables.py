@@ -58,7 +58,8 @@ def print_exposures(runs: int, seed: int, processes: int | None) -> None:
         if "swallowed" in found:
             told += f"; swallowed {found['swallowed']:.3f}, of those exposed {found['swallowed_exposed']:.4f}"
         if "claimed" in found:
-            told += f"; blamed with certainty {found['claimed']:.4f}, rightly {found['claimed_right']:.4f}"
+            share = found["claimed_right"] / found["claimed"] if found["claimed"] else 0.0
+            told += f"; blamed by the coin {found['claimed']:.4f}, {share:.0%} of those rightly"
         print(f"{name:30}{told}\n    obscura simulate {flags} --fluff 0.2 --spies 0.1 --runs {runs}")
 
 
