@@ -31,7 +31,7 @@ WINDOW_S = 30.0
 CAPTURES = 10
 BLOCK_BYTES = (100_000, 1_000_000)  # uniform
 BLOCK_EVERY_S = 300.0  # mean of the exponential gaps
-OWN_EVERY_S = 60.0
+OWN_EVERY_S = 40.0
 RELAY_S = 2.0  # mean of the exponential time for which a node keeps what it relays
 MATCH_S = 15.0  # how far back an observer looks for the way in of what goes out
 _CARRIED_OVER_S = 600.0  # of a capture before its first window, so that slots have reached their usual backlog
@@ -263,7 +263,7 @@ def _came(times: dict[int, list[float]], size: int, before: float) -> bool:
 def _is_list(size: int) -> bool:
     """Whether an exact length is that of a usual list of hashes, addresses or locators, or too short for a transaction."""
     payload = size - 20 - 2 * 21
-    lattices = ((1, 36, 12), (1, 30, 39), (37, 32, 24))
+    lattices = ((1, 36, 24), (1, 30, 39), (37, 32, 24))
     return payload < 180 or any(
         (payload - base) % item == 0 and (payload - base) // item <= most for base, item, most in lattices
     )

@@ -175,7 +175,7 @@ def _own_transactions(
     knobs: Knobs, relay: ChainRelay, liveness: Liveness, rng: random.Random, now: float, outbox: Outbox | None
 ) -> OwnTransactions:
     """Dandelion++ over the public mempool, and the own transactions over that."""
-    held_s = (sum(knobs.jitter_ms) + sum(knobs.slot_ms)) / 2 / 1000  # what the own shaping adds to a hop, on average
+    held_s = knobs.mean_hold_s  # what the own shaping adds to a hop
 
     def hop_s(link: LinkId) -> float | None:
         round_trip = liveness.best_s(link)

@@ -54,6 +54,12 @@ class Knobs(msgspec.Struct, frozen=True):
     waits_for_epoch: Annotated[bool, Meta(description="own transactions wait for the next epoch")] = False
     is_rounded: Annotated[bool, Meta(description="what peers are told is rounded to powers of two")] = False
 
+    @property
+    def mean_hold_s(self) -> float:
+        """Seconds that a message of a quiet link waits on average before it leaves."""
+        wait_ms = sum(self.slot_ms) if self.slot_ms != OFF else sum(self.jitter_ms) + sum(self.burst_hold_ms)
+        return wait_ms / 2_000
+
 
 LEVELS: dict[PrivacyLevel, Knobs] = {
     PrivacyLevel.STANDARD: Knobs(
