@@ -10,7 +10,7 @@ import msgspec
 from obscura.daemon.datadir import DataDir
 from obscura.errors import ConfigError, UserError
 from obscura.limits import MAX_OWN_BROADCASTS
-from obscura.node.broadcast import Receipt, Submission
+from obscura.node.broadcast import Receipt, Stage, Submission
 
 FILE = "outbox"
 
@@ -71,7 +71,9 @@ class Receipts:
         self._changed: dict[bytes, asyncio.Event] = {}
 
     def add(self, receipt: Receipt) -> None:
-        """One more step."""
+        """One more step; the first of a transaction that is sent once more begins anew."""
+        if receipt.stage is Stage.QUEUED:
+            self._told.pop(receipt.id, None)
         self._told.setdefault(receipt.id, []).append(receipt)
         self._changed.setdefault(receipt.id, asyncio.Event()).set()
         if len(self._told) > 2 * MAX_OWN_BROADCASTS:

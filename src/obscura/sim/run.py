@@ -12,7 +12,7 @@ from obscura.node.dandelion import Dandelion
 from obscura.node.stem import Coin, Routing, StemTerms
 from obscura.node.submission import OwnTransactions
 from obscura.sim.adversary import matched, ward_precision
-from obscura.sim.graphs import GRAPHS, supernode
+from obscura.sim.graphs import GRAPHS, Edges, supernode
 from obscura.sim.kernel import Kernel
 from obscura.sim.ledger import TokenLedger
 from obscura.sim.messages import MessageNetwork, MessageNode
@@ -32,11 +32,13 @@ CHURN_PAUSE_S = 5.0
 class Run:
     """Everything of one run. It is a ``Witness`` of its own network."""
 
-    def __init__(self, scenario: Scenario, number: int) -> None:
+    def __init__(self, scenario: Scenario, number: int, placed: tuple[Edges, set[int]] | None = None) -> None:
+        """``placed``: edges and spies that are given and not drawn."""
         self.scenario = scenario
         self.rng = random.Random(f"obscura run {scenario.seed} {number}")
         self.kernel = Kernel(hash_free(scenario.seed, number))
-        self.spies = set(self.rng.sample(range(scenario.nodes), scenario.spy_count))
+        self.spies = placed[1] if placed else set(self.rng.sample(range(scenario.nodes), scenario.spy_count))
+        self._edges = placed[0] if placed else None
         self.network = MessageNetwork(self.kernel, self._latency, scenario.bytes_per_s, self)
         self.origins: dict[bytes, int] = {}
         self.exits: dict[bytes, int] = {}  # whom the spies blame
@@ -85,7 +87,7 @@ class Run:
             self._dandelions.append(dandelion)
             self._own.append(own)
             self.network.add([announcements, dandelion, own])
-        edges = graph.draw(scenario.nodes, self.rng)
+        edges = self._edges or graph.draw(scenario.nodes, self.rng)
         if scenario.adversary in ("supernode", "coin-prober"):
             edges = supernode(edges, self.spies, scenario.nodes)
         nodes = self.network.nodes

@@ -1,0 +1,115 @@
+"""Private broadcast of real nodes over real sockets: receipts, outbox, and what is told to whom."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import stat
+from pathlib import Path
+
+import pytest
+
+from obscura.daemon.config import Config
+from obscura.daemon.datadir import DataDir
+from obscura.daemon.methods import control_methods
+from obscura.daemon.node import Node
+from obscura.daemon.outbox import FileOutbox
+from obscura.errors import ConfigError, UserError
+from obscura.ledger.mining import filler_transaction
+from obscura.node.broadcast import Policy, Receipt, Stage, Submission
+
+RAW = filler_transaction(random.Random(4))
+
+
+def config(folder: Path, **given: object) -> Config:
+    return Config(network="dev", data_dir=folder, listen=("127.0.0.1:0",), **given)  # type: ignore[arg-type]
+
+
+async def steps(node: Node, until: Stage, **given: object) -> list[Receipt]:
+    told = []
+    async with asyncio.timeout(90):
+        async for receipt in node.broadcast(RAW, **given):  # type: ignore[arg-type]
+            told.append(receipt)
+            if receipt.stage is until:
+                break
+    return told
+
+
+def test_the_second_node_of_a_network_of_two_sends_privately_and_sees_it_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Node(config(tmp_path / "a"), rng=random.Random(3)) as first, Node(config(tmp_path / "b")) as second:
+            await second.connect(first.addresses[0])
+            events = second.events()
+            told = await steps(second, Stage.SEEN)
+            assert [receipt.stage for receipt in told] == [Stage.QUEUED, Stage.STEMMED, Stage.SEEN]
+            assert told[1].first_hop_can_know, "the only peer knows that nobody else could have sent it"
+            assert told[0].id in first.relay.transactions.mempool
+            events.close()
+            kinds = [event["kind"] async for event in events]
+            assert set(kinds) <= {"peer-connected", "transaction"}
+
+    asyncio.run(scenario())
+
+
+def test_a_node_alone_waits_and_then_sends_unprotected_or_gives_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Node(config(tmp_path)) as node:
+            told = await steps(node, Stage.EXPIRED, policy="strict", deadline_s=0.2)
+            assert [receipt.stage for receipt in told] == [Stage.QUEUED, Stage.EXPIRED]
+            assert not len(node.relay.transactions.mempool)
+            told = await steps(node, Stage.UNPROTECTED, deadline_s=0.2)
+            assert told[0].id in node.relay.transactions.mempool
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_goes_on_with_what_is_not_public(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Node(config(tmp_path / "a"), rng=random.Random(3)) as first:
+            async with Node(config(tmp_path / "b")) as second:
+                id = second.broadcast(RAW).id
+                answers = control_methods(second)
+                assert id[::-1].hex() not in str(
+                    [answers["status"](), answers["peers"](), answers["mempool"](ids=True)]
+                )
+            file = tmp_path / "b" / "dev" / "outbox"
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            async with Node(config(tmp_path / "b")) as second:
+                assert id not in second.relay.transactions.mempool
+                await second.connect(first.addresses[0])
+                async with asyncio.timeout(90):
+                    while FileOutbox(second.data_dir).kept():  # noqa: ASYNC110 (the file has no event)
+                        await asyncio.sleep(0.05)
+                assert id in first.relay.transactions.mempool
+
+    asyncio.run(scenario())
+
+
+def test_receipts_over_local_control_are_for_who_knows_the_id(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Node(config(tmp_path)) as node:
+            answers = control_methods(node)
+            sent = answers["tx.send"](RAW.hex(), "direct")
+            told = await answers["tx.receipts"](sent["id"])
+            assert [step["stage"] for step in told] == ["queued", "diffused"]
+            with pytest.raises(UserError, match="no such transaction"):
+                await answers["tx.receipts"]("ab" * 32)
+            with pytest.raises(UserError, match="policy"):
+                answers["tx.send"](RAW.hex(), "loud")
+
+    asyncio.run(scenario())
+
+
+def test_the_outbox_keeps_what_it_was_given_and_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+    folder = DataDir(tmp_path, "dev")
+    folder.path.mkdir()
+    submission = Submission(b"i" * 32, b"raw", Policy.STRICT, 12.5)
+    outbox = FileOutbox(folder)
+    outbox.keep(submission)
+    assert FileOutbox(folder).kept() == [submission]
+    outbox.forget(submission.id)
+    outbox.forget(submission.id)
+    assert FileOutbox(folder).kept() == []
+    (folder.path / "outbox").write_bytes(b"\xc1 rubbish")
+    with pytest.raises(ConfigError, match="own transactions"):
+        FileOutbox(folder)
