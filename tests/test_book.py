@@ -15,6 +15,7 @@ from obscura.limits import (
     HORIZON_S,
     NEW_BUCKETS_PER_SOURCE,
     RECENT_SUCCESS_S,
+    RETRY_S,
     TEST_S,
     TRIED_BUCKETS_PER_GROUP,
     UNPROVEN_RETRY_S,
@@ -175,6 +176,8 @@ def test_an_address_that_never_proved_a_key_is_tried_once_in_24_hours_then_48() 
     assert waits == [1, 2, 4, 8]
     entry.keys.hard = key(1)
     own.attempt(entry.place)
+    assert not entry.may_try(clock())  # a full node is not pestered
+    clock.now += RETRY_S
     assert entry.may_try(clock())  # a signed list vouches for it
 
 

@@ -24,6 +24,7 @@ from obscura.limits import (
     NEW_BUCKETS_PER_SOURCE,
     PENDING_TESTS,
     RECENT_SUCCESS_S,
+    RETRY_S,
     SEEN_STEP_S,
     STALE_SUCCESS_S,
     TEST_S,
@@ -80,8 +81,10 @@ class Entry(msgspec.Struct):
 
     def may_try(self, unix: float) -> bool:
         """An address that never proved a key gets one attempt in 24 hours, then in 48, and so on: nobody is flooded by us."""
-        if self.succeeded or self.keys.is_hard or not self.attempted:
+        if not self.attempted:
             return True
+        if self.succeeded or self.keys.is_hard:
+            return unix - self.attempted >= RETRY_S
         doublings = min(10, max(0, self.failures - 1))
         return unix - self.attempted >= UNPROVEN_RETRY_S << doublings
 

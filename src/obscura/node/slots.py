@@ -230,7 +230,8 @@ class Slots(Part):
         faces = missing if missing and purpose is Purpose.FULL and free[Purpose.FULL] <= len(missing) else None
         entry = self._choose(purpose, now, faces)
         if entry is None:
-            self._timers.set("fill", now + STARVED_S)
+            if len(self._book):
+                self._timers.set("fill", now + STARVED_S)
             self._starved_at, self._look_again = self._book.news, now + self._rng.uniform(*EMPTY_S)
             return ()
         self._timers.set("fill", now + self._rng.uniform(*FILL_S))
