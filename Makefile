@@ -43,8 +43,8 @@ examples: $(STAMP)  ## every program of examples/
 bench: $(STAMP)  ## every figure as JSON lines; ONLY=a,b runs some
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
-tables: $(STAMP)  ## the published precision tables beside the simulator's; RUNS=n
-	$(BIN)/python tools/tables.py $(if $(RUNS),--runs $(RUNS))
+tables: $(STAMP)  ## the published precision tables beside the simulator's; RUNS=n, ONLY=text
+	$(BIN)/python tools/tables.py $(if $(RUNS),--runs $(RUNS)) $(if $(ONLY),--only $(ONLY))
 
 clean:           ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis out

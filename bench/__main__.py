@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import blocks, command, frames, handshakes, idle, link, relaying
+from bench import blocks, command, frames, handshakes, idle, link, relaying, simulator
 from bench.harness import Figure, as_json, chosen, failed_line, interleaved, line
 from bench.process import ProcessFailed
 
@@ -16,6 +16,7 @@ FIGURES: tuple[Figure, ...] = (
     *idle.FIGURES,
     *blocks.FIGURES,
     *relaying.FIGURES,
+    *simulator.FIGURES,
     *command.FIGURES,
 )
 
