@@ -175,6 +175,8 @@ class HttpServer(Carrier):
         if now >= self._deadline:
             self._buffer.clear()
             self._mode = _Mode.OVER
+        elif not self._goes_on and not self._waiting:
+            return []
         return self._serve(now)
 
     @property

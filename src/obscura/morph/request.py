@@ -225,10 +225,11 @@ _MAX_TRAILERS = 1 << 10
 class ChunkedBody:
     """Passes over a body in chunks (RFC 9112, 7.1). Nothing of it is kept."""
 
-    __slots__ = ("_is_last", "_left")
+    __slots__ = ("_is_last", "_left", "_needs_end")
 
     def __init__(self) -> None:
-        self._left = 0  # bytes of the current chunk and its line end
+        self._left = 0  # bytes of the current chunk
+        self._needs_end = False  # its line end is awaited
         self._is_last = False
 
     def skip(self, buffer: bytearray) -> bool:
@@ -236,12 +237,19 @@ class ChunkedBody:
         while True:
             if self._left:
                 taken = min(self._left, len(buffer))
-                if self._left - taken < 2 and bytes(buffer[:taken])[self._left - 2 :] not in (b"", b"\r", b"\r\n"):
-                    raise Violation("a chunk without its end")
                 del buffer[:taken]
                 self._left -= taken
                 if self._left:
                     return False
+                self._needs_end = True
+            if self._needs_end:
+                end = 2 if buffer.startswith(b"\r") else 1
+                if len(buffer) < end:
+                    return False
+                if bytes(buffer[:end]) not in (b"\n", b"\r\n"):
+                    raise Violation("a chunk without its end")
+                del buffer[:end]
+                self._needs_end = False
             if self._is_last:
                 end = _TRAILERS.match(buffer)
                 if end is None:
@@ -258,7 +266,7 @@ class ChunkedBody:
             size = int(head[1], 16)
             del buffer[: head.end()]
             self._is_last = size == 0
-            self._left = size + 2 if size else 0
+            self._left = size
 
 
 _QUERY = re.compile(rb"[?#].*", re.DOTALL)
