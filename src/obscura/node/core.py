@@ -1,7 +1,7 @@
 """The node as a pure function of messages, time and chance: parts with reactions, one routing table.
 
-A *part* owns one subject (ping, addresses, inventory, ...): its state, its reactions, its timers. Parts do not call each other; they
-return effects. Adding a subject is one module and one line where the node is put together.
+A *part* owns one subject (ping, addresses, inventory, ...): its state, its reactions, its timers. Parts do not call each
+other; they return effects. Adding a subject is one module and one line where the node is put together.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ from obscura.wire.message import RawMessage
 from obscura.wire.messages.blocks import BlockTxn, CmpctBlock, Headers, Inventory
 from obscura.wire.messages.network import Addr
 
-_GRAIN_S = 1e-6  # added to every wait: rounding must not make it too short, else a virtual clock would stand still at it
+_GRAIN_S = (
+    1e-6  # added to every wait: rounding must not make it too short, else a virtual clock would stand still at it
+)
 
 
 class TokenBucket:
