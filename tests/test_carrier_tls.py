@@ -1,0 +1,282 @@
+"""Carrier tls: what binds a flight to one session, who gets no further than a stranger, what cleartext and bad TLS get."""
+
+from __future__ import annotations
+
+import random
+import ssl
+
+import pytest
+
+from carriers import FLIGHT_1, KEY, MAKERS, NETWORK, Wire, certified, website
+from obscura.channel.opening import ListenerKind
+from obscura.channel.replay import ReplayCache
+from obscura.channel.uniform import StaticKey
+from obscura.connection import Connection, Dialling, Ended, Listening, Opened
+from obscura.limits import CLIENT_HEADER_S, MAX_CLIENT_HELLO
+from obscura.morph.carrier import CarrierEvent, Finished, Flight
+from obscura.morph.dress import path_for_joining, path_for_key
+from obscura.morph.hello import NO_APPLICATION_PROTOCOL, offered_protocols
+from obscura.morph.http import ProxiedServer, encode_token
+from obscura.morph.tls import TlsClient, TlsServer
+from obscura.morph.visitor import HttpClient
+from obscura.wire.address import CarrierNumber
+from obscura.wire.catalogue import CATALOGUE
+from playbook import offer
+
+CONTEXT, LEAF = certified()
+assert isinstance(CONTEXT, ssl.SSLContext)
+
+
+def server(seed: int = 2) -> TlsServer:
+    assert isinstance(CONTEXT, ssl.SSLContext)
+    made = TlsServer(random.Random(seed), website(is_tls=True), CONTEXT, LEAF)
+    made.start(0.0)
+    return made
+
+
+class Visitor:
+    """A TLS client of the standard library on one connection to ``far``."""
+
+    def __init__(
+        self, far: TlsServer, *, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn: tuple[str, ...] = ()
+    ) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.maximum_version = newest
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        self.far = far
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing)
+        self.events: list[CarrierEvent] = []
+        self.wire = b""
+
+    def exchange(self) -> None:
+        self.events += self.far.receive(self.outgoing.read(), 0.0)
+        for piece in self.far.take():
+            self.wire += piece
+            self.incoming.write(piece)
+
+    def shake_hands(self) -> None:
+        for _ in range(10):
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.exchange()
+            else:
+                self.exchange()
+                return
+
+    def say(self, data: bytes) -> bytes:
+        self.tls.write(data)
+        self.exchange()
+        answer = b""
+        try:
+            while piece := self.tls.read(1 << 16):
+                answer += piece
+        except ssl.SSLWantReadError:
+            pass
+        return answer
+
+
+def upgrade(token: bytes = b"QUJD" * 60, path: bytes = b"") -> bytes:
+    return (
+        b"GET " + (path or path_for_key(KEY)) + b" HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer " + token + b"\r\n"
+        b"Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: DRIsBJcaLpNGAXKrj2W42g==\r\n\r\n"
+    )  # fmt: skip
+
+
+def test_the_binding_is_the_session_s_finished_and_the_certificate() -> None:
+    wire = Wire(MAKERS["tls"]).opened()
+    binding = wire.server.binding
+    assert binding is not None
+    assert binding.endswith(LEAF)
+    assert len(binding) >= 32 + 32
+
+
+def test_the_first_request_leaves_with_the_end_of_the_handshake() -> None:
+    """One round trip less, and no tell-tale wait between Finished and the first request."""
+    wire = Wire(MAKERS["tls"])
+    wire.collect(wire.client)
+    hello = len(wire.tapped[True])
+    while wire.deliver(wire.server):
+        pass
+    wire.collect(wire.server)
+    while wire.deliver(wire.client):
+        pass
+    pieces = wire.client.carrier.take()
+    assert len(pieces) == 1
+    assert len(pieces[0]) > 400, "Finished and the request"
+    assert hello > 100
+
+
+def test_a_visitor_finds_a_web_site() -> None:
+    visitor = Visitor(server(), alpn=("http/1.1",))
+    visitor.shake_hands()
+    assert visitor.tls.version() == "TLSv1.3"
+    assert visitor.tls.selected_alpn_protocol() == "http/1.1"
+    assert visitor.say(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").startswith(b"HTTP/1.1 200 OK\r\nServer: nginx/")
+    bare = visitor.say(b"GET " + path_for_key(KEY) + b" HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert bare.startswith(b"HTTP/1.1 401 ")
+    assert not visitor.events
+
+
+def test_a_flight_inside_an_older_tls_gets_what_no_flight_gets() -> None:
+    older = Visitor(server(), newest=ssl.TLSVersion.TLSv1_2)
+    older.shake_hands()
+    assert older.tls.version() == "TLSv1.2"
+    assert older.say(upgrade()).startswith(b"HTTP/1.1 401 ")
+    assert not older.events
+    newer = Visitor(server())
+    newer.shake_hands()
+    newer.say(upgrade())
+    assert [type(event) for event in newer.events] == [Flight]
+
+
+def test_cleartext_is_told_so_and_closed() -> None:
+    far = server()
+    events = far.receive(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", 0.0)
+    said = b"".join(far.take())
+    assert said.startswith(b"HTTP/1.1 400 Bad Request\r\nServer: nginx/")
+    assert b"The plain HTTP request was sent to HTTPS port" in said
+    assert [type(event) for event in events] == [Finished]
+
+
+@pytest.mark.parametrize("cuts", [1, 5, 1 << 14])
+def test_protocols_that_a_web_server_has_not_end_the_handshake(cuts: int) -> None:
+    visitor = Visitor(server(), alpn=("h2", "spdy/3"))
+    with pytest.raises(ssl.SSLWantReadError):
+        visitor.tls.do_handshake()
+    hello = visitor.outgoing.read()
+    assert offered_protocols(hello) == [b"h2", b"spdy/3"]
+    assert offered_protocols(hello[:-1]) is None
+    said = b""
+    for at in range(0, len(hello), cuts):
+        visitor.events += visitor.far.receive(hello[at : at + cuts], 0.0)
+        said += b"".join(visitor.far.take())
+    assert said == NO_APPLICATION_PROTOCOL
+    assert [type(event) for event in visitor.events] == [Finished]
+
+
+def test_any_bytes_may_pretend_to_be_a_hello() -> None:
+    rng = random.Random(1)
+    for _ in range(300):
+        far = server()
+        far.receive(b"\x16\x03\x01" + rng.randbytes(rng.randint(0, 600)), 0.0)
+        far.take()
+    far = server()
+    far.receive(b"\x16\x03\x01\x40\x00" + bytes(MAX_CLIENT_HELLO * 3), 0.0)
+    assert len(far._hello) <= MAX_CLIENT_HELLO * 4
+
+
+def test_half_a_handshake_ends_with_the_head_s_time() -> None:
+    far = server()
+    far.receive(b"\x16\x03\x01\x02\x00\x01", 3.0)
+    assert far.deadline() == CLIENT_HEADER_S
+    assert [type(event) for event in far.due(CLIENT_HEADER_S)] == [Finished]
+
+
+# --- With the channel inside ------------------------------------------------------------------------------------------
+
+STATIC = StaticKey.from_bytes(bytes(range(1, 33)))
+
+
+def connections(
+    client: TlsClient | HttpClient,
+    far: TlsServer | ProxiedServer,
+    *,
+    key: bytes | None = STATIC.public,
+    network: bytes = NETWORK,
+) -> tuple[Connection, Connection]:
+    """A dialler and a listener over these carriers."""
+    rng = random.Random(7)
+    dialling = Dialling(network, ListenerKind.DIRECT, key, joining=key is None)
+    listening = Listening(NETWORK, ListenerKind.DIRECT, STATIC, True, ReplayCache(), lambda: True)
+    made = [
+        Connection(carrier, security, offer(), CATALOGUE, rng, lambda: 1_700_000_000, initiator=initiator, now=0.0)
+        for carrier, security, initiator in ((client, dialling, True), (far, listening, False))
+    ]
+    return made[0], made[1]
+
+
+def pump(one: Connection, other: Connection) -> list[object]:
+    events: list[object] = [*one.start(0.0), *other.start(0.0)]
+    for _ in range(40):
+        for sender, receiver in ((one, other), (other, one)):
+            for piece in sender.flush(0.0):
+                events += receiver.receive(piece, 0.0)
+    return events
+
+
+def dial(key: bytes | None, network: bytes = NETWORK) -> TlsClient:
+    return TlsClient(random.Random(3), b"h", None, key, network, by_cookie=False)
+
+
+def far_site() -> TlsServer:
+    site = website(is_tls=True)
+    names = site.dress
+    paths = frozenset({path_for_key(STATIC.public), path_for_joining(NETWORK, LEAF)})
+    site.dress = type(names)(names.cookie, names.attributes, names.realm, paths, True)
+    assert isinstance(CONTEXT, ssl.SSLContext)
+    return TlsServer(random.Random(4), site, CONTEXT, LEAF)
+
+
+@pytest.mark.parametrize(("key", "pattern"), [(STATIC.public, "NK"), (None, "NXpsk0")])
+def test_a_link_opens_with_the_key_and_by_joining(key: bytes | None, pattern: str) -> None:
+    events = pump(*connections(dial(key), far_site(), key=key))
+    assert [event.pattern for event in events if isinstance(event, Opened)] == [pattern] * 2
+
+
+def test_who_knows_neither_key_nor_network_finds_no_more_than_a_page_that_is_not_there() -> None:
+    near, far = connections(dial(None, b"m" * 32), far_site(), key=None, network=b"m" * 32)
+    events = pump(near, far)
+    assert not any(isinstance(event, Opened) for event in events)
+    assert any(isinstance(event, Ended) for event in events)
+
+
+def test_a_wrong_key_at_the_right_place_is_refused() -> None:
+    other = StaticKey.from_bytes(bytes(range(2, 34)))
+    near, far = connections(dial(STATIC.public), far_site(), key=other.public)
+    assert not any(isinstance(event, Opened) for event in pump(near, far))
+
+
+def test_a_request_carried_into_another_session_is_refused() -> None:
+    """A man in the middle ends TLS on both sides and passes every byte of the inside on: the bindings differ."""
+    near, far = connections(dial(STATIC.public), far_site())
+    visitor = Visitor(far._carrier)  # type: ignore[arg-type]  # his own session with the listener
+    visitor.shake_hands()
+    near.start(0.0)
+    caught: list[CarrierEvent] = []
+    catcher = far_site()  # his own end towards the dialler; the certificate is even the same
+    catcher.start(0.0)
+    for _ in range(4):
+        for piece in near.flush(0.0):
+            caught += catcher.receive(piece, 0.0)
+        for piece in catcher.take():
+            near.receive(piece, 0.0)
+    flight = next(event for event in caught if isinstance(event, Flight))
+    visitor.tls.write(upgrade(encode_token(flight.data), path_for_key(STATIC.public)))
+    events = far.receive(visitor.outgoing.read(), 0.0)
+    assert not any(isinstance(event, Opened) for event in events)
+    for piece in far.flush(0.0):
+        visitor.incoming.write(piece)
+    assert visitor.tls.read(1 << 14).startswith(b"HTTP/1.1 401 ")
+
+
+def test_behind_a_proxy_the_cookie_and_the_certificate_bind() -> None:
+    site = far_site()._site
+    client = HttpClient(random.Random(1), b"h", path_for_key(STATIC.public), binding=LEAF)
+    client.NUMBER = CarrierNumber.TLS  # type: ignore[misc]  # the TLS around it ends at the proxy
+    near, far = connections(client, ProxiedServer(random.Random(2), site, binding=LEAF))
+    assert [event.pattern for event in pump(near, far) if isinstance(event, Opened)] == ["NK"] * 2
+    stranger = HttpClient(random.Random(1), b"h", path_for_key(STATIC.public), binding=bytes(32))
+    stranger.NUMBER = CarrierNumber.TLS  # type: ignore[misc]
+    near, far = connections(stranger, ProxiedServer(random.Random(2), site, binding=LEAF))
+    assert not any(isinstance(event, Opened) for event in pump(near, far)), "another certificate"
+
+
+def test_flights_of_the_suite_are_what_arrives() -> None:
+    wire = Wire(MAKERS["tls, joining"]).opened()
+    assert wire.server.flights == [FLIGHT_1]
