@@ -8,6 +8,7 @@ import logging
 import random
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from obscura.daemon.datadir import write_atomic
 from obscura.daemon.tor_process import TorProcess
 from obscura.daemon.ways import TorSettings
 from obscura.errors import AddressError, UserError
-from obscura.limits import TOR_AGAIN_S, TOR_CONNECT_S, TOR_HEALTHY_S
+from obscura.limits import TOR_AGAIN_S, TOR_CONNECT_S, TOR_HEALTHY_S, TOR_START_S
 from obscura.node.backoff import Backoff
 from obscura.transport import socks5
 from obscura.transport.tor import OnionService, TorControl, TorFault
@@ -26,6 +27,7 @@ from obscura.wire.address import Endpoint
 log = logging.getLogger(__name__)
 
 _USUAL_SOCKS = Endpoint.of("127.0.0.1", 9050)
+_STALE = frozenset({0xF1, 0xF2, 0xF3, 0xF7})  # replies that an old descriptor may be the reason of
 Told = Callable[[str, dict[str, Any]], None]  # kind of an event, its fields
 
 
@@ -77,18 +79,38 @@ class Tor:
         self._task: asyncio.Task[None] | None = None
         self._socks = settings.socks_place() or (_USUAL_SOCKS if process is None else None)
         self._fault: str | None = "it is not connected yet"
+        self._has_looked = asyncio.Event()  # the first attempt to reach tor is over
         self._bootstrapped = (0, "")
         self._published = False
+        self._uploaded: deque[str] = deque(maxlen=16)  # services whose descriptors this tor published lately
+        self._control: TorControl | None = None
         self.onion: OnionService | None = None
 
     # --- Out ----------------------------------------------------------------------------------------------------------
 
     async def open(self, host: str, port: int) -> socket.socket:
         """A socket to an onion service or, by an exit, to a clearnet host, on a circuit of its own. Raises ``SocksFault``."""
+        with contextlib.suppress(TimeoutError):  # right after the start nobody knows yet where tor is
+            async with asyncio.timeout(TOR_START_S):
+                await self._has_looked.wait()
         if self._socks is None:
             raise socks5.SocksFault(f"tor is not there: {self._fault}", is_offline=True)
         own_circuit = socks5.Credentials.fresh(self._rng)
-        return await socks5.connect(self._socks, host, port, own_circuit, timeout_s=TOR_CONNECT_S)
+        try:
+            return await socks5.connect(self._socks, host, port, own_circuit, timeout_s=TOR_CONNECT_S)
+        except socks5.SocksFault as fault:
+            if not host.endswith(".onion") or not (fault.is_late or fault.reply in _STALE):
+                raise
+            await self._fetch_anew(host)
+            if not fault.is_late:
+                raise
+            raise socks5.SocksFault(f"{fault}: the onion service may be down, or may have just moved") from None
+
+    async def _fetch_anew(self, host: str) -> None:
+        """The next attempt shall not meet the same stale descriptor."""
+        if self._control is not None:
+            with contextlib.suppress(TorFault):
+                await self._control.fetch_anew(host)
 
     # --- In -----------------------------------------------------------------------------------------------------------
 
@@ -137,14 +159,18 @@ class Tor:
     async def _serve(self) -> None:
         """One connection to tor's control port, as long as it lasts. Raises ``UserError`` at its end."""
         async with contextlib.AsyncExitStack() as connected:
-            control = await self._control(connected)
+            control = self._control = await self._connect(connected)
+            connected.callback(self._forget_control)
             await self._look_around(control)
             if self._target is not None:
                 await self._publish(control, *self._target)
             await control.closed.wait()
         raise TorFault("the control connection to tor broke")
 
-    async def _control(self, connected: contextlib.AsyncExitStack) -> TorControl:
+    def _forget_control(self) -> None:
+        self._control = None
+
+    async def _connect(self, connected: contextlib.AsyncExitStack) -> TorControl:
         """The first control port that admits us. Raises ``TorFault``."""
         if self._process is not None:
             own = await self._process.start()
@@ -172,6 +198,7 @@ class Tor:
             await control.admit_to(host, key)
         self._bootstrapped = await control.bootstrapped()
         self._fault = None
+        self._has_looked.set()
         self._told("tor-connected", {"socks": str(self._socks), "bootstrapped_percent": self._bootstrapped[0]})
 
     async def _publish(self, control: TorControl, target: Endpoint, port: int) -> None:
@@ -186,13 +213,16 @@ class Tor:
             raise UserError(f"the key in {self._key.path} is not that of {known.name}.onion: restore it, or delete it")
         self.onion = service
         self._told("onion-added", {"onion": f"{service.name}.onion", "port": port})
+        self._look_for_descriptor()
 
     def _lost(self, why: str) -> None:
         if why != self._fault:
             log.warning("tor: %s", why)
             self._told("tor-lost", {"why": why})
         self._fault = why
+        self._has_looked.set()
         self._published = False
+        self._uploaded.clear()
         if self._process is not None:
             self._socks = None
 
@@ -201,7 +231,11 @@ class Tor:
         if words[:1] == ["STATUS_CLIENT"] and "BOOTSTRAP" in words:
             self._bootstrapped = progress_of(text)
             self._told("tor-bootstrap", {"percent": self._bootstrapped[0], "doing": self._bootstrapped[1]})
-        elif words[:2] == ["HS_DESC", "UPLOADED"] and self.onion is not None and self.onion.name in words:
-            if not self._published:
-                self._told("onion-published", {"onion": f"{self.onion.name}.onion"})
+        elif words[:2] == ["HS_DESC", "UPLOADED"] and len(words) > 2:
+            self._uploaded.append(words[2])  # may come before the answer to ADD_ONION is looked at
+            self._look_for_descriptor()
+
+    def _look_for_descriptor(self) -> None:
+        if self.onion is not None and self.onion.name in self._uploaded and not self._published:
             self._published = True
+            self._told("onion-published", {"onion": f"{self.onion.name}.onion"})

@@ -46,9 +46,10 @@ REPLIES: dict[int, str] = {
 class SocksFault(OSError):
     """No connection, and why in one phrase. ``is_offline``: the proxy itself cannot be used, which says nothing of the host."""
 
-    def __init__(self, why: str, *, is_offline: bool = False, reply: int | None = None) -> None:
+    def __init__(self, why: str, *, is_offline: bool = False, is_late: bool = False, reply: int | None = None) -> None:
         super().__init__(why)
         self.is_offline = is_offline
+        self.is_late = is_late  # the time was over
         self.reply = reply  # the proxy's answer, if there was one
 
 
@@ -82,7 +83,7 @@ async def connect(
                 await _negotiate(sock, credentials)
                 await _ask(sock, host, port)
         except TimeoutError:
-            raise SocksFault(f"no connection within {timeout_s:.0f} s") from None
+            raise SocksFault(f"no connection within {timeout_s:.0f} s", is_late=True) from None
         except SocksFault:
             raise
         except OSError as error:

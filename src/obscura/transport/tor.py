@@ -221,6 +221,10 @@ class TorControl:
         text = base64.b64encode(x25519_key(private_key)).decode()
         await self.ask(f"ONION_CLIENT_AUTH_ADD {name.removesuffix('.onion')} x25519:{text}")
 
+    async def fetch_anew(self, name: str) -> None:
+        """Have the descriptor of an onion service fetched again: the one at hand may be stale. Raises ``TorFault``."""
+        await self.ask(f"HSFETCH {name.removesuffix('.onion')}")
+
     # --- What tor is doing ------------------------------------------------------------------------------------------------
 
     async def listen_for(self, *events: str) -> None:

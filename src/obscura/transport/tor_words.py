@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 
+from obscura.errors import AddressError
 from obscura.limits import KEY_BYTES
 from obscura.wire.address import Endpoint
 
@@ -25,7 +26,10 @@ def endpoint_of(text: str) -> Endpoint | None:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or not 0 < int(port) < 65_536:
         return None
-    found = Endpoint.of(host.strip("[]"), int(port))
+    try:
+        found = Endpoint.of(host.strip("[]"), int(port))
+    except AddressError:
+        return None
     return found if found is not None and len(found.host) in (4, 16) else None
 
 

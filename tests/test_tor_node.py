@@ -1,0 +1,380 @@
+"""Nodes with a tor that a test plays: the onion face, circuits, what is announced where, restarts, the ways out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from obscura.cli import root
+from obscura.cli.frame import Globals
+from obscura.daemon.config import Config
+from obscura.daemon.node import Node
+from obscura.daemon.ways import TorSettings
+from obscura.errors import AddressError, ConfigError, Unreachable
+from obscura.node.dialable import Way, Ways, check_dialable, face_of
+from obscura.node.face import Face
+from obscura.wire.address import Address, Endpoint, Network
+from tor_fakes import FakeSocks, FakeTor
+
+DEADLINE_S = 20.0
+KEY = "a" * 52
+ONION = Endpoint(Network.TORV3, hashlib.sha256(b"nobody").digest(), 19733)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+def onion_port(tor: FakeTor, address: Address) -> int:
+    """Where the onion service of an address leads."""
+    words = tor.onions[address.host.removesuffix(".onion")]
+    return int(words.rpartition("127.0.0.1:")[2].split()[0])
+
+
+def shown(node: Node) -> dict[str, Any]:
+    found: dict[str, Any] = node.routes.show()["tor"]
+    return found
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    while not is_so():  # noqa: ASYNC110  # what is waited for has no event
+        await asyncio.sleep(0.005)
+
+
+async def published(node: Node) -> None:
+    await until(lambda: shown(node)["published"])
+
+
+def onion_of(node: Node) -> Address:
+    (found,) = [address for address in node.addresses if address.host.endswith(".onion")]
+    return found
+
+
+@contextlib.asynccontextmanager
+async def tor_here(folder: Path) -> AsyncIterator[tuple[FakeTor, FakeSocks]]:
+    """A tor with a cookie."""
+    cookie = folder / "cookie"
+    cookie.write_bytes(bytes(range(32)))
+    async with FakeSocks(methods=(2,)).running() as proxy, FakeTor(cookie, socks=proxy.place).running() as tor:
+        yield tor, proxy
+
+
+def config(folder: Path, tor: FakeTor, **keys: Any) -> Config:
+    onion = {"control": str(tor.place), **keys.pop("onion", {})}
+    usual = {"network": "dev", "tor": "auto", "max_outbound": 0, "only_net": ("tor",)}
+    return Config(data_dir=folder, tor_daemon=TorSettings(**onion), **{**usual, **keys})
+
+
+# --- Links ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_over_an_onion_address_has_the_onion_face_at_both_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            tor_here(tmp_path) as (tor, proxy),
+            Node(config(tmp_path / "a", tor)) as alice,
+            Node(config(tmp_path / "b", tor)) as bob,
+        ):
+            await published(alice)
+            await published(bob)
+            there = onion_of(alice)
+            assert (there.key, there.port) == (None, alice.network.port)  # it authenticates itself
+            proxy.targets[f"{there.host}:{there.port}"] = ("127.0.0.1", onion_port(tor, there))
+            peer = await bob.connect(there)
+            await bob.ping(peer)
+            assert peer.pattern == "NX"
+            assert {"TorSupport", "Tor"} <= set(peer.negotiated.flags.names)
+            assert peer.negotiated.peer.observed is None
+            (inbound,) = alice.peers()
+            assert inbound.remote is None  # what connects is tor, and nobody to blame
+            assert inbound.face is peer.face is Face.ONION
+            await until(lambda: len(alice.assembly.book) == 1)  # bob's own address
+            (told,) = alice.assembly.book.entries()
+            assert (str(told.endpoint), told.face) == (str(onion_of(bob).endpoint), Face.ONION)
+            await bob.connect(there)
+            users = [user for _, user, _ in proxy.asked]
+            assert len(set(users)) == len(users) == 2  # a circuit of its own for each
+
+    run(scenario)
+
+
+def test_the_listener_behind_the_service_is_no_clearnet_listener(tmp_path: Path) -> None:
+    """Who finds the port on the machine itself, or forwards clearnet to it, gets no link: the face is part of the prologue."""
+
+    async def scenario() -> None:
+        async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as alice:
+            await published(alice)
+            port = onion_port(tor, onion_of(alice))
+            async with Node(Config(network="dev", data_dir=tmp_path / "b", listen=(), max_outbound=0)) as bob:
+                with pytest.raises(Unreachable):
+                    await bob.connect(f"127.0.0.1:{port}")
+            assert alice.peers() == []
+
+    run(scenario)
+
+
+def test_each_face_has_its_key_and_tells_its_own_addresses(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with tor_here(tmp_path) as (tor, _):
+            both = config(tmp_path / "a", tor, only_net=(), listen=("127.0.0.1:0",), unlisted=False)
+            async with Node(both) as alice:
+                await published(alice)
+                own = alice.assembly.neighbours.own
+                assert [a.host for a in own.announced(Face.ONION)] == [onion_of(alice).host]
+                assert [a.host for a in own.announced(Face.CLEARNET)] == ["127.0.0.1"]
+                keys = {path.read_bytes() for path in alice.data_dir.keys.glob("plain-*.key")}
+                assert len(keys) == 2
+                assert {entry.stat().st_mode & 0o777 for entry in alice.data_dir.keys.iterdir()} == {0o600}
+
+    run(scenario)
+
+
+def test_an_unlisted_service_answers_those_with_its_key_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            tor_here(tmp_path) as (tor, proxy),
+            Node(config(tmp_path / "a", tor, unlisted=True)) as alice,
+            Node(config(tmp_path / "b", tor)) as bob,
+        ):
+            await published(alice)
+            there = onion_of(alice)
+            assert there.key is not None
+            proxy.targets[f"{there.host}:{there.port}"] = ("127.0.0.1", onion_port(tor, there))
+            assert (await bob.connect(there)).pattern == "NK"
+            assert alice.assembly.neighbours.own.announced(Face.ONION) == []
+
+    run(scenario)
+
+
+def test_tls_to_a_known_key_goes_through_an_exit(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        listening = Config(network="dev", data_dir=tmp_path / "a", listen=("127.0.0.1:0?carrier=tls",), max_outbound=0)
+        async with tor_here(tmp_path) as (tor, proxy), Node(listening) as alice:
+            (own,) = alice.addresses
+            proxy.targets["203.0.113.5:443"] = proxy.targets["node.example:443"] = ("127.0.0.1", own.port)
+            async with Node(config(tmp_path / "b", tor)) as bob:
+                for host in ("203.0.113.5", "node.example"):
+                    peer = await bob.connect(Address(own.key, host, 443, own.carrier))
+                    assert (peer.pattern, peer.face) == ("NK", Face.CLEARNET)
+                    await bob.ping(peer)
+            assert [host for host, *_ in proxy.asked] == ["203.0.113.5:443", "node.example:443"]
+
+    run(scenario)
+
+
+def test_a_proxy_that_is_not_tor_carries_clearnet(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        listening = Config(network="dev", data_dir=tmp_path / "a", listen=("127.0.0.1:0?carrier=tls",), max_outbound=0)
+        async with FakeSocks(methods=(0,)).running() as proxy, Node(listening) as alice:
+            (own,) = alice.addresses
+            proxy.targets["203.0.113.5:443"] = ("127.0.0.1", own.port)
+            keys = Config(network="dev", data_dir=tmp_path / "b", listen=(), proxy=str(proxy.place), max_outbound=0)
+            async with Node(keys) as bob:
+                await bob.ping(await bob.connect(Address(own.key, "203.0.113.5", 443, own.carrier)))
+                with pytest.raises(AddressError, match="tor is not used"):
+                    await bob.connect(f"obscura://{ONION}")
+
+    run(scenario)
+
+
+# --- What goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_the_service_comes_back_with_its_name_after_tor_was_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as alice:
+            news = alice.events(["tor-lost", "onion-published"])
+            await published(alice)
+            name = onion_of(alice)
+            tor.hang_up()
+            kinds: list[str] = []
+            while kinds[-2:] != ["tor-lost", "onion-published"]:
+                kinds.append((await anext(news))["kind"])
+            assert alice.addresses == (name,)
+            assert list(tor.onions) == [name.host.removesuffix(".onion")]
+            assert tor.added == 2
+        assert tor.onions == {}  # gone with the node
+        async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as alice:
+            await published(alice)
+            assert onion_of(alice) == name  # over a restart of both
+
+    run(scenario)
+
+
+def test_a_tor_that_comes_later_is_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with tor_here(tmp_path) as (tor, _):
+            port = tor.place.port
+        async with Node(config(tmp_path / "a", tor)) as alice:
+            await until(lambda: "no tor listens for control" in str(shown(alice)["fault"]))
+            async with tor.running(port):
+                await published(alice)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "ED25519-V3:AAAA\n" + "a" * 56, "nonsense", "ED25519-V3:" + "A" * 86 + "==\nshort"]
+)
+def test_a_spoilt_key_is_kept_and_named(content: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        keys = tmp_path / "a" / "dev" / "keys"
+        keys.mkdir(parents=True)
+        (keys / "onion.key").write_text(content)
+        async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as alice:
+            await until(lambda: "onion.key cannot be used: restore it" in str(shown(alice)["fault"]))
+            assert (keys / "onion.key").read_text() == content
+            assert tor.added == 0
+
+    run(scenario)
+
+
+def test_another_services_key_is_noticed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as alice:
+            await published(alice)
+        kept = tmp_path / "a" / "dev" / "keys" / "onion.key"
+        kept.write_text(kept.read_text().split()[0] + "\n" + ONION.host_text.removesuffix(".onion"))
+        async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as alice:
+            await until(lambda: f"is not that of {ONION.host_text}" in str(shown(alice)["fault"]))
+            assert not any("Onion" in str(address) for address in alice.addresses)
+
+    run(scenario)
+
+
+def test_a_dial_says_what_tor_says(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with tor_here(tmp_path) as (tor, proxy), Node(config(tmp_path / "a", tor)) as alice:
+            await published(alice)
+            with pytest.raises(Unreachable, match="there is no such onion service now"):
+                await alice.connect(f"obscura://{ONION}")
+            proxy.targets[str(ONION)] = 0xF4
+            with pytest.raises(Unreachable, match="yours is missing"):
+                await alice.connect(f"obscura://{ONION}")
+
+    run(scenario)
+
+
+def test_without_a_program_a_managed_tor_is_asked_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        settings = TorSettings(program=str(tmp_path / "no-tor"))
+        keys = Config(network="dev", data_dir=tmp_path, tor="managed", listen=(), tor_daemon=settings, max_outbound=0)
+        async with Node(keys) as alice:
+            await until(lambda: "apt install tor" in str(shown(alice)["fault"]))
+            with pytest.raises(Unreachable, match="tor is not there"):
+                await alice.connect(f"obscura://{ONION}")
+
+    run(scenario)
+
+
+# --- The ways out ---------------------------------------------------------------------------------------------------
+
+EXIT = Ways(clearnet=Way.PROXY, onion=True)
+DIALS = [
+    (f"obscura://{ONION}", Ways(), "tor is not used"),
+    (f"obscura://{ONION}", EXIT, None),
+    (f"obscura://{KEY}@{ONION}", EXIT, None),
+    (f"obscura://{KEY}@{ONION}?carrier=tls", EXIT, "are reached with carrier=plain"),
+    (f"obscura://{KEY}@203.0.113.5:443?carrier=tls", EXIT, None),
+    (f"obscura://{KEY}@node.example:443?carrier=tls", EXIT, None),
+    (f"obscura://{KEY}@node.example:443?carrier=tls", Ways(), "names are not looked up"),
+    ("obscura://203.0.113.5:443?carrier=tls", EXIT, "needs its key"),
+    (f"obscura://{KEY}@203.0.113.5:80?carrier=http", EXIT, "needs carrier=tls"),
+    (f"obscura://{KEY}@203.0.113.5:53?carrier=dns", EXIT, "needs carrier=tls"),
+    ("obscura://203.0.113.5:443", EXIT, "carrier plain is for loopback"),
+    ("obscura://127.0.0.1:19733", EXIT, "nothing is dialled directly"),
+    ("obscura://127.0.0.1:19733?carrier=bare", EXIT, "nothing is dialled directly"),
+    ("obscura://127.0.0.1:19733", Ways(onion=True), None),
+]
+
+
+@pytest.mark.parametrize(("text", "ways", "why"), DIALS)
+def test_who_may_dial_what(text: str, ways: Ways, why: str | None) -> None:
+    address = Address.parse(text)
+    if why is None:
+        check_dialable(address, face_of(address), ways)
+        return
+    with pytest.raises(AddressError, match=why):
+        check_dialable(address, face_of(address), ways)
+
+
+PLANS: list[tuple[dict[str, Any], set[Face], Way, bool]] = [
+    ({}, {Face.CLEARNET}, Way.DIRECT, False),
+    ({"tor": "auto"}, {Face.CLEARNET, Face.ONION}, Way.DIRECT, True),
+    ({"tor": "managed", "only_net": ("tor",)}, {Face.ONION}, Way.PROXY, True),
+    ({"tor": "auto", "only_net": ("clearnet",)}, {Face.CLEARNET}, Way.DIRECT, False),
+    ({"tor": "auto", "only_net": ("clearnet",), "proxy": "tor"}, {Face.CLEARNET}, Way.PROXY, True),
+    ({"tor": "auto", "proxy": "tor"}, {Face.CLEARNET, Face.ONION}, Way.PROXY, True),
+    ({"proxy": "127.0.0.1:1080"}, {Face.CLEARNET}, Way.PROXY, True),
+]
+
+
+@pytest.mark.parametrize(("keys", "faces", "clearnet", "hides_lookups"), PLANS)
+def test_what_a_configuration_amounts_to(
+    keys: dict[str, Any], faces: set[Face], clearnet: Way, hides_lookups: bool
+) -> None:
+    plan = Config(network="dev", **keys).plan
+    assert (set(plan.faces), plan.ways.clearnet, plan.hides_lookups) == (faces, clearnet, hides_lookups)
+
+
+CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"only_net": ("tor",)}, 'needs tor: set tor = "auto"'),
+    ({"proxy": "tor"}, 'needs tor: set tor = "auto"'),
+    ({"only_net": ("onion",)}, "'onion' is no network"),
+    ({"only_net": ("i2p",)}, "does not reach I2P yet"),
+    ({"proxy": "proxy.example:1080"}, "names are not looked up"),
+    ({"tor": "auto", "only_net": ("tor",), "proxy": "127.0.0.1:1080"}, "remove one of them"),
+    (
+        {"tor": "auto", "only_net": ("tor",), "listen": ("0.0.0.0:9733?carrier=tls",)},
+        "listens on 127.0.0.1 and ::1 only",
+    ),
+    ({"tor": "auto", "only_net": ("tor",), "external_address": ("203.0.113.5:9733?carrier=tls",)}, "must not be told"),
+    ({"tor_daemon": TorSettings(control="tor.example:9051")}, "tor-daemon.control = tor.example:9051: give IP:PORT"),
+    ({"tor_daemon": TorSettings(socks="9050")}, "tor-daemon.socks = 9050: give IP:PORT"),
+    ({"tor_daemon": TorSettings(clients=("A" * 52,))}, "not all zero"),
+    ({"tor_daemon": TorSettings(client_keys=("node.example:" + KEY,))}, "an entry is NAME.onion:KEY"),
+]
+
+
+@pytest.mark.parametrize(("keys", "why"), CONTRADICTIONS)
+def test_what_contradicts_itself_is_refused(keys: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Config(network="dev", **keys)
+
+
+def test_a_secret_key_is_not_repeated_in_an_error() -> None:
+    secret = "b" * 51
+    with pytest.raises(ConfigError) as caught:
+        Config(network="dev", tor_daemon=TorSettings(client_keys=(f"{ONION.host_text}:{secret}",)))
+    assert secret not in str(caught.value)
+
+
+def test_without_clearnet_there_is_no_clearnet_listener(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as alice:
+            await published(alice)
+            assert [address.host for address in alice.addresses] == [onion_of(alice).host]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("key", "value"), [("TOR", "auto"), ("PROXY", "127.0.0.1:1080")])
+def test_seeds_are_not_asked_directly_where_a_way_is_set(
+    key: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"OBSCURA_{key}", value)
+    words = ["--network", "dev", "--data-dir", str(tmp_path), "seeds", "ask"]
+    result = CliRunner().invoke(root, words, obj=Globals())
+    assert result.exit_code
+    assert "this would ask directly" in str(result.exception) + result.output
