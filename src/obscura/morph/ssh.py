@@ -178,6 +178,7 @@ class SshClient(_Ssh):
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng, Transport(rng), SSH_WINDOW)
+        self._transport.reader.counts_reads = False
         self._has_asked = False  # for the methods; what is refused before is that
         self._has_tried = False
         self._runs = False  # the program
@@ -318,6 +319,7 @@ class SshServer(_Ssh):
     def send_flight(self, flight: bytes, now: float) -> None:
         self._stage = _Stage.SESSION
         self._host.is_done(self)
+        self._transport.reader.counts_reads = False
         self._grace = inf
         self._answer_at = now
         self._transport.send(bytes((names.USERAUTH_SUCCESS,)))

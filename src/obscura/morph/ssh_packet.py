@@ -322,7 +322,7 @@ class PacketWriter:
 class PacketReader:
     """Cuts the stream of one direction into lines and payloads. Holds what is not complete."""
 
-    __slots__ = ("_at", "_before", "_buffer", "_length", "_read", "cipher", "opened_bytes", "sequence")
+    __slots__ = ("_at", "_before", "_buffer", "_length", "_read", "cipher", "counts_reads", "opened_bytes", "sequence")
 
     def __init__(self) -> None:
         self.cipher: Cipher = Clear()
@@ -332,6 +332,7 @@ class PacketReader:
         self._at = 0
         self._before = 0  # bytes of the stream before the buffer
         self._read = 0  # bytes of the stream that OpenSSH would have read by now
+        self.counts_reads = True  # whether anybody will ask
         self._length: int | None = None
 
     @property
@@ -379,8 +380,9 @@ class PacketReader:
     def next(self) -> memoryview | None:
         """The next payload, None if it is not complete. Raises ``Broken``."""
         cipher, start = self.cipher, self._at
-        self._reads(start + cipher.head)
         if self._length is None:
+            if self.counts_reads:
+                self._reads(start + cipher.head)
             if len(self._buffer) - start < cipher.head:
                 return None
             self._length = cipher.length(self.sequence, bytes(self._buffer[start : start + cipher.head]))
@@ -388,7 +390,8 @@ class PacketReader:
             if not 5 <= self._length <= SSH_PACKET_BYTES or counted % cipher.block:
                 raise Broken("bad packet length")
         end = start + 4 + self._length + cipher.tag
-        self._reads(end)
+        if self.counts_reads:
+            self._reads(end)
         if len(self._buffer) < end:
             return None
         plain = cipher.open(self.sequence, memoryview(self._buffer)[start:end])
