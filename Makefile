@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo docs discovery examples bench tables clean
+.PHONY: help install test check demo docs discovery anonymity examples bench tables clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -36,6 +36,9 @@ discovery: $(STAMP)  ## discovery against real DNS-over-HTTPS servers; needs unb
 
 carriers: $(STAMP)  ## web carriers beside the real nginx, curl and openssl (apt install nginx-light curl openssl; 3 minutes)
 	$(BIN)/python -m pytest tests_real/test_carrier_web.py
+
+anonymity: $(STAMP)  ## nodes over a real, private Tor network; needs tor (apt install tor); 6 minutes at most
+	$(BIN)/python -m pytest tests_real/test_tor.py --durations=0
 
 examples: $(STAMP)  ## every program of examples/
 	@for program in examples/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done

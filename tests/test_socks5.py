@@ -91,7 +91,7 @@ def test_a_proxy_that_is_not_there_is_no_fault_of_the_host() -> None:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
 
         async def scenario() -> None:
-            with pytest.raises(SocksFault, match="no SOCKS proxy listens at 127.0.0.1:") as caught:
+            with pytest.raises(SocksFault, match="no SOCKS proxy listens at 127") as caught:
                 await socks5.connect(local(taken.getsockname()[1]), ONION, 1, timeout_s=5.0)
             assert caught.value.is_offline
 
