@@ -33,7 +33,7 @@ PADNEG = st.builds(PadNeg, TERMS, TERMS, U32)
 UNDERSTOOD = st.builds(Understood, st.booleans(), st.booleans(), st.booleans(), st.booleans())
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(PADNEG, PADNEG, UNDERSTOOD)
 def test_both_ends_compute_the_same(a: PadNeg, b: PadNeg, understood: Understood) -> None:
     """Each end has its own value and what arrived on the wire as the other's."""
@@ -42,7 +42,7 @@ def test_both_ends_compute_the_same(a: PadNeg, b: PadNeg, understood: Understood
     assert agree(b_seen_by_a, a, understood) == agree(b, a_seen_by_b, understood)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(PADNEG, PADNEG, UNDERSTOOD)
 def test_nothing_leaves_the_limits(a: PadNeg, b: PadNeg, understood: Understood) -> None:
     got = agree(a, b, understood)
