@@ -51,14 +51,14 @@ class Prober:
 
     VICTIM, PROBER = 101, 102
 
-    def __init__(self, holds_secret: bool) -> None:
+    def __init__(self, holds_secret: bool, q: float = 0.0) -> None:
         rng = random.Random(1)
         self.now = 0.0
         self.chain = Chain(LEDGER)
         self.relay = ChainRelay(self.chain, rng, lambda: 1_800_000_000 + int(self.now))
         self.asked = 0
         pool = _CountingPool(self)
-        self.dandelion = Dandelion(rng, pool, StemTerms(q=0.0, epoch_s=FOREVER))
+        self.dandelion = Dandelion(rng, pool, StemTerms(q=q, epoch_s=FOREVER))
         self.core = Core([self.relay, self.dandelion])
         template = Bench()._template
         self.peers = {}
@@ -69,6 +69,9 @@ class Prober:
         if holds_secret:
             sent = self.tell(self.VICTIM, StemTx(SECRET))
             assert [type(effect) for effect in sent] == [Send]
+
+    def diffuses(self, link: int) -> bool:
+        return self.dandelion._faces[self.peers[link].face].diffuses(link)
 
     def tell(self, link: int, message: Message) -> list[Effect]:
         return list(self.core.received(self.peers[link], message, self.now))
@@ -176,3 +179,18 @@ def test_it_is_not_among_what_is_kept_on_the_disk() -> None:
         node.now = max(node.now, node.core.deadline())
         effects += node.core.due(node.now)
     assert not any(isinstance(e, Keep) and any(t.id == SECRET_ID for t in e.transactions) for e in effects)
+
+
+def test_what_a_block_has_is_public_and_its_embargo_does_nothing() -> None:
+    node = Prober(False, q=0.2)
+    node.tell(next(link for link in (Prober.VICTIM, Prober.PROBER) if not node.diffuses(link)), StemTx(SECRET))
+    assert not len(node.relay.transactions.mempool)
+    transaction = LEDGER.decode_transaction(SECRET)
+    node.relay.transactions.confirmed([transaction], 0.0)
+    effects: list[Effect] = []
+    while node.core.deadline() <= 20_000:
+        node.now = max(node.now, node.core.deadline())
+        effects += node.core.due(node.now)
+    assert not any(isinstance(e, Send) and isinstance(e.message, StemTx) for e in effects)
+    assert not len(node.relay.transactions.mempool)
+    assert not node.tell(Prober.PROBER, StemTx(SECRET))

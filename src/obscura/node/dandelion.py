@@ -38,7 +38,7 @@ class PublicPool(Protocol):
         """Why the pool would not take it: judged by what is public alone."""
 
     def has(self, id: bytes) -> bool:
-        """Whether it is public."""
+        """Whether it is public: waiting for a block, or in one that came lately."""
 
     def publish(self, transaction: Transaction, source: LinkId | None, now: float) -> Iterable[Effect]:
         """Take it and announce it to everyone, whoever brought it too, at random times.

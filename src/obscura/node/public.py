@@ -28,7 +28,7 @@ class RelayPool(PublicPool):
         return Fault(FaultKind.INVALID if verdict.is_fault else FaultKind.EARLY, verdict.value)
 
     def has(self, id: bytes) -> bool:
-        return id in self._relay.mempool
+        return id in self._relay.mempool or self._relay.is_confirmed(id)
 
     def publish(self, transaction: Transaction, source: LinkId | None, now: float) -> Iterable[Effect]:
         return self._relay.admit(transaction, source, now)[1]

@@ -80,7 +80,7 @@ class TransactionRelay:
         self._links: dict[LinkId, _Link] = {}
         self._asked: OrderedDict[bytes, tuple[LinkId, float]] = OrderedDict()  # in order of time
         self._sources: dict[bytes, list[LinkId]] = {}  # who else announced it
-        self._refused: Rolling[bool] = Rolling(TX_REFUSED)
+        self._refused: Rolling[bool] = Rolling(TX_REFUSED)  # True = a block of the chain has it
         self._tellings: Timers[Audience] = Timers()
         self._pauses: Timers[LinkId] = Timers()
         self._untold: dict[bytes, None] = {}  # admitted while there was nobody to tell
@@ -214,7 +214,7 @@ class TransactionRelay:
         if verdict is Verdict.ACCEPTED:
             effects.append(Credit(link, Merit.TRANSACTION))
         elif verdict is not Verdict.KNOWN:
-            self._refused[transaction_id] = True
+            self._refused[transaction_id] = False
             if verdict.is_fault:
                 effects.append(Penalise(link, BAD_TX_POINTS, f"a transaction: {verdict.value}"))
         if len(state.in_flight) in (0, TX_IN_FLIGHT // 2):
@@ -300,6 +300,10 @@ class TransactionRelay:
             return None
         entry = self.mempool.get(transaction_id)
         return entry.transaction.raw if entry is not None else None
+
+    def is_confirmed(self, transaction_id: bytes) -> bool:
+        """Whether a block that came lately has it."""
+        return self._refused.get(transaction_id) is True
 
     def announcers(self, transaction_id: bytes) -> int:
         """Peers that told us of it before we told them."""
