@@ -75,6 +75,7 @@ GZIP_LEAST: Final = 20  # bytes; shorter pages are not compressed (gzip_min_leng
 CHUNK_OF_BODY: Final = 32 << 10  # bytes of a compressed page in one chunk (output_buffers)
 SITE_WRITE_BYTES: Final = 128 << 10  # bytes of pages given to a socket at once. Security: one reader's cost.
 SITE_UNREAD_BYTES: Final = 64 << 10  # bytes of requests waiting behind an unread answer before we stop reading
+PROXIED_COOKIES: Final = 4_096  # of visitors who came through a proxy and brought no token yet; the oldest are forgotten
 SITE_FILE_BYTES: Final = 16 << 20  # bytes of one file of a site folder; sites are kept in memory
 SITE_BYTES: Final = 64 << 20  # bytes of a whole site folder
 TOKEN_BYTES: Final = (150, 560)  # bytes of flight 1 as a bearer token: as long as signed web tokens are
@@ -275,6 +276,8 @@ DNS_PADDING: Final = 128  # bytes; queries are padded to a multiple (RFC 8467, 4
 
 # --- Tor (design 11; ours) --------------------------------------------------------------------------------------------
 TOR_CONNECT_S: Final = 75.0  # seconds for a circuit and a stream; a client with a stale descriptor was seen to need 35
+TOR_FIRST_TRY_S: Final = 25.0  # of them for an onion service whose descriptor may be stale; then it is fetched anew
+TOR_DESCRIPTOR_S: Final = 10.0  # seconds to fetch a descriptor
 SOCKS_CREDENTIAL_BYTES: Final = 16  # random bytes of a user and of a password: never the same twice
 TOR_LINE_BYTES: Final = 64 << 10  # bytes of one line of the control port. Security: it is local, but may be no tor at all.
 TOR_REPLY_LINES: Final = 10_000  # lines of one answer (circuit-status of a busy tor has hundreds)

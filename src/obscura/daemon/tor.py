@@ -17,7 +17,7 @@ from obscura.daemon.datadir import write_atomic
 from obscura.daemon.tor_process import TorProcess
 from obscura.daemon.ways import TorSettings
 from obscura.errors import AddressError, UserError
-from obscura.limits import TOR_AGAIN_S, TOR_CONNECT_S, TOR_HEALTHY_S, TOR_START_S
+from obscura.limits import TOR_AGAIN_S, TOR_CONNECT_S, TOR_DESCRIPTOR_S, TOR_FIRST_TRY_S, TOR_HEALTHY_S, TOR_START_S
 from obscura.node.backoff import Backoff
 from obscura.transport import socks5
 from obscura.transport.tor import OnionService, TorControl, TorFault
@@ -84,6 +84,7 @@ class Tor:
         self._published = False
         self._uploaded: deque[str] = deque(maxlen=16)  # services whose descriptors this tor published lately
         self._control: TorControl | None = None
+        self._fetches: dict[str, asyncio.Event] = {}  # onion services whose descriptors are being fetched
         self.onion: OnionService | None = None
 
     # --- Out ----------------------------------------------------------------------------------------------------------
@@ -93,24 +94,38 @@ class Tor:
         with contextlib.suppress(TimeoutError):  # right after the start nobody knows yet where tor is
             async with asyncio.timeout(TOR_START_S):
                 await self._has_looked.wait()
+        if not host.endswith(".onion"):
+            return await self._connect(host, port, TOR_CONNECT_S)
+        try:
+            return await self._connect(host, port, TOR_FIRST_TRY_S)
+        except socks5.SocksFault as fault:
+            if not (fault.is_late or fault.reply in _STALE):
+                raise
+        await self._fetch_anew(host)
+        try:
+            return await self._connect(host, port, TOR_CONNECT_S - TOR_FIRST_TRY_S)
+        except socks5.SocksFault as fault:
+            if not fault.is_late:
+                raise
+            late = f"no connection within {TOR_CONNECT_S:.0f} s: the onion service may be down, or may have just moved"
+            raise socks5.SocksFault(late, is_late=True) from None
+
+    async def _connect(self, host: str, port: int, timeout_s: float) -> socket.socket:
         if self._socks is None:
             raise socks5.SocksFault(f"tor is not there: {self._fault}", is_offline=True)
         own_circuit = socks5.Credentials.fresh(self._rng)
-        try:
-            return await socks5.connect(self._socks, host, port, own_circuit, timeout_s=TOR_CONNECT_S)
-        except socks5.SocksFault as fault:
-            if not host.endswith(".onion") or not (fault.is_late or fault.reply in _STALE):
-                raise
-            await self._fetch_anew(host)
-            if not fault.is_late:
-                raise
-            raise socks5.SocksFault(f"{fault}: the onion service may be down, or may have just moved") from None
+        return await socks5.connect(self._socks, host, port, own_circuit, timeout_s=timeout_s)
 
     async def _fetch_anew(self, host: str) -> None:
-        """The next attempt shall not meet the same stale descriptor."""
-        if self._control is not None:
-            with contextlib.suppress(TorFault):
-                await self._control.fetch_anew(host)
+        """The descriptor that tor keeps may be from before the service moved or was started again."""
+        name = host.removesuffix(".onion")
+        fetched = self._fetches.setdefault(name, asyncio.Event())
+        with contextlib.suppress(TorFault, TimeoutError):
+            if self._control is not None:
+                await self._control.fetch_anew(name)
+                async with asyncio.timeout(TOR_DESCRIPTOR_S):
+                    await fetched.wait()
+        self._fetches.pop(name, None)
 
     # --- In -----------------------------------------------------------------------------------------------------------
 
@@ -159,7 +174,7 @@ class Tor:
     async def _serve(self) -> None:
         """One connection to tor's control port, as long as it lasts. Raises ``UserError`` at its end."""
         async with contextlib.AsyncExitStack() as connected:
-            control = self._control = await self._connect(connected)
+            control = self._control = await self._open_control(connected)
             connected.callback(self._forget_control)
             await self._look_around(control)
             if self._target is not None:
@@ -170,7 +185,7 @@ class Tor:
     def _forget_control(self) -> None:
         self._control = None
 
-    async def _connect(self, connected: contextlib.AsyncExitStack) -> TorControl:
+    async def _open_control(self, connected: contextlib.AsyncExitStack) -> TorControl:
         """The first control port that admits us. Raises ``TorFault``."""
         if self._process is not None:
             own = await self._process.start()
@@ -231,6 +246,9 @@ class Tor:
         if words[:1] == ["STATUS_CLIENT"] and "BOOTSTRAP" in words:
             self._bootstrapped = progress_of(text)
             self._told("tor-bootstrap", {"percent": self._bootstrapped[0], "doing": self._bootstrapped[1]})
+        elif words[:1] == ["HS_DESC"] and len(words) > 2 and words[1] in ("RECEIVED", "FAILED"):
+            if words[2] in self._fetches:
+                self._fetches[words[2]].set()
         elif words[:2] == ["HS_DESC", "UPLOADED"] and len(words) > 2:
             self._uploaded.append(words[2])  # may come before the answer to ADD_ONION is looked at
             self._look_for_descriptor()

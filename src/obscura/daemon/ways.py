@@ -95,11 +95,6 @@ class Plan(msgspec.Struct, frozen=True):
     proxy: Endpoint | None  # for clearnet, if it is not tor
 
     @property
-    def is_restricted(self) -> bool:
-        """Whether some bytes may not leave directly, so that every socket has to be asked for here."""
-        return self.ways.clearnet is not Way.DIRECT
-
-    @property
     def hides_lookups(self) -> bool:
         """Whether questions to DNS leave through tor or the proxy."""
         return self.uses_tor or self.proxy is not None
