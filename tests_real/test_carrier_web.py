@@ -27,6 +27,7 @@ import pytest
 
 from obscura.daemon.client import Client
 from obscura.daemon.config import Config
+from obscura.daemon.covers import CoverSettings, make_certificate
 from obscura.daemon.node import Node
 from obscura.errors import Unreachable
 from obscura.morph.dress import Dress
@@ -85,8 +86,8 @@ class Listening:
         certificate, key = next(keys.glob("tls-*.crt")), next(keys.glob("tls-*.pem"))
         assert {path.stat().st_mode & 0o777 for path in (certificate, key)} == {0o600}
         self.nginx = [
-            Nginx(folder / "nginx-http", site, self.dress(0)),
-            Nginx(folder / "nginx-tls", site, self.dress(1), (certificate, key)),
+            Nginx.like(folder / "nginx-http", site, self.dress(0)),
+            Nginx.like(folder / "nginx-tls", site, self.dress(1), (certificate, key)),
         ]
 
     def dress(self, which: int) -> Dress:
@@ -316,6 +317,31 @@ def test_the_dialler_is_an_ordinary_visitor_of_the_real_nginx(listening: Listeni
         )
         assert "did not prove its key" in asyncio.run(dialled(real, tmp_path / str(which)))
         assert asyncio.run(dialled(listening.addresses[which], tmp_path / f"own{which}")) == "NK"
+
+
+def test_a_link_through_an_nginx_that_ends_tls(listening: Listening, tmp_path: Path) -> None:
+    """``binding=cookie``: each request reaches the listener on a connection of its own."""
+    make_certificate(tmp_path / "proxy.crt", tmp_path / "proxy.pem", "shop.example")
+    cover = CoverSettings(certificate=tmp_path / "proxy.crt", key=tmp_path / "proxy.pem")
+    listen = ("127.0.0.1:0?carrier=tls&binding=cookie",)
+
+    async def go() -> list[str]:
+        config = Config(network="dev", data_dir=tmp_path / "a", listen=listen, max_outbound=0, cover=cover)
+        async with Node(config) as node:
+            own = node.addresses[0]
+            nginx = await asyncio.to_thread(
+                Nginx.proxy, tmp_path / "nginx", tmp_path / "proxy.crt", tmp_path / "proxy.pem", own.port
+            )
+            try:
+                outer = Address(own.key, "127.0.0.1", nginx.port, own.carrier, binding="cookie")
+                direct = Address(own.key, "127.0.0.1", nginx.port, own.carrier)
+                return [await dialled(outer, tmp_path / "b"), await dialled(direct, tmp_path / "c")]
+            finally:
+                nginx.end()
+
+    through, unsaid = asyncio.run(go())
+    assert through == "NK"
+    assert "did not prove its key" in unsaid
 
 
 def closing_time(port: int, first: bytes, *, every_s: float = 0.0) -> tuple[str, float, bytes]:

@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from obscura.morph.dress import Dress
 
@@ -46,23 +46,30 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+PROXY = """
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log crit;
+events {{ worker_connections 768; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  map $http_upgrade $connection_upgrade {{ default upgrade; "" close; }}
+  server {{
+    listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {certificate}; ssl_certificate_key {key};
+    location / {{
+      proxy_pass http://127.0.0.1:{upstream}; proxy_http_version 1.1; proxy_set_header Host $host;
+      proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
+    }}
+  }}
+}}
+"""
+
+
 class Nginx:
     """One nginx process on loopback, ended by its process id."""
 
-    def __init__(self, folder: Path, site: Path, dress: Dress, tls: tuple[Path, Path] | None = None) -> None:
-        self.port = free_port()
-        certificate = f"ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]};" if tls else ""
-        text = CONFIGURATION.format(
-            folder=folder,
-            site=site,
-            cookie=dress.cookie.decode(),
-            attributes=dress.attributes.decode(),
-            listen=f"127.0.0.1:{self.port}{' ssl' if tls else ''}",
-            certificate=certificate,
-            protected="".join(
-                PROTECTED.format(path=path.decode(), realm=dress.realm.decode()) for path in sorted(dress.paths)
-            ),
-        )
+    def __init__(self, folder: Path, text: str, port: int) -> None:
+        self.port = port
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "nginx.conf"
         file.write_text(text)
@@ -72,6 +79,32 @@ class Nginx:
                 return
             time.sleep(0.05)
         raise RuntimeError("nginx does not start")
+
+    @classmethod
+    def proxy(cls, folder: Path, certificate: Path, key: Path, upstream: int) -> Self:
+        """TLS in front of a listener with ``binding=cookie``."""
+        port = free_port()
+        return cls(
+            folder, PROXY.format(folder=folder, port=port, certificate=certificate, key=key, upstream=upstream), port
+        )
+
+    @classmethod
+    def like(cls, folder: Path, site: Path, dress: Dress, tls: tuple[Path, Path] | None = None) -> Self:
+        """What our listener with this dress and site would be."""
+        port = free_port()
+        certificate = f"ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]};" if tls else ""
+        text = CONFIGURATION.format(
+            folder=folder,
+            site=site,
+            cookie=dress.cookie.decode(),
+            attributes=dress.attributes.decode(),
+            listen=f"127.0.0.1:{port}{' ssl' if tls else ''}",
+            certificate=certificate,
+            protected="".join(
+                PROTECTED.format(path=path.decode(), realm=dress.realm.decode()) for path in sorted(dress.paths)
+            ),
+        )
+        return cls(folder, text, port)
 
     def end(self) -> None:
         """Stop it."""

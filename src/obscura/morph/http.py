@@ -21,6 +21,7 @@ from obscura.limits import (
     KEEPALIVE_REQUESTS,
     KEEPALIVE_S,
     LINGER_S,
+    PROXIED_COOKIES,
     PROXY_READ_S,
     RENEWED_BYTES,
     SITE_UNREAD_BYTES,
@@ -216,21 +217,21 @@ class HttpServer(Carrier):
         elif isinstance(found, Refusal):
             answer = refuse(self._site, found.status, found.request, [])
         elif found.path in self._site.dress.paths:
-            flight = self._flight_of(found)
+            flight = self._flight_of(found, now)
             if flight is not None:
                 return flight
             self._answer_unauthorised(found, now)
             return None
         else:
-            answer = self._page(found)
+            answer = self._page(found, now)
         self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
         return None
 
-    def _page(self, request: Request) -> Answer:
+    def _page(self, request: Request, now: float) -> Answer:
         """A page or an error; a body that is none spoils both, and who waits with it is asked for it."""
         is_body = not request.is_chunked or self._is_body(bytearray(self._buffer))
         request.keeps_alive = request.keeps_alive and is_body
-        answer = respond(self._site, request, self._cookie_for(request))
+        answer = respond(self._site, request, self._cookie_for(request, now))
         if answer.is_file and not is_body:
             return refuse(self._site, 400, request, [])
         expected = request.field(b"expect") if request.version > HTTP_10 else None
@@ -287,30 +288,37 @@ class HttpServer(Carrier):
         self._mode = _Mode.OVER if self._closes else _Mode.HEAD
         self._deadline = inf if self._buffer else now + KEEPALIVE_S
 
-    def _cookie_for(self, request: Request) -> list[tuple[bytes, bytes]]:
+    def _issue(self, value: bytes, now: float) -> None:
+        self._issued = value
+
+    def _is_issued(self, value: bytes, now: float) -> bool:
+        return value == self._issued
+
+    def _cookie_for(self, request: Request, now: float) -> list[tuple[bytes, bytes]]:
         """A visitor without our cookie gets one, as ``add_header Set-Cookie "name=$request_id"`` behind a ``map`` does."""
         dress = self._site.dress
         if _cookie(request, dress.cookie):
             return []
         value = self._rng.getrandbits(128).to_bytes(16, "big").hex().encode()
-        self._issued = value
+        self._issue(value, now)
         return [(b"Set-Cookie", dress.cookie + b"=" + value + dress.attributes)]
 
-    def _flight_of(self, request: Request) -> Flight | None:
+    def _flight_of(self, request: Request, now: float) -> Flight | None:
         """The flight that a request brings, if it can be one and none was tried on this connection."""
         token = _TOKEN.fullmatch(request.field(b"authorization") or b"")
         key = request.field(b"sec-websocket-key")
+        is_upgrade = (request.field(b"upgrade") or b"").lower() == b"websocket"
+        if not is_upgrade or request.field(b"sec-websocket-version") != b"13" or request.length or request.is_chunked:
+            return None
         if self._has_tried or token is None or key is None or request.method != b"GET":
             return None
         binding = self._binding
         if self._by_cookie:
-            if not self._issued or _cookie(request, self._site.dress.cookie) != self._issued:
+            cookie = _cookie(request, self._site.dress.cookie)
+            if not cookie or not self._is_issued(cookie, now):
                 return None
-            binding += self._issued
+            binding += cookie
         if not binding:
-            return None
-        is_upgrade = (request.field(b"upgrade") or b"").lower() == b"websocket"
-        if not is_upgrade or request.field(b"sec-websocket-version") != b"13" or request.length or request.is_chunked:
             return None
         self._has_tried = True
         self._asked = request
@@ -354,9 +362,22 @@ class HttpServer(Carrier):
 
 
 class ProxiedServer(HttpServer):
-    """The server's side behind a proxy that ends TLS (``binding=cookie``): cleartext HTTP for the channel of carrier tls."""
+    """The server's side behind a proxy that ends TLS (``binding=cookie``): cleartext HTTP for the channel of carrier tls.
+
+    A proxy may bring each request on a connection of its own, so a cookie is known to the whole listener: for a minute, to
+    one token.
+    """
 
     NUMBER = CarrierNumber.TLS
+
+    def _issue(self, value: bytes, now: float) -> None:
+        issued = self._site.issued
+        while issued and (len(issued) >= PROXIED_COOKIES or next(iter(issued.values())) + CLIENT_HEADER_S < now):
+            del issued[next(iter(issued))]
+        issued[value] = now
+
+    def _is_issued(self, value: bytes, now: float) -> bool:
+        return self._site.issued.pop(value, -inf) + CLIENT_HEADER_S >= now
 
 
 def _cookie(request: Request, name: bytes) -> bytes:

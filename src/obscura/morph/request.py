@@ -251,12 +251,12 @@ class ChunkedBody:
                 del buffer[:end]
                 self._needs_end = False
             if self._is_last:
-                end = _TRAILERS.match(buffer)
-                if end is None:
+                trailers = _TRAILERS.match(buffer)
+                if trailers is None:
                     if len(buffer) > _MAX_TRAILERS:
                         raise Violation("endless trailers")
                     return False
-                del buffer[: end.end()]
+                del buffer[: trailers.end()]
                 return True
             head = _CHUNK.match(buffer)
             if head is None:

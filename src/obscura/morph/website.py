@@ -82,6 +82,7 @@ class Website(msgspec.Struct):
     dress: Dress
     unix: Callable[[], int]
     port: int = 0  # where it listens, for redirects; 0 = the scheme's own
+    issued: dict[bytes, float] = {}  # cookies behind a proxy, and when; each is good for one token
     multipart: int = 0  # multipart answers given so far, as nginx numbers them
 
 
