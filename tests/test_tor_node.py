@@ -266,6 +266,34 @@ def test_a_dial_says_what_tor_says(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_a_stale_descriptor_is_fetched_anew_within_one_dial(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            tor_here(tmp_path) as (tor, proxy),
+            Node(config(tmp_path / "a", tor)) as alice,
+            Node(config(tmp_path / "b", tor)) as bob,
+        ):
+            await published(alice)
+            there = onion_of(alice)
+            place = f"{there.host}:{there.port}"
+            proxy.targets[place] = 0xF2  # its introduction points are gone
+
+            def fetch(line: str) -> str | None:
+                word, _, name = line.partition(" ")
+                if word != "HSFETCH":
+                    return None
+                proxy.targets[place] = ("127.0.0.1", onion_port(tor, there))
+                return f"250 OK\n650 HS_DESC RECEIVED {name} NO_AUTH $00~relay descriptor"
+
+            tor.answers = fetch
+            await bob.ping(await bob.connect(there))
+            assert [asked for asked, *_ in proxy.asked] == [place, place]
+            users = {user for _, user, _ in proxy.asked}
+            assert len(users) == 2
+
+    run(scenario)
+
+
 def test_without_a_program_a_managed_tor_is_asked_for(tmp_path: Path) -> None:
     async def scenario() -> None:
         settings = TorSettings(program=str(tmp_path / "no-tor"))

@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import random
 import re
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+import tor_network
+from obscura.daemon.client import Client
 from obscura.daemon.config import Config
 from obscura.daemon.mining import mine
 from obscura.daemon.node import Node
@@ -30,7 +36,7 @@ from obscura.transport.socks5 import Credentials
 from obscura.transport.tor import TorControl, TorFault
 from obscura.transport.tor_words import endpoint_of
 from obscura.wire.address import Address, Endpoint, Network
-from tor_network import Client, TorNetwork
+from tor_network import TorNetwork
 
 SCENARIO_S = 150.0
 
@@ -55,7 +61,7 @@ def place(text: str) -> Endpoint:
     return found
 
 
-def config(folder: Path, client: Client, *, onion: dict[str, Any] | None = None, **keys: Any) -> Config:
+def config(folder: Path, client: tor_network.Client, *, onion: dict[str, Any] | None = None, **keys: Any) -> Config:
     """A node that knows of nothing but one tor."""
     settings = TorSettings(control=client.control, **(onion or {}))
     return Config(
@@ -169,7 +175,8 @@ def test_tor_is_killed_in_the_middle_and_everything_comes_back(network: TorNetwo
 def test_a_service_that_moved_is_found_again_after_the_stale_descriptor(
     network: TorNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("obscura.daemon.tor.TOR_CONNECT_S", 15.0)  # tor itself would try for two minutes
+    monkeypatch.setattr("obscura.daemon.tor.TOR_CONNECT_S", 26.0)  # tor itself would try for two minutes
+    monkeypatch.setattr("obscura.daemon.tor.TOR_FIRST_TRY_S", 8.0)
 
     async def scenario() -> None:
         first, second = network.clients
@@ -269,6 +276,35 @@ def test_an_own_tor_is_started_supervised_and_ended(network: TorNetwork, tmp_pat
             os.kill(pid, 0)
 
     run(scenario)
+
+
+def test_an_own_tor_ends_with_a_node_that_is_killed(network: TorNetwork, tmp_path: Path) -> None:
+    words = ("--network", "dev", "--data-dir", str(tmp_path), "run", "--json", "--tor", "managed", "--only-net", "tor")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "obscura.cli", *words, "--set", f"tor-daemon.torrc={network.client_torrc}"],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        with Client(Path(facts["rpc"])) as client:
+            while not client.call("status")["ways"]["tor"]["published"]:
+                time.sleep(0.1)
+            status = client.call("status")
+        assert status["addresses"] == [f"obscura://{status['ways']['tor']['onion']}:19733"]
+        pid = status["ways"]["tor"]["pid"]
+        os.kill(pid, 0)
+    finally:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("tor lives on without its node")
 
 
 def _base32(raw: bytes) -> str:

@@ -103,7 +103,7 @@ class Tor:
                 raise
         await self._fetch_anew(host)
         try:
-            return await self._connect(host, port, TOR_CONNECT_S - TOR_FIRST_TRY_S)
+            return await self._connect(host, port, TOR_CONNECT_S - TOR_FIRST_TRY_S - TOR_DESCRIPTOR_S)
         except socks5.SocksFault as fault:
             if not fault.is_late:
                 raise
