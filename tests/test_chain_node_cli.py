@@ -59,9 +59,9 @@ def test_a_chain_is_mined_shown_copied_and_checked(tmp_path: Path) -> None:
         assert len(ids) == 4
         transaction = filler_transaction(Random(1))
         (tmp_path / "tx").write_bytes(transaction)
-        sent = invoke(tmp_path, "send-tx", str(tmp_path / "tx")).stdout.strip()
+        sent = invoke(tmp_path, "send-tx", "--policy", "direct", str(tmp_path / "tx")).stdout.strip()
         assert sent == invoke(tmp_path, "send-tx", transaction.hex()).stdout.strip()
-        assert told(tmp_path, "send-tx", "--random")["id"] != sent
+        assert told(tmp_path, "send-tx", "--policy", "direct", "--random")["id"] != sent
         assert told(tmp_path, "status")["mempool_transactions"] == 2
         invoke(tmp_path, "mine")
         shown = told(tmp_path, "block", "get", "5")
@@ -149,3 +149,17 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     taken = invoke(tmp_path, "network", "init", str(tmp_path / "y.toml"), "--name", "main", status=1)
     assert "built-in" in taken.output
     assert not (tmp_path / "y.toml").exists()
+
+
+def test_a_synchronisation_is_followed_to_its_end(tmp_path: Path) -> None:
+    async def scenario() -> dict[str, object]:
+        full = Config(network="dev", data_dir=tmp_path / "full", listen=("127.0.0.1:0",), privacy="standard")
+        empty = Config(network="dev", data_dir=tmp_path / "empty", listen=(), privacy="standard")
+        async with Node(full) as miner, local_control(miner), Node(empty) as node, local_control(node):
+            await asyncio.to_thread(invoke, tmp_path / "full", "mine", "--blocks", "12")
+            await node.connect(miner.addresses[0])
+            return await asyncio.to_thread(told, tmp_path / "empty", "chain", "sync")
+
+    found = asyncio.run(scenario())
+    assert found["height"] == 12
+    assert found["peers"] == 1

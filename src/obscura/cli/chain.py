@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from obscura.store.sqlite import Store
 
+LOOK_S = 0.25  # seconds between two looks at a synchronisation
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -182,6 +184,25 @@ def chain() -> None:
 def chain_info(globals: Globals) -> None:
     """Show chain and store of the running node."""
     _show(globals, globals.call("chain.info"))
+
+
+@chain.command(name="sync")
+@pass_globals
+def chain_sync(globals: Globals) -> None:
+    """Follow the running node until it has what its peers have.
+
+    Waits for a first peer if there is none.
+    """
+    with globals.client() as client, _progress("syncing") as progress:
+        while True:
+            found = client.call("chain.info")
+            heights = [int(peer["best_block_height"]) for peer in client.call("peers")]
+            wanted = max([found["headers"], *heights])
+            progress(found["height"], wanted, f"height {found['height']} of {wanted}")
+            if heights and found["height"] >= wanted:
+                break
+            time.sleep(LOOK_S)
+    _show(globals, {"height": found["height"], "tip": found["tip"], "peers": len(heights)})
 
 
 @chain.command(name="import")
