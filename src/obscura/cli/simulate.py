@@ -73,7 +73,7 @@ def simulate(
     plot: Path | None,
     **given: Any,
 ) -> None:
-    """Measure what spies learn from a network of real cores.
+    """Measure what spies learn from a network of cores.
 
     \b
     Examples:
