@@ -34,8 +34,8 @@ docs: $(STAMP)   ## the documentation as HTML below out/docs; a warning is an er
 discovery: $(STAMP)  ## discovery against real DNS-over-HTTPS servers; needs unbound (apt install unbound)
 	$(BIN)/python -m pytest tests_real/test_doh_unbound.py
 
-carriers: $(STAMP)  ## web carriers beside the real nginx, curl and openssl (apt install nginx-light curl openssl; 3 minutes)
-	$(BIN)/python -m pytest tests_real/test_carrier_web.py
+carriers: $(STAMP)  ## carriers beside real servers and clients (apt install nginx-light curl openssl openssh-server ssh-audit nmap; 5 minutes)
+	$(BIN)/python -m pytest tests_real/test_carrier_web.py tests_real/test_carrier_ssh.py
 
 anonymity: $(STAMP)  ## nodes over a real, private Tor network; needs tor (apt install tor); 6 minutes at most
 	$(BIN)/python -m pytest tests_real/test_tor.py --durations=0

@@ -365,12 +365,13 @@ class PacketReader:
         """The next line of the identification phase without its end, None if it is not complete. ``Broken`` if it is too long
         or has what no line has (RFC 4253, 4.2, and OpenSSH).
         """
-        end = self._buffer.find(b"\n", self._at, self._at + SSH_BANNER_BYTES)
-        known = bytes(self._buffer[self._at : end if end >= 0 else self._at + SSH_BANNER_BYTES])
+        last = self._at + SSH_BANNER_BYTES + 1
+        end = self._buffer.find(b"\n", self._at, last)
+        known = bytes(self._buffer[self._at : end if end >= 0 else last])
         strange = _STRANGE.search(known)
         size = strange.end() if strange else len(known) + (end >= 0)
         self._read = self._before + self._at + size
-        if strange or (end < 0 and size >= SSH_BANNER_BYTES):
+        if strange or (end < 0 and size > SSH_BANNER_BYTES):
             raise Broken("not an identification")
         if end < 0:
             return None
