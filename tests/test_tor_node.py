@@ -163,11 +163,14 @@ def test_tls_to_a_known_key_goes_through_an_exit(tmp_path: Path) -> None:
         async with tor_here(tmp_path) as (tor, proxy), Node(listening) as alice:
             (own,) = alice.addresses
             proxy.targets["203.0.113.5:443"] = proxy.targets["node.example:443"] = ("127.0.0.1", own.port)
-            async with Node(config(tmp_path / "b", tor)) as bob:
+            async with Node(config(tmp_path / "b", tor, listen=("127.0.0.1:0",))) as bob:
                 for host in ("203.0.113.5", "node.example"):
                     peer = await bob.connect(Address(own.key, host, 443, own.carrier))
                     assert (peer.pattern, peer.face) == ("NK", Face.CLEARNET)
+                    assert alice.peers()[-1].negotiated.peer.timestamp % 300 == 0
                     await bob.ping(peer)
+                told = bob.assembly.neighbours.own.announced(Face.CLEARNET)
+                assert told == []  # what the exit hides is not told
             assert [host for host, *_ in proxy.asked] == ["203.0.113.5:443", "node.example:443"]
 
     run(scenario)

@@ -22,7 +22,7 @@ from obscura.node.broadcast import Outbox
 from obscura.node.core import Core, Part, Reaction
 from obscura.node.cover import Budget, Cover, shaping
 from obscura.node.dandelion import Dandelion
-from obscura.node.dialable import DIRECT, Ways
+from obscura.node.dialable import DIRECT, Way, Ways
 from obscura.node.effects import LinkId, Waiting
 from obscura.node.engine import Engine
 from obscura.node.gossip import Gossip
@@ -197,7 +197,8 @@ def _neighbours(
     grouping = Grouping(Asmap(settings.asmap) if settings.asmap else None, loopback_apart=settings.is_dev)
     reputation, bans = Reputation(), Bans(grouping, unix)
     book = Book(rng.randbytes(32), grouping, rng, unix)
-    own = OwnAddress(grouping, loopback=settings.is_dev, external=settings.external)
+    is_proxied = settings.ways.clearnet is Way.PROXY
+    own = OwnAddress(grouping, loopback=settings.is_dev, external=settings.external, is_proxied=is_proxied)
     services = features.BUILT.with_(settings.extra).features
     return Neighbours(
         grouping=grouping,
@@ -258,10 +259,11 @@ def _offer(
     is_clearnet = face is Face.CLEARNET
     built = features.BUILT_BARE if is_bare else features.BUILT if is_clearnet else features.BUILT_ANONYMOUS
     flags = built.with_(settings.extra)
+    is_direct = is_clearnet and settings.ways.clearnet is Way.DIRECT
     observed = is_clearnet and remote is not None and remote.network in (Network.IPV4, Network.IPV6)
     version = Version(
         protocol_version=PROTOCOL_VERSION,
-        timestamp=unix if is_clearnet else round(unix / COARSE_TIMESTAMP_S) * COARSE_TIMESTAMP_S,
+        timestamp=unix if is_direct else round(unix / COARSE_TIMESTAMP_S) * COARSE_TIMESTAMP_S,
         feature_flags=flags.features,
         privacy_feature_flags=flags.privacy,
         user_agent=USER_AGENT,

@@ -21,8 +21,14 @@ class OwnAddress(Part):
     the same one in their ``version``. Inbound peers are not believed: whoever wants could be many of them.
     """
 
-    def __init__(self, grouping: Grouping, *, loopback: bool, external: Iterable[Address] = ()) -> None:
+    def __init__(
+        self, grouping: Grouping, *, loopback: bool, external: Iterable[Address] = (), is_proxied: bool = False
+    ) -> None:
+        """``is_proxied``: clearnet links leave by a Tor exit or a proxy. Peers see that one's address then, and telling them
+        where this machine listens would undo it.
+        """
         self._grouping = grouping
+        self._is_proxied = is_proxied
         self._loopback = loopback
         self._external = tuple(external)
         self._is_listed = True
@@ -50,7 +56,8 @@ class OwnAddress(Part):
             return []
         told = list(self._external)
         hosts = self._observed()
-        for address in self._listening:
+        hidden = self._is_proxied and face is Face.CLEARNET
+        for address in () if hidden else self._listening:
             if _is_any(address):
                 told += [Address(address.key, host, address.port, address.carrier, address.name) for host in hosts]
             else:
@@ -60,7 +67,7 @@ class OwnAddress(Part):
     def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
         seen = peer.negotiated.peer.observed
         place = peer.dialled.endpoint if peer.dialled is not None else None
-        if seen is not None and place is not None and peer.face is Face.CLEARNET:
+        if seen is not None and place is not None and peer.face is Face.CLEARNET and not self._is_proxied:
             self._seen[peer.link] = (self._grouping.of(place), seen.host)
         return ()
 
