@@ -1,7 +1,7 @@
 """Real chain data in ../shared/data, which is never copied into the repository.
 
 Where the folder is missing, a test that needs it says so in one line and passes by; with
-OBSCURA_REQUIRE_SHARED_DATA=1 it fails.
+TEST_REQUIRE_SHARED_DATA=1 it fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def shared_file(name: str) -> bytes | None:
     path = FOLDER / name
     if path.is_file():
         return path.read_bytes()
-    assert os.environ.get("OBSCURA_REQUIRE_SHARED_DATA") != "1", f"{_MISSING} ({name}), but it is required"
+    assert os.environ.get("TEST_REQUIRE_SHARED_DATA") != "1", f"{_MISSING} ({name}), but it is required"
     print(_MISSING)
     return None
 

@@ -175,7 +175,7 @@ def test_killed_while_syncing_nothing_acknowledged_is_lost(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_killed_many_times_while_syncing(tmp_path: Path) -> None:
-    kill_again_and_again(tmp_path, int(os.environ.get("OBSCURA_KILLS", "10")))
+    kill_again_and_again(tmp_path, int(os.environ.get("TEST_KILLS", "10")))
 
 
 def test_a_file_with_a_bad_block_says_where_and_keeps_what_was_before(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from obscura.limits import OUTBOUND_BLOCKS, OUTBOUND_FULL
 from obscura.sim.eclipse import Attack, Life, Victim
 
-SEEDS = int(os.environ.get("OBSCURA_ECLIPSE_SEEDS", "0"))  # tools/eclipse.py runs a thousand
+SEEDS = int(os.environ.get("TEST_ECLIPSE_SEEDS", "0"))  # tools/eclipse.py runs a thousand
 SLOTS = OUTBOUND_FULL + OUTBOUND_BLOCKS
 
 

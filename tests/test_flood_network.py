@@ -1,6 +1,6 @@
 """Whole networks under attack, with real channels (simulator): one flipped bit per link, and peers who lie about keys.
 
-Full size: OBSCURA_NODES=50 OBSCURA_HOURS=24 for the flipped bits.
+Full size: TEST_NODES=50 TEST_HOURS=24 for the flipped bits.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from obscura.sim.network import SimNetwork, SimNode
 from obscura.wire.messages.network import Addr
 from playbook import QUIET
 
-NODES = int(os.environ.get("OBSCURA_NODES", "12"))
-HOURS = float(os.environ.get("OBSCURA_HOURS", "1"))
+NODES = int(os.environ.get("TEST_NODES", "12"))
+HOURS = float(os.environ.get("TEST_HOURS", "1"))
 
 
 def network(count: int, seed: int, **settings: Any) -> SimNetwork:
@@ -144,7 +144,7 @@ def test_wrong_keys_from_a_third_of_the_peers_do_not_keep_honest_nodes_apart() -
 
 def test_two_hundred_nodes_find_each_other_from_one_seed() -> None:
     """Here with fewer; ``tools/two_hundred.py`` does it with 200, in the simulator or over real sockets."""
-    count = int(os.environ.get("OBSCURA_CROWD", "40"))
+    count = int(os.environ.get("TEST_CROWD", "40"))
     net = network(count, 3)
     while net.kernel.now < 1_800 and not (reached(net) == count and all(len(node.peers) >= 8 for node in net.nodes)):
         net.kernel.run(until=net.kernel.now + 30)

@@ -27,10 +27,10 @@ def test_where_the_data_is_missing_it_is_said_or_required(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shared_data, "FOLDER", tmp_path)
-    monkeypatch.delenv("OBSCURA_REQUIRE_SHARED_DATA", raising=False)
+    monkeypatch.delenv("TEST_REQUIRE_SHARED_DATA", raising=False)
     assert real_blocks() == []
     assert capsys.readouterr().out == "did not run: ../shared/data is not there\n"
-    monkeypatch.setenv("OBSCURA_REQUIRE_SHARED_DATA", "1")
+    monkeypatch.setenv("TEST_REQUIRE_SHARED_DATA", "1")
     with pytest.raises(AssertionError, match="required"):
         real_blocks()
 

@@ -189,7 +189,10 @@ class SshClient(_Ssh):
         self._transport.send(key_request(_USER, flight, self._rng))
 
     def refuse(self, now: float) -> None:
-        self.end(now)
+        if self._runs:
+            self.end(now)
+        else:
+            self._close_by = now  # ``due`` ends it, since nothing is returned here
 
     def end(self, now: float) -> list[CarrierEvent]:
         if not self._runs:
