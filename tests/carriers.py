@@ -13,18 +13,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from obscura.daemon.covers import make_certificate, server_context, stock_site
+from obscura.limits import SSH_FLIGHT
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
 from obscura.morph.dress import dress, path_for_joining, path_for_key
 from obscura.morph.http import HttpServer
 from obscura.morph.plain import Plain
+from obscura.morph.ssh import SshClient
 from obscura.morph.tls import TlsClient, TlsServer
 from obscura.morph.visitor import HttpClient
 from obscura.morph.website import Website
+from ssh_pair import host
 
 KEY = bytes(range(32))
 NETWORK = b"n" * 32
 UNIX = 1_700_000_000
-FLIGHT_1, FLIGHT_2 = b"one" * 60, b"two" * 50
+FLIGHT_1, FLIGHT_2 = (b"one" * 200)[:SSH_FLIGHT], b"two" * 140  # of a size that every carrier has
 
 
 class Maker(NamedTuple):
@@ -63,6 +66,7 @@ MAKERS: dict[str, Maker] = {
         lambda rng: HttpServer(rng, website(is_tls=False)),
     ),
     "tls": Maker(lambda rng: TlsClient(rng, b"example.org", "example.org", KEY, NETWORK, by_cookie=False), _tls_server),
+    "ssh": Maker(SshClient, lambda rng: host().server(rng)),
     "tls, joining": Maker(lambda rng: TlsClient(rng, b"10.1.2.3", None, None, NETWORK, by_cookie=False), _tls_server),
 }
 
@@ -153,8 +157,15 @@ class Wire:
             if not moved and not self.client.inbox and not self.server.inbox:
                 self.collect(self.client)
                 self.collect(self.server)
-                if not self.client.inbox and not self.server.inbox:
+                if not self.client.inbox and not self.server.inbox and not self.wait():
                     return
+
+    def wait(self) -> bool:
+        """Let time pass to the next deadline, if one is within a second: what covers do to look like people."""
+        near = [end.carrier.deadline() for end in (self.client, self.server) if end.finished is None]
+        soon = [when for when in near if self.now < when <= self.now + 1.0]
+        self.now = min(soon, default=self.now)
+        return bool(soon)
 
     def opened(self) -> Wire:
         """Run the opening; both sides are open then."""
