@@ -150,7 +150,7 @@ def test_dials_that_may_not_be_made() -> None:
         "obscura://203.0.113.5:19733",
         "obscura://203.0.113.5:19733?carrier=bare",
         "obscura://node.example:19733?carrier=tls",
-        "obscura://127.0.0.1:19733?carrier=ssh",
+        "obscura://127.0.0.1:19733?carrier=http",  # without a key
     ):
         with pytest.raises(AddressError):
             host.engine.dial(Address.parse(text), 0.0)

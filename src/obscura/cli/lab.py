@@ -17,7 +17,10 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 
 @click.group(cls=Group)
 def lab() -> None:
-    """Measure what an observer learns, on the shipped code under a virtual clock."""
+    """Measure what an observer learns.
+
+    On the shipped code, under a virtual clock.
+    """
 
 
 def _need(*modules: str) -> None:
