@@ -38,7 +38,7 @@ carriers: $(STAMP)  ## carriers beside real servers and clients (apt install ngi
 	$(BIN)/python -m pytest tests_real/test_carrier_web.py tests_real/test_carrier_ssh.py
 
 anonymity: $(STAMP)  ## nodes over a real, private Tor network; needs tor (apt install tor); 6 minutes at most
-	$(BIN)/python -m pytest tests_real/test_tor.py --durations=0
+	$(BIN)/python -m pytest tests_real/test_tor.py tests_real/test_tor_namespace.py --durations=0
 
 examples: $(STAMP)  ## every program of examples/
 	@for program in examples/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
