@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What a prober may send to a web server: name and pieces to write one after the other."""
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ def tables(protected: bytes, page: bytes, etag: bytes, modified: bytes) -> dict[
         probes[name] = list(pieces)
 
     methods = b"GET HEAD POST PUT DELETE OPTIONS TRACE CONNECT PATCH PROPFIND MKCOL FOO A-B A_B get Get G3T".split()
-    paths = [b"/", page, b"/none", b"/folder", b"/folder/", b"/empty", b"/empty/", protected, protected + b"/", b"/index.html"]
+    paths = [
+        b"/",
+        page,
+        b"/none",
+        b"/folder",
+        b"/folder/",
+        b"/empty",
+        b"/empty/",
+        protected,
+        protected + b"/",
+        b"/index.html",
+    ]
     for method, path in product(methods, paths):
         put(f"{method.decode()} {path.decode()}", _get(path, method=method))
     for version, path in product((b"HTTP/1.0", b"HTTP/1.2", b"HTTP/1.9"), paths):
@@ -109,7 +121,31 @@ def tables(protected: bytes, page: bytes, etag: bytes, modified: bytes) -> dict[
         put(f"host {host!r}", b"GET /folder HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
     put("host empty", b"GET / HTTP/1.1\r\nHost: \r\n\r\n")
     put("host spaces", b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
-    for size in (1, 100, 1000, 1010, 1015, 1020, 1023, 1024, 1025, 2000, 8100, 8170, 8175, 8176, 8177, 8178, 8179, 8180, 8190, 8192, 8200, 9000, 20000):
+    for size in (
+        1,
+        100,
+        1000,
+        1010,
+        1015,
+        1020,
+        1023,
+        1024,
+        1025,
+        2000,
+        8100,
+        8170,
+        8175,
+        8176,
+        8177,
+        8178,
+        8179,
+        8180,
+        8190,
+        8192,
+        8200,
+        9000,
+        20000,
+    ):
         put(f"long path {size}", _get(b"/" + b"a" * size))
         put(f"long path cut {size}", b"GET /" + b"a" * size)
         put(f"long method {size}", b"A" * size)
@@ -121,7 +157,14 @@ def tables(protected: bytes, page: bytes, etag: bytes, modified: bytes) -> dict[
     put("slowly", *[bytes((each,)) for each in _get(b"/none")])
     put("body in pieces", _get(b"/", b"Content-Length: 10\r\n", method=b"POST"), b"hello", b"world", _get())
     put("body too long", _get(b"/", b"Content-Length: 3\r\n", method=b"POST"), b"helloworld", _get())
-    put("chunks in pieces", _get(b"/", b"Transfer-Encoding: chunked\r\n", method=b"POST"), b"5\r\nhel", b"lo\r\n0\r\n", b"\r\n", _get())
+    put(
+        "chunks in pieces",
+        _get(b"/", b"Transfer-Encoding: chunked\r\n", method=b"POST"),
+        b"5\r\nhel",
+        b"lo\r\n0\r\n",
+        b"\r\n",
+        _get(),
+    )
     for name, broken in {
         "byte": b"\x00", "bytes": b"\x00" * 10, "version": b"GET / HTTP/2.0\r\n\r\n", "field": b"GET / HTTP/1.1\r\nX\x00", "host": b"GET / HTTP/1.1\r\n\r\n",
         "length": _get(fields=b"Content-Length: x\r\n"), "long": b"GET /" + b"a" * 9000, "closing": _get(fields=b"Connection: close\r\n") + b"GET",
@@ -130,14 +173,40 @@ def tables(protected: bytes, page: bytes, etag: bytes, modified: bytes) -> dict[
     }.items():  # fmt: skip
         put(f"after an error: {name}", broken, b"hello", b"world", b"hello", b"world")
     rng = random.Random(7)
-    for size in (1, 2, 3, 5, 8, 16, 24, 41, 48, 50, 56, 64, 100, 128, 221, 256, 500, 512, 1000, 1024, 2047, 2048, 4096, 8192, 16000):
+    for size in (
+        1,
+        2,
+        3,
+        5,
+        8,
+        16,
+        24,
+        41,
+        48,
+        50,
+        56,
+        64,
+        100,
+        128,
+        221,
+        256,
+        500,
+        512,
+        1000,
+        1024,
+        2047,
+        2048,
+        4096,
+        8192,
+        16000,
+    ):
         for turn in range(4):
             put(f"random {size} {turn}", rng.randbytes(size))
             put(f"printable {size} {turn}", bytes(rng.choices(b"abcdefGET /HTTP1.:\r\n ", k=size)))
     opening = _get(protected, b"Authorization: Bearer " + b"QUJD" * 60 + b"\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
                    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: DRIsBJcaLpNGAXKrj2W42g==\r\nCookie: a=b\r\n")  # fmt: skip
     put("opening", opening)
-    for at in range(0, len(opening)):
+    for at in range(len(opening)):
         flipped = bytearray(opening)
         flipped[at] ^= 1 << rng.randrange(8)
         put(f"opening flipped at {at}", bytes(flipped))

@@ -21,7 +21,7 @@ from obscura.morph.visitor import HttpClient
 from obscura.morph.website import Website
 from obscura.wire.address import CarrierNumber
 
-_READ = 256 << 10  # bytes asked for at once; OpenSSL gives one record
+_READ = 16 << 10  # bytes asked for at once: OpenSSL gives one record, and the room for more would be got and given back
 PROTOCOLS = frozenset({b"http/1.1", b"http/1.0", b"http/0.9"})  # that nginx without HTTP/2 speaks inside TLS
 _IS_TLS = frozenset({0x16, *range(0x80, 0x100)})  # first bytes that nginx gives to OpenSSL; others are cleartext
 
@@ -77,15 +77,29 @@ class _Tls(Carrier):
                     return self._over()
                 self._deadline = inf
                 events += self._inner.start(now)
-            while plain := tls.read(_READ):
-                events += self._inner.receive(plain, now)
-                if events and isinstance(events[-1], Finished):
-                    return events
-            return [*events, *self._inner.eof(now)]
         except ssl.SSLWantReadError:
             return events
         except ssl.SSLError:  # OpenSSL has queued its alert
-            return [*events, *self._over()]
+            return self._over()
+        plain, is_over = self._opened(tls)
+        if plain:
+            events += self._inner.receive(plain, now)
+        if is_over and not (events and isinstance(events[-1], Finished)):
+            events += self._inner.eof(now)
+        return events
+
+    @staticmethod
+    def _opened(tls: ssl.SSLObject) -> tuple[bytes, bool]:
+        """All that the records hold, in one piece, and whether no more will come: a good-bye, or a broken record."""
+        pieces: list[bytes] = []
+        try:
+            while piece := tls.read(_READ):
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            return b"".join(pieces), False
+        except ssl.SSLError:
+            pass
+        return b"".join(pieces), True
 
     def send_flight(self, flight: bytes, now: float) -> None:
         if self._inner is not None:
