@@ -174,8 +174,8 @@ def ends(events: Iterable[Event]) -> list[Ended]:
 
 def inject(connection: Connection, raw: bytes) -> None:
     """Queue any bytes as if they were frames: what a peer that has a channel but no manners would send."""
-    connection._queue.append(raw)
-    connection.waiting += len(raw)
+    connection.outbox._queue.append(raw)
+    connection.outbox.waiting += len(raw)
 
 
 def cut(data: bytes, size: int) -> list[bytes]:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "obscura"
 MAX_LINES = 450
 # Longer ones, each with the length that it must not exceed: they are to be cut, not to grow.
-TOO_LONG = {"obscura.connection": 610, "obscura.daemon.node": 580, "obscura.node.engine": 570, "obscura.morph.ssh": 460}
+TOO_LONG = {"obscura.connection": 500, "obscura.daemon.node": 580, "obscura.node.engine": 570, "obscura.morph.ssh": 460}
 
 # Layer -> layers that it may import beside itself. A layer is the first name below ``obscura``.
 FRAME = {"errors", "limits"}
@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "channel": FRAME | {"wire"},
     "shaping": FRAME | {"wire"},
     "morph": FRAME | {"wire"},
-    "connection": FRAME | {"wire"} | LINK,
+    "outbox": FRAME | {"wire", "channel", "shaping"},
+    "connection": FRAME | {"wire", "outbox"} | LINK,
     "ledger": FRAME | {"wire"},
     "node": FRAME | {"wire"} | LINK | {"connection", "ledger"},
     "transport": CORE,
@@ -44,7 +45,20 @@ ALLOWED: dict[str, set[str]] = {
     "cli": CORE | {"obscura", "transport", "store", "daemon", "sim", "lab"},
     "obscura": {"daemon", "node", "wire", "errors"},  # the package itself: names for an application, loaded on use
 }
-PURE = {"errors", "limits", "wire", "handshake", "channel", "shaping", "morph", "connection", "ledger", "node", "sim"}
+PURE = {
+    "errors",
+    "limits",
+    "wire",
+    "handshake",
+    "channel",
+    "shaping",
+    "morph",
+    "outbox",
+    "connection",
+    "ledger",
+    "node",
+    "sim",
+}
 IMPURE_MODULES = {
     *("asyncio", "concurrent", "datetime", "logging", "multiprocessing", "queue", "select", "selectors", "signal"),
     *("secrets", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "uvloop"),

@@ -211,8 +211,8 @@ def midway(security: Security, steps: int) -> Ends:
     both.client_events += both.client.start(0.0)
     both.server_events += both.server.start(0.0)
     if security == "bare":
-        both.client._queue.clear()
-        both.client.waiting = 0
+        both.client.outbox._queue.clear()
+        both.client.outbox.waiting = 0
     else:
         for _ in range(2):
             for piece in both.client.flush(0.0):
@@ -220,8 +220,8 @@ def midway(security: Security, steps: int) -> Ends:
             for piece in both.server.flush(0.0):
                 both.client_events += both.client.receive(piece, 0.0)
             if both.client._sealer is not None:
-                both.client._queue.clear()  # its own version: the test says what is said
-                both.client.waiting = 0
+                both.client.outbox._queue.clear()  # its own version: the test says what is said
+                both.client.outbox.waiting = 0
     said = offer(bare=security == "bare", nonce=1)
     for message in (said.version, OWN_PADNEG)[:steps]:
         inject(both.client, encode_frame(message))

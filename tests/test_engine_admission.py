@@ -153,8 +153,8 @@ def test_a_stranger_with_a_channel_but_without_a_handshake_counts() -> None:
         for _ in range(2):
             host.give(guest.link, b"".join(guest.connection.flush(0.0)))
             guest.events += guest.connection.receive(host.taken(guest.link), 0.0)
-            guest.connection._queue.clear()  # never says version
-            guest.connection.waiting = 0
+            guest.connection.outbox._queue.clear()  # never says version
+            guest.connection.outbox.waiting = 0
         opened.append(guest)
         assert len(host.engine.links) <= 4
     assert all(guest.connection.is_authenticated for guest in opened)

@@ -42,8 +42,8 @@ FREE = -(
 
 def raw(guest: Guest, frames: bytes) -> None:
     """Send frames whether they are fine or not."""
-    guest.connection._queue.append(frames)
-    guest.connection.waiting += len(frames)
+    guest.connection.outbox._queue.append(frames)
+    guest.connection.outbox.waiting += len(frames)
     guest.pump()
 
 

@@ -208,7 +208,7 @@ def test_below_high_the_wish_is_granted(monkeypatch: pytest.MonkeyPatch) -> None
     link = linked(MEDIUM, nothing, random.Random(1), monkeypatch)
     assert link.sender.is_established
     link.run((), 3_600.0)
-    assert link.sender.dummies_sent == 0
+    assert link.sender.outbox.dummies_sent == 0
 
 
 def test_a_missing_feature_bit_counts_as_less(monkeypatch: pytest.MonkeyPatch) -> None:

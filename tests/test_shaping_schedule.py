@@ -246,25 +246,25 @@ def test_budget_per_second_and_day_bound_cover_and_never_traffic() -> None:
 def test_what_the_peer_accepts_bounds_the_cover() -> None:
     link = LabLink(MEDIUM, random.Random(1), peer=Knobs(most=30))
     link.run((), 20_000)
-    assert 0.8 * 30 < link.sender.dummy_bytes_sent / 20_000 < 1.1 * 30
-    assert idle(MEDIUM, random.Random(1), 20_000).sender.dummy_bytes_sent > 60 * 20_000
+    assert 0.8 * 30 < link.sender.outbox.dummy_bytes_sent / 20_000 < 1.1 * 30
+    assert idle(MEDIUM, random.Random(1), 20_000).sender.outbox.dummy_bytes_sent > 60 * 20_000
 
 
 def test_idle_cover_of_the_levels() -> None:
     """Bytes per second of an idle link, as documented."""
     for knobs, low, high in ((STANDARD, 0, 0), (MEDIUM, 65, 85), (HIGH, 3_900, 4_300), (CONSTANT, 4_090, 4_100)):
         link = idle(knobs, random.Random(2), 2_000)
-        assert low <= link.sender.dummy_bytes_sent / 2_000 <= high
+        assert low <= link.sender.outbox.dummy_bytes_sent / 2_000 <= high
 
 
 def test_padding_is_counted_apart_from_dummies_and_frames() -> None:
     link = LabLink(MEDIUM, random.Random(4))
-    before = link.sender.padding_sent
+    before = link.sender.outbox.padding_sent
     link.run([(1.0, Ping(1))], 1.0)
     sender = link.sender
     sealed = sum(sum(write.sizes) for write in link.writes)
     assert sealed == 1_024
-    assert sender.padding_sent - before == 1_024 - 21 - 28
+    assert sender.outbox.padding_sent - before == 1_024 - 21 - 28
 
 
 def test_what_is_queued_while_a_release_is_being_written_is_timed_too() -> None:

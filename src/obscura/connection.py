@@ -21,17 +21,16 @@ from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
 from obscura.errors import ChannelFault, Refused, Violation
 from obscura.handshake.machine import Handshake, Negotiated, Offer
-from obscura.limits import CLEAN_END_S, FLUSH_BYTES, HANDSHAKE_S, HEADER_BYTES, MAX_FLIGHT, MIN_FLIGHT, TAG_BYTES
+from obscura.limits import CLEAN_END_S, HANDSHAKE_S, MAX_FLIGHT, MIN_FLIGHT, TAG_BYTES
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
+from obscura.outbox import Outbox
 from obscura.shaping.padding import Cells, Padding
 from obscura.shaping.schedule import IMMEDIATE, Schedule
 from obscura.shaping.watch import Breach, Watch
 from obscura.wire.catalogue import Catalogue
-from obscura.wire.frame import FrameDecoder, Malformed, Unknown, frame_parts
+from obscura.wire.frame import FrameDecoder, Malformed, Unknown
 from obscura.wire.message import Message
 from obscura.wire.messages.network import Verack
-
-_WORTH_A_VIEW = 8 << 10  # bytes; shorter pieces are cheaper to copy than to cut
 
 
 class Bare(msgspec.Struct, frozen=True):
@@ -133,28 +132,18 @@ class Connection:
         "_initiator",
         "_opener",
         "_opening",
-        "_padding",
-        "_position",
-        "_queue",
-        "_released",
         "_rng",
-        "_schedule",
         "_sealer",
         "_security",
         "_shaping",
         "_stage",
-        "_timed",
         "_unix",
         "_watch",
         "closing",
         "dummies_received",
-        "dummies_sent",
         "dummy_bytes_received",
-        "dummy_bytes_sent",
+        "outbox",
         "over",
-        "padding_sent",
-        "real_sent",
-        "waiting",
         "wire_received",
         "wire_sent",
     )
@@ -181,24 +170,23 @@ class Connection:
         self._rng = rng
         self._unix = unix
         self._shaping = shaping
-        self._padding: Padding = Cells()
-        self._schedule: Schedule = IMMEDIATE
         self._watch: Watch | None = None
-        self._timed = 0  # pieces of the queue that the schedule has seen
         self._opening: Initiator | Responder | None = None
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
-        self._queue: list[bytes] = []
-        self._position = 0  # bytes of its first piece that are sealed already
-        self._released = 0  # bytes that the schedule has let go and that are not sealed yet
         self._stage = _Stage.OPENING
         self._deadline = now + HANDSHAKE_S
-        self.waiting = 0
+        self.outbox = Outbox()
         self.over, self.closing = False, (False, False)  # lingers, resets
-        self.wire_received = self.wire_sent = self.real_sent = self.padding_sent = 0  # bytes
-        self.dummies_sent = self.dummies_received = self.dummy_bytes_sent = self.dummy_bytes_received = 0
+        self.wire_received = self.wire_sent = 0  # bytes
+        self.dummies_received = self.dummy_bytes_received = 0
 
     # --- What the engine asks ---------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of frames that are queued and not sealed."""
+        return self.outbox.waiting
 
     @property
     def is_established(self) -> bool:
@@ -251,20 +239,23 @@ class Connection:
     def send(self, message: Message) -> None:
         """Queue one message; ``flush`` seals what is queued. The caller bounds ``waiting`` (bytes of frames queued)."""
         if self._stage is _Stage.ESTABLISHED:
-            self._enqueue(message)
+            self.outbox.put(message)
 
     @property
     def has_more(self) -> bool:
         """Whether ``flush`` held back a part of what may leave, so that it is to be called again once this one is written."""
-        return 0 < self._released <= self.waiting and not self._carrier.is_blocked
+        return self.outbox.has_more and not self._carrier.is_blocked
 
     def flush(self, now: float) -> list[bytes]:
         """What is to be written to the socket now: one piece, or several where joining large ones would cost.
 
         Of much that waits, about ``FLUSH_BYTES``: ``has_more`` is true then.
         """
-        if (self.waiting or self._schedule is not IMMEDIATE) and not self._carrier.is_blocked:
-            self._seal_waiting(now)
+        if not (self.outbox.is_idle or self._carrier.is_blocked):
+            if self._sealer is not None:
+                self.outbox.seal(self._sealer, self._carrier.send, now)
+            elif isinstance(self._security, Bare):
+                self._carrier.send(self.outbox.bare(), now)
         pieces = self._carrier.take()
         for piece in pieces:
             self.wire_sent += len(piece)
@@ -285,8 +276,7 @@ class Connection:
     def abort(self, now: float, reason: Reason) -> list[Event]:
         """End at once: what waits is dropped, and the carrier closes as its cover would, discarding or not."""
         has_ended = self._stage in (_Stage.ENDING, _Stage.OVER)
-        self._queue.clear()
-        self.waiting = 0
+        self.outbox.clear()
         self._finish(now)
         return [] if has_ended else [Ended(reason)]
 
@@ -294,7 +284,7 @@ class Connection:
         """When ``due`` wants to be called; ``inf`` = never."""
         when = self._carrier.deadline()
         if not self._carrier.is_blocked:  # else the peer has to say something first
-            when = min(when, self._schedule.deadline(self.waiting))
+            when = min(when, self.outbox.schedule.deadline(self.outbox.waiting))
         return when if self._stage is _Stage.ESTABLISHED else min(when, self._deadline)
 
     def due(self, now: float) -> list[Event]:
@@ -444,10 +434,10 @@ class Connection:
                 raise Violation(str(item))
             for message in self._handshake.receive(item):
                 shape = self._shape() if isinstance(message, Verack) else None
-                self._enqueue(message)
+                self.outbox.put(message)
                 if shape is not None:
-                    self._padding, self._schedule, self._watch = shape
-                    self._schedule.begin(self.waiting)
+                    self.outbox.shape(shape.padding, shape.schedule)
+                    self._watch = shape.watch
         except (Violation, Refused) as end:
             reason = Reason.VIOLATION if isinstance(end, Violation) else Reason.REFUSED
             events += self.close(now, reason, str(end))
@@ -467,87 +457,25 @@ class Connection:
     def _greet(self, now: float) -> None:
         self._stage = _Stage.HANDSHAKE
         for message in self._handshake.start():
-            self._enqueue(message)
+            self.outbox.put(message)
 
     def _shape(self) -> Shape | None:
         """What the own ``verack`` puts in force. Raises ``Refused``, and then no ``verack`` is sent."""
         settled = self._handshake.settled
         return self._shaping(settled) if settled is not None else None
 
-    def _enqueue(self, message: Message) -> None:
-        header, payload = frame_parts(message)
-        size = HEADER_BYTES + len(payload)
-        if size < _WORTH_A_VIEW:
-            self._queue.append(header + payload)
-        else:
-            self._queue += (header, payload)
-        self.waiting += size
-        self.real_sent += size
-
-    def _seal_waiting(self, now: float) -> None:
-        sealer = self._sealer
-        if sealer is None:
-            if isinstance(self._security, Bare):
-                self._send_bare(now)
-            return
-        schedule = self._schedule
-        if schedule is not IMMEDIATE and len(self._queue) > self._timed:
-            schedule.put(self._queue[self._timed :] if self._timed else self._queue, now)
-        if self.has_more:
-            allowed, dummies = self._released, 0
-        else:
-            allowed, dummies = schedule.allowance(now, self.waiting, sealer.capacity)
-        part = allowed if dummies else FLUSH_BYTES  # whole records, since a cut one would be filled with padding
-        next_size, send = self._padding.next_size, self._carrier.send
-        left = self.waiting
-        if allowed:
-            body = _Gatherer(self._queue, self._position)
-            while allowed > 0 and part > 0:
-                capacity = sealer.capacity
-                size = allowed if allowed < capacity else capacity
-                left -= size
-                allowed -= size
-                part -= size
-                self.padding_sent += capacity - size
-                send(sealer.seal(body.take(size), next_size(left), rekey=sealer.due_rekey(now)), now)
-            self._queue, self._position = body.rest()
-            self.waiting = left
-        self._released = allowed
-        self._timed = len(self._queue)
-        for _ in range(dummies):
-            self.dummy_bytes_sent += sealer.size
-            send(sealer.seal(b"", next_size(left), rekey=sealer.due_rekey(now)), now)
-        self.dummies_sent += dummies
-        if not self.waiting:
-            sealer.rest()
-
-    def _send_bare(self, now: float) -> None:
-        self._carrier.send(b"".join(self._queue), now)
-        self._queue.clear()
-        self.waiting = 0
-
     def _send_last(self, now: float) -> None:
         """Everything that waits, whole frames only, then a record with flag 2."""
-        self._schedule = IMMEDIATE
-        sealer = self._sealer
-        if sealer is None:
-            if isinstance(self._security, Bare):
-                self._send_bare(now)
-            return
-        body, left = _Gatherer(self._queue, self._position), self.waiting
-        self._queue = []
-        self.waiting = 0
-        while left > sealer.capacity:
-            size = sealer.capacity
-            left -= size
-            self._carrier.send(sealer.seal(body.take(size), self._padding.next_size(left)), now)
-        self._carrier.send(sealer.seal(body.take(left), self._padding.next_size(0), last=True), now)
+        if self._sealer is not None:
+            self.outbox.seal_last(self._sealer, self._carrier.send, now)
+        elif isinstance(self._security, Bare):
+            self._carrier.send(self.outbox.bare(), now)
 
     # --- Ends -------------------------------------------------------------------------------------------------------
 
     def _finish(self, now: float) -> None:
         """Both directions are done: the carrier closes as its cover would."""
-        self._schedule = IMMEDIATE
+        self.outbox.schedule = IMMEDIATE
         self._stage = _Stage.OVER
         self._deadline = inf
         for event in self._carrier.end(now):
@@ -563,45 +491,5 @@ class Connection:
         self._stage = _Stage.OVER
         self._deadline = inf
         self._opening = self._opener = self._sealer = None
-        self._schedule = IMMEDIATE  # no cover is due any more
-        self._queue.clear()
-        self.waiting = 0
+        self.outbox.clear()
         self._carrier.refuse(now)
-
-
-class _Gatherer:
-    """Cuts queued frames into record bodies. Runs of small frames are joined once; a large payload is never joined."""
-
-    __slots__ = ("_at", "_pieces", "_position")
-
-    def __init__(self, queue: list[bytes], position: int) -> None:
-        """``position``: bytes of the first piece that were taken before."""
-        self._pieces: list[bytes] = []
-        run: list[bytes] = []
-        for piece in queue:
-            if len(piece) < _WORTH_A_VIEW:
-                run.append(piece)
-            else:
-                self._pieces += (b"".join(run), piece)
-                run = []
-        self._pieces.append(b"".join(run))
-        self._at = 0 if self._pieces[0] else 1
-        self._position = position
-
-    def take(self, size: int) -> bytes | memoryview:
-        """The next ``size`` bytes, which must be there."""
-        parts: list[memoryview] = []
-        while size:
-            piece = self._pieces[self._at]
-            end = min(len(piece), self._position + size)
-            parts.append(memoryview(piece)[self._position : end])
-            size -= end - self._position
-            self._position = end
-            if end == len(piece):
-                self._at += 1
-                self._position = 0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def rest(self) -> tuple[list[bytes], int]:
-        """What was not taken, as a queue again, and how much of its first piece was."""
-        return [piece for piece in self._pieces[self._at :] if piece], self._position

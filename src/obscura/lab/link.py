@@ -103,7 +103,7 @@ class LabLink:
         self.messages: list[Sent] = []
         self._open: deque[tuple[int, int]] = deque()  # (end in the stream of frames, number of the message)
         self._establish()
-        self._base = self.sender.real_sent
+        self._base = self.sender.outbox.real_sent
 
     def _connection(
         self, carrier: Plain, security: Dialling | Listening, knobs: Knobs, rng: random.Random, shape: Shaping | None
@@ -138,10 +138,10 @@ class LabLink:
         self._flush(self.writes[-1].at if self.writes else 0.0)
         for at, message in arrivals:
             self._wait(at)
-            before = sender.real_sent
+            before = sender.outbox.real_sent
             sender.send(message)
-            self._open.append((sender.real_sent - self._base, len(self.messages)))
-            self.messages.append(Sent(message.TYPE, sender.real_sent - before, at, -1))
+            self._open.append((sender.outbox.real_sent - self._base, len(self.messages)))
+            self.messages.append(Sent(message.TYPE, sender.outbox.real_sent - before, at, -1))
             self._flush(at)
         self._wait(until)
 
@@ -151,14 +151,14 @@ class LabLink:
             self._flush(when)
 
     def _flush(self, now: float) -> None:
-        dummies = self.sender.dummies_sent
+        dummies = self.sender.outbox.dummies_sent
         pieces = self.sender.flush(now)
         while self.sender.has_more:
             pieces += self.sender.flush(now)
         if self._tap.sizes:
-            self.writes.append(Write(now, tuple(self._tap.sizes), self.sender.dummies_sent - dummies))
+            self.writes.append(Write(now, tuple(self._tap.sizes), self.sender.outbox.dummies_sent - dummies))
             self._tap.sizes.clear()
-        left = self.sender.real_sent - self._base - self.sender.waiting
+        left = self.sender.outbox.real_sent - self._base - self.sender.waiting
         while self._open and self._open[0][0] <= left:
             _, number = self._open.popleft()
             self.messages[number] = self.messages[number]._replace(write=len(self.writes) - 1)

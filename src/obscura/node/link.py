@@ -86,10 +86,11 @@ def sent(connection: Connection) -> dict[str, int]:
 
     The rest of the first are seals, flights and the carrier.
     """
+    outbox = connection.outbox
     return dict(
         zip(
             SENT,
-            (connection.wire_sent, connection.real_sent, connection.padding_sent, connection.dummy_bytes_sent),
+            (connection.wire_sent, outbox.real_sent, outbox.padding_sent, outbox.dummy_bytes_sent),
             strict=True,
         )
     )
@@ -115,7 +116,7 @@ def describe(peer: Peer, link: Link, now: float) -> dict[str, Any]:
         "connected_s": round(now - peer.since, 3),
         **(sent(connection) if connection else dict.fromkeys(SENT, 0)),
         "wire_bytes_received": connection.wire_received if connection else 0,
-        "dummies_sent": connection.dummies_sent if connection else 0,
+        "dummies_sent": connection.outbox.dummies_sent if connection else 0,
         "dummies_received": connection.dummies_received if connection else 0,
         "queued_bytes": connection.waiting if connection else 0,
         "purpose": peer.purpose.name.lower(),

@@ -1,0 +1,163 @@
+"""Frames that wait for one link, and the records they become: where padding and schedule meet the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from obscura.channel.records import Sealer
+from obscura.limits import FLUSH_BYTES, HEADER_BYTES
+from obscura.shaping.padding import Cells, Padding
+from obscura.shaping.schedule import IMMEDIATE, Schedule
+from obscura.wire.frame import frame_parts
+from obscura.wire.message import Message
+
+_WORTH_A_VIEW = 8 << 10  # bytes; shorter pieces are cheaper to copy than to cut
+
+Give = Callable[[bytes, float], None]  # takes a sealed record, and now
+
+
+class Outbox:
+    """The sending side of one link. Sizes are bytes; ``waiting`` counts frames that are queued and not sealed."""
+
+    __slots__ = (
+        "_padding",
+        "_position",
+        "_queue",
+        "_released",
+        "_timed",
+        "dummies_sent",
+        "dummy_bytes_sent",
+        "padding_sent",
+        "real_sent",
+        "schedule",
+        "waiting",
+    )
+
+    def __init__(self) -> None:
+        self._padding: Padding = Cells()
+        self.schedule: Schedule = IMMEDIATE
+        self._queue: list[bytes] = []
+        self._position = 0  # bytes of its first piece that are sealed already
+        self._timed = 0  # pieces of the queue that the schedule has seen
+        self._released = 0  # bytes that the schedule has let go and that are not sealed yet
+        self.waiting = 0
+        self.real_sent = self.padding_sent = self.dummies_sent = self.dummy_bytes_sent = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether ``seal`` held back a part of what may leave."""
+        return 0 < self._released <= self.waiting
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether ``seal`` has nothing to do whatever the time is."""
+        return not self.waiting and self.schedule is IMMEDIATE
+
+    def shape(self, padding: Padding, schedule: Schedule) -> None:
+        """From now on these say sizes and times."""
+        self._padding, self.schedule = padding, schedule
+        schedule.begin(self.waiting)
+
+    def put(self, message: Message) -> None:
+        """Queue the frame of a message."""
+        header, payload = frame_parts(message)
+        size = HEADER_BYTES + len(payload)
+        if size < _WORTH_A_VIEW:
+            self._queue.append(header + payload)
+        else:
+            self._queue += (header, payload)
+        self.waiting += size
+        self.real_sent += size
+
+    def seal(self, sealer: Sealer, give: Give, now: float) -> None:
+        """Give records with what may leave now, dummies among them; of much about ``FLUSH_BYTES`` (``has_more`` then)."""
+        schedule = self.schedule
+        if schedule is not IMMEDIATE and len(self._queue) > self._timed:
+            schedule.put(self._queue[self._timed :] if self._timed else self._queue, now)
+        if self.has_more:
+            allowed, dummies = self._released, 0
+        else:
+            allowed, dummies = schedule.allowance(now, self.waiting, sealer.capacity)
+        part = allowed if dummies else FLUSH_BYTES  # whole records, since a cut one would be filled with padding
+        next_size = self._padding.next_size
+        left = self.waiting
+        if allowed:
+            body = _Gatherer(self._queue, self._position)
+            while allowed > 0 and part > 0:
+                capacity = sealer.capacity
+                size = allowed if allowed < capacity else capacity
+                left -= size
+                allowed -= size
+                part -= size
+                self.padding_sent += capacity - size
+                give(sealer.seal(body.take(size), next_size(left), rekey=sealer.due_rekey(now)), now)
+            self._queue, self._position = body.rest()
+            self.waiting = left
+        self._released = allowed
+        self._timed = len(self._queue)
+        for _ in range(dummies):
+            self.dummy_bytes_sent += sealer.size
+            give(sealer.seal(b"", next_size(left), rekey=sealer.due_rekey(now)), now)
+        self.dummies_sent += dummies
+
+    def seal_last(self, sealer: Sealer, give: Give, now: float) -> None:
+        """Give everything that waits, whole frames only, then a record with flag 2."""
+        self.schedule = IMMEDIATE
+        body, left = _Gatherer(self._queue, self._position), self.waiting
+        self.clear()
+        while left > sealer.capacity:
+            size = sealer.capacity
+            left -= size
+            give(sealer.seal(body.take(size), self._padding.next_size(left)), now)
+        give(sealer.seal(body.take(left), self._padding.next_size(0), last=True), now)
+
+    def bare(self) -> bytes:
+        """Everything that waits as it is, for a link without a channel."""
+        frames = b"".join(self._queue)
+        self.clear()
+        return frames
+
+    def clear(self) -> None:
+        """Drop what waits; no cover is due any more."""
+        self.schedule = IMMEDIATE
+        self._queue = []
+        self._position = self._released = self._timed = 0
+        self.waiting = 0
+
+
+class _Gatherer:
+    """Cuts queued frames into record bodies. Runs of small frames are joined once; a large payload is never joined."""
+
+    __slots__ = ("_at", "_pieces", "_position")
+
+    def __init__(self, queue: list[bytes], position: int) -> None:
+        """``position``: bytes of the first piece that were taken before."""
+        self._pieces: list[bytes] = []
+        run: list[bytes] = []
+        for piece in queue:
+            if len(piece) < _WORTH_A_VIEW:
+                run.append(piece)
+            else:
+                self._pieces += (b"".join(run), piece)
+                run = []
+        self._pieces.append(b"".join(run))
+        self._at = 0 if self._pieces[0] else 1
+        self._position = position
+
+    def take(self, size: int) -> bytes | memoryview:
+        """The next ``size`` bytes, which must be there."""
+        parts: list[memoryview] = []
+        while size:
+            piece = self._pieces[self._at]
+            end = min(len(piece), self._position + size)
+            parts.append(memoryview(piece)[self._position : end])
+            size -= end - self._position
+            self._position = end
+            if end == len(piece):
+                self._at += 1
+                self._position = 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def rest(self) -> tuple[list[bytes], int]:
+        """What was not taken, as a queue again, and how much of its first piece was."""
+        return [piece for piece in self._pieces[self._at :] if piece], self._position
