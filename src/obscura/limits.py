@@ -69,13 +69,15 @@ CLIENT_HEADER_S: Final = 60.0  # seconds for a whole request head, or a TLS hand
 KEEPALIVE_S: Final = 75.0  # seconds between two requests (keepalive_timeout)
 KEEPALIVE_REQUESTS: Final = 1_000  # on one connection (keepalive_requests)
 KEEPALIVE_MOST_S: Final = 3_600.0  # seconds from the first request to the last (keepalive_time)
-LINGER_S: Final = (5.0, 30.0)  # seconds without and with bytes until an unread body is given up (lingering_timeout, _time)
+# seconds without and with bytes until an unread body is given up (lingering_timeout, _time)
+LINGER_S: Final = (5.0, 30.0)
 PROXY_READ_S: Final = 60.0  # seconds of a silent application until nginx ends its WebSocket (proxy_read_timeout)
 GZIP_LEAST: Final = 20  # bytes; shorter pages are not compressed (gzip_min_length)
 CHUNK_OF_BODY: Final = 32 << 10  # bytes of a compressed page in one chunk (output_buffers)
 SITE_WRITE_BYTES: Final = 128 << 10  # bytes of pages given to a socket at once. Security: one reader's cost.
 SITE_UNREAD_BYTES: Final = 64 << 10  # bytes of requests waiting behind an unread answer before we stop reading
-PROXIED_COOKIES: Final = 4_096  # of visitors who came through a proxy and brought no token yet; the oldest are forgotten
+# of visitors who came through a proxy and brought no token yet; the oldest are forgotten
+PROXIED_COOKIES: Final = 4_096
 SITE_FILE_BYTES: Final = 16 << 20  # bytes of one file of a site folder; sites are kept in memory
 SITE_BYTES: Final = 64 << 20  # bytes of a whole site folder
 TOKEN_BYTES: Final = (150, 560)  # bytes of flight 1 as a bearer token: as long as signed web tokens are
@@ -98,7 +100,8 @@ SSH_STARTUPS: Final = (100, 0.3, 200)  # MaxStartups: unauthenticated connection
 SSH_WINDOW: Final = 2 << 20  # bytes in flight in one direction of the channel
 SSH_CHANNEL_PACKET: Final = 32 << 10  # bytes of channel data in one packet
 SSH_QUEUED: Final = 256 << 10  # bytes waiting for the window above which the channel takes no more (ours)
-SSH_HELD: Final = 1 << 20  # bytes held of an unauthenticated peer whose request is being answered. Security: dropped then.
+# bytes held of an unauthenticated peer whose request is being answered. Security: dropped then.
+SSH_HELD: Final = 1 << 20
 SSH_FLIGHT: Final = 512  # bytes of flight 1: an rsa-sha2-512 signature by a key of 4,096 bits (ours)
 SSH_ANSWER: Final = (400, 3_000)  # bytes of flight 2: what a repository's list of references has (ours)
 SSH_CLOSE_S: Final = 5.0  # seconds for the peer to close the channel that we close (ours)
@@ -118,7 +121,8 @@ MAX_HELD_BYTES: Final = 64 << 10  # bytes; more than this waiting is bulk, and h
 MAX_HELD_MESSAGES: Final = 64  # messages, likewise
 TOPPED_UP: Final = 0.1  # chance that a message which leaves alone is topped up; measured by `obscura lab leakage`
 BREACH_SLACK: Final = 64  # records that an agreed rate may be exceeded by: bunched on the way, clocks that differ
-BREACH_STALL_S: Final = 45.0  # seconds that a link may stall without its records, all at once then, counting as too many
+# seconds that a link may stall without its records, all at once then, counting as too many
+BREACH_STALL_S: Final = 45.0
 BREACH_RATE: Final = 1.25  # times the agreed rate that is let pass
 
 # --- Link (ours) ------------------------------------------------------------------------------------------------------
@@ -223,7 +227,8 @@ RECENT_SUCCESS_S: Final = 4 * 3_600  # a tried place that answered this lately k
 TEST_S: Final = (600, 2_400)  # seconds between two tests of a tried place, and for its test before it loses its cell
 PENDING_TESTS: Final = 10  # places waiting for the test of another
 RETRY_S: Final = 10  # seconds until a place is dialled again at the earliest: a full one is not pestered
-UNPROVEN_RETRY_S: Final = 86_400  # seconds until an address that never proved a key is tried again, doubling (design 10)
+# seconds until an address that never proved a key is tried again, doubling (design 10)
+UNPROVEN_RETRY_S: Final = 86_400
 SEEN_STEP_S: Final = 3_600  # seconds by which gossip must be newer to count
 MAX_CANDIDATE_KEYS: Final = 3  # unproven keys kept per address (design 10)
 MAX_KEY_SOURCES: Final = 8  # groups counted as saying one key
@@ -279,7 +284,8 @@ TOR_CONNECT_S: Final = 75.0  # seconds for a circuit and a stream; a client with
 TOR_FIRST_TRY_S: Final = 25.0  # of them for an onion service whose descriptor may be stale; then it is fetched anew
 TOR_DESCRIPTOR_S: Final = 10.0  # seconds to fetch a descriptor
 SOCKS_CREDENTIAL_BYTES: Final = 16  # random bytes of a user and of a password: never the same twice
-TOR_LINE_BYTES: Final = 64 << 10  # bytes of one line of the control port. Security: it is local, but may be no tor at all.
+# bytes of one line of the control port. Security: it is local, but may be no tor at all.
+TOR_LINE_BYTES: Final = 64 << 10
 TOR_REPLY_LINES: Final = 10_000  # lines of one answer (circuit-status of a busy tor has hundreds)
 TOR_REPLY_S: Final = 20.0  # seconds for an answer of the control port
 TOR_COOKIE_BYTES: Final = 32  # bytes of the cookie file (control-spec 3.24). Security: no other file is ever sent.
@@ -287,7 +293,8 @@ TOR_START_S: Final = 30.0  # seconds for an own tor to open its control port
 TOR_STOP_S: Final = 5.0  # seconds for an own tor to end before it is killed
 TOR_AGAIN_S: Final = (1.0, 30.0)  # seconds between attempts to reach tor: first, longest
 TOR_HEALTHY_S: Final = 60.0  # seconds of service after which the waits begin anew
-TOR_POW_RATE: Final = (250, 2_500)  # introductions per second and burst before clients have to work (tor's own defaults)
+# introductions per second and burst before clients have to work (tor's own defaults)
+TOR_POW_RATE: Final = (250, 2_500)
 
 # --- Local control (ours) ---------------------------------------------------------------------------------------------
 RPC_LINE_BYTES: Final = 16 << 20  # bytes of one request: a block of 4 MB as hex, twice over. Security: owner only.
@@ -380,7 +387,8 @@ STEM_EPOCH_S: Final = 600.0  # seconds; each face with its own random phase
 STEM_EPOCH_EXTRA_S: Final = 30.0  # seconds on top, uniform, so that epochs of two faces drift apart
 STEM_HOP_S: Final = (0.3, 5.0)  # seconds of one hop that are believed. Security: a peer can delay its pongs.
 EMBARGO_MISS: Final = 0.1  # probability that some embargo of an honest stem fires early
-DIFFUSION_RETURN_S: Final = 3.0  # seconds until what is diffused comes back; measured with `obscura simulate` (docs/simulator.md)
+# seconds until what is diffused comes back; measured with `obscura simulate` (docs/simulator.md)
+DIFFUSION_RETURN_S: Final = 3.0
 STEM_TXS_PER_PEER: Final = 100  # transactions in the stem phase per inbound edge. Security: beyond it they are dropped.
 STEM_BYTES_PER_PEER: Final = 1 << 20  # bytes of them. Security: 125 edges of strangers hold 125 MiB at the very most.
 STEM_BYTES: Final = 32 << 20  # bytes of all of them, own ones apart. Security: bounds the whole node.
