@@ -10,6 +10,7 @@ however the bytes were cut.
 from __future__ import annotations
 
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -98,7 +99,7 @@ def end_mark(chaining_key: bytes) -> bytes:
     return hmac.digest(chaining_key, b"obscura/1 end", "sha256")[:END_MARK_BYTES]
 
 
-class _Opening:
+class _Opening(ABC):
     """What both sides share: input held, output made, one way to fail."""
 
     __slots__ = ("_failed", "_input", "_output", "_prologue", "_rng", "_streamed")
@@ -131,8 +132,9 @@ class _Opening:
         self._failed = secured is not None
         return secured
 
+    @abstractmethod
     def _advance(self, unix: int) -> Secured | None:
-        raise NotImplementedError
+        """Go on with what was received; the channel if it stands now. Raises ``ChannelFault``."""
 
     def _pattern_handshake(
         self, pattern: Pattern, *, static: StaticKey | None = None, responder_key: bytes | None = None

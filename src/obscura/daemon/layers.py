@@ -247,7 +247,7 @@ def check(value: msgspec.Struct) -> None:
 def _decode(kind: type, value: object) -> object:
     if issubclass(kind, Path) and isinstance(value, str | Path):
         return Path(value).expanduser()
-    raise NotImplementedError
+    raise NotImplementedError  # what msgspec asks a ``dec_hook`` to say of a type that it does not know
 
 
 def _listed(kind: inspect.Type) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import ssl
+from abc import abstractmethod
 from hashlib import sha256
 from math import inf
 
@@ -52,9 +53,9 @@ class _Tls(Carrier):
         self._deadline = inf
         self._is_ending = False  # close_notify follows what is still inside
 
+    @abstractmethod
     def _session(self) -> Carrier | None:
         """The inner session of a handshake that is done; None: this is not for us."""
-        raise NotImplementedError
 
     def receive(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
         tls = self._tls
