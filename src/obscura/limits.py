@@ -279,6 +279,19 @@ DOH_ANSWER: Final = 32 << 10  # bytes of one answer. Security: a signed list of 
 DOH_CONNECTION: Final = 128 << 10  # bytes read from one connection. Security: floods of empty frames end here.
 DNS_PADDING: Final = 128  # bytes; queries are padded to a multiple (RFC 8467, 4.1)
 
+# --- Port mapping (RFC 6887, RFC 6886; ours where they leave it open) --------------------------------------------------
+PORT_MAPPING_PORT: Final = 5_351  # UDP port of a router that speaks PCP or NAT-PMP
+PORT_MAPPING_BYTES: Final = 1_100  # bytes of a datagram (RFC 6887, 7). Security: a longer answer is passed over.
+PORT_MAPPING_S: Final = 7_200  # seconds asked for (RFC 6886, 3.3); renewed at half of what is given
+PORT_MAPPED_S: Final = (120, 86_400)  # seconds given that are believed. Security: no renewing all the time, nor never.
+PORT_MAPPING_AGAIN_S: Final = 1_800.0  # seconds until a router that refused or kept silent is asked again
+PCP_FIRST_S: Final = 3.0  # seconds to the first repetition, then doubling (RFC 6887, 8.1.1)
+PCP_TRIES: Final = 3  # without an answer: then NAT-PMP
+NATPMP_FIRST_S: Final = 0.25  # seconds to the first repetition, then doubling (RFC 6886, 3.1)
+NATPMP_TRIES: Final = 7  # without an answer: 32 s; RFC 6886 has 9
+PORT_UNMAPPED_S: Final = 0.25  # seconds to wait for the word that a mapping is gone, when a node stops
+PORT_UNMAPPED_TRIES: Final = 3
+
 # --- Tor (design 11; ours) --------------------------------------------------------------------------------------------
 TOR_CONNECT_S: Final = 75.0  # seconds for a circuit and a stream; a client with a stale descriptor was seen to need 35
 TOR_FIRST_TRY_S: Final = 25.0  # of them for an onion service whose descriptor may be stale; then it is fetched anew
@@ -306,6 +319,29 @@ RPC_STALL_S: Final = 30.0  # seconds for a client to finish a line that it began
 RPC_CALL_S: Final = 120.0  # seconds that our own client waits for an answer: TOR_CONNECT_S and HANDSHAKE_S with room
 SOCKET_PATH_BYTES: Final = 107  # sun_path of unix(7), without its NUL
 CONFIG_FILE_BYTES: Final = 64 << 10  # bytes; a larger file is a mistaken path, and finding its lines would take long
+
+# --- The operator's HTTP on loopback (ours) ---------------------------------------------------------------------------
+HTTP_HEAD_BYTES: Final = 16 << 10  # bytes of a request line with its headers. Security: of whoever is on this machine.
+HTTP_HEAD_S: Final = 10.0  # seconds for them. Security: a connection that says nothing holds a place so long.
+HTTP_IDLE_S: Final = 60.0  # seconds that a connection is kept for its next request
+HTTP_CONNECTIONS: Final = 64  # connections at once; beyond it the oldest that has shown no secret goes, or the new one
+HTTP_STREAMS: Final = 16  # event streams at once, so that they leave places for calls
+HTTP_BEAT_S: Final = 15.0  # seconds of silence after which a stream says that it lives, and looks whether it still may
+SECRET_BYTES: Final = 32  # random bytes of a cookie, token or session: no guessing, so a plain hash is enough to store it
+MAX_TOKENS: Final = 64  # user tokens of one node
+TOKENS_FILE_BYTES: Final = 64 << 10  # bytes of their file; a larger one is damaged
+MAX_SESSIONS: Final = 32  # logins of browsers; the oldest ends
+SESSION_S: Final = 12 * 3600.0  # seconds that a login of a browser lasts
+METRICS_CONNECTIONS: Final = 8  # scrapers at once
+
+# --- Doctor (ours) ----------------------------------------------------------------------------------------------------
+CERTIFICATE_DAYS: Final = 14  # days left to a listener's certificate below which something has to be done
+DISK_FREE_BYTES: Final = 200_000_000  # free bytes below which the store may stop soon
+DISK_LOW_BYTES: Final = 2_000_000_000  # free bytes below which pruning is worth a thought
+OPEN_FILES_BESIDE: Final = 64  # descriptors that a node needs beside those of its inbound links
+PROBE_S: Final = 5.0  # seconds for what a stranger gets at an own door
+PROBE_SILENCE_S: Final = 0.5  # seconds without a byte that count as silence
+STORE_CHECK_S: Final = 10.0  # seconds that the check of the store may read
 
 # --- Ledger (design 12; Bitcoin's consensus values where nothing else is said) ----------------------------------------
 MAX_BLOCK_WEIGHT: Final = 4_000_000  # units: 3 x bytes without witnesses + bytes (BIP141)
