@@ -25,7 +25,7 @@ from obscura.limits import (
     SITE_UNREAD_BYTES,
     SITE_WRITE_BYTES,
 )
-from obscura.morph import websocket
+from obscura.morph import masking, websocket
 from obscura.morph.carrier import CarrierEvent, Finished, Flight
 from obscura.morph.dress import dress, path_for_key
 from obscura.morph.http import HttpServer, decode_token, encode_token
@@ -384,3 +384,16 @@ def test_what_twenty_openings_share_is_what_the_library_and_nginx_write() -> Non
         ),
         b"Authorization: Bearer " + encode_token(FLIGHT_1),  # the same flight in this test
     }
+
+
+@pytest.mark.parametrize("with_arrays", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 7, 1_023, 1_024, 1_030, 8_191, 8_192, 8_193, 70_001])
+def test_a_mask_is_the_repeated_key_with_and_without_numpy(
+    size: int, with_arrays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, key = random.Random(size).randbytes(size), b"\x01\x80\xff\x33"
+    if not with_arrays:
+        monkeypatch.setattr(masking, "numpy", None)
+    expected = bytes(byte ^ key[at % 4] for at, byte in enumerate(data))
+    assert bytes(masking.masked(memoryview(data), key)) == expected
+    assert bytes(data) == random.Random(size).randbytes(size), "the input is left alone"

@@ -113,10 +113,9 @@ class _Tls(Carrier):
     def take(self) -> list[bytes]:
         tls = self._tls
         if self._inner is not None and tls is not None:
-            for piece in self._inner.take():
-                view = memoryview(piece)
-                while view:
-                    view = view[tls.write(view) :]
+            view = memoryview(b"".join(self._inner.take()))  # in one piece, so that only the last record is not full
+            while view:
+                view = view[tls.write(view) :]
         if self._is_ending and self._inner is not None and tls is not None:
             with contextlib.suppress(ssl.SSLError):  # it wants the peer's as well, which nobody waits for
                 tls.unwrap()

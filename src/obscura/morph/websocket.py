@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from obscura.errors import Violation
+from obscura.morph.masking import masked
 
 BINARY: Final = 2
 CLOSE: Final = 8
@@ -27,14 +28,6 @@ def accept_of(key: bytes) -> bytes:
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
-def _masked(data: bytes | memoryview, key: bytes) -> bytes:
-    """``data`` XOR the repeated 4-byte key, as two big numbers: no loop over bytes."""
-    size = len(data)
-    mask = key * (size // 4 + 1)
-    number = int.from_bytes(data, "little") ^ int.from_bytes(memoryview(mask)[:size], "little")
-    return number.to_bytes(size, "little")
-
-
 def frame(data: bytes, rng: random.Random | None, opcode: int = BINARY) -> bytes:
     """One whole frame. With ``rng`` it is a client's: masked by 4 fresh bytes."""
     size = len(data)
@@ -48,7 +41,7 @@ def frame(data: bytes, rng: random.Random | None, opcode: int = BINARY) -> bytes
     if rng is None:
         return head + data
     key = rng.getrandbits(32).to_bytes(4, "little")
-    return head + key + _masked(data, key)
+    return head + key + masked(data, key)
 
 
 class FrameReader:
@@ -89,7 +82,7 @@ class FrameReader:
                     self._head = bytes(view[at:])
                     return
                 payload = bytes(view[body : body + size])
-                yield opcode, _masked(payload, self._key) if self._masked else payload
+                yield opcode, bytes(masked(payload, self._key)) if self._masked else payload
                 at = body + size
             else:
                 self._left = size
@@ -125,4 +118,4 @@ class FrameReader:
         key = self._key
         if self._left and (turn := len(piece) % 4):
             self._key = key[turn:] + key[:turn]
-        return _masked(piece, key)
+        return masked(piece, key)
