@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ from msgspec import Meta
 
 from obscura.daemon import layers
 from obscura.daemon.covers import CoverSettings
+from obscura.daemon.mapping import check_mapping
 from obscura.daemon.ways import Plan, TorSettings, plan
 from obscura.errors import AddressError, ConfigError
 from obscura.handshake.features import experimental, named
@@ -135,6 +137,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Texts,
         Meta(description="how others reach this node, such as 203.0.113.5:9733?carrier=tls; told to peers"),
     ] = ()
+    port_mapping: Annotated[
+        Literal["auto", "off"],
+        Meta(description="auto has the router map the listening ports (PCP, NAT-PMP); it learns of them then"),
+    ] = "off"
+    gateway: Annotated[
+        str | None,
+        Meta(description="IPv4 address of the router that port-mapping asks; unset is that of the default route"),
+    ] = None
     asmap: Annotated[
         Path | None,
         Meta(description="file in Bitcoin's asmap format: peers are then grouped by autonomous system, not by /16"),
@@ -162,7 +172,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         experimental(self.experimental)
         if self.prune is not None:
             parse_bytes(self.prune)
-        _ = self.plan  # raises
+        _ = self.plan, self.router  # raises
         for key, texts in (("connect", self.connect), ("external-address", self.external_address)):
             for text in texts:
                 try:
@@ -190,6 +200,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             listen=self.listen or (),
             external_address=self.external_address,
             settings=self.tor_daemon,
+        )
+
+    @property
+    def router(self) -> IPv4Address | None:
+        """The router that ``gateway`` names. Raises ``ConfigError`` where ``port-mapping`` contradicts other keys."""
+        plan, network = self.plan, self.network
+        return check_mapping(
+            self.port_mapping, self.gateway, network=network, clearnet=plan.ways.clearnet, faces=plan.faces
         )
 
     @property

@@ -25,6 +25,7 @@ from obscura.daemon.discovery import Discovery, keep_sequences, read_sequences, 
 from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.keys import KeyStore
 from obscura.daemon.listening import open_listeners
+from obscura.daemon.mapping import mapped
 from obscura.daemon.neighbours import introduce, neighbour_settings
 from obscura.daemon.outbox import FileOutbox, Following, Receipts
 from obscura.daemon.peerstore import PeerStore
@@ -138,6 +139,8 @@ class Node:
             await self._listen(resources)
             introduce(near, self.config, self.network, self._listening, self._started)
             resources.push_async_callback(self._close_links)
+            if self.config.port_mapping == "auto":
+                await resources.enter_async_context(mapped(self._listening, self.config.router, self))
             await resources.enter_async_context(peers.kept())  # left before the links are closed
             self._resources = resources.pop_all()
         self._plan_turn()

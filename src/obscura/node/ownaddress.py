@@ -15,7 +15,8 @@ from obscura.wire.address import Address, CarrierNumber, Endpoint
 
 
 class OwnAddress(Part):
-    """Addresses that may be announced: configured ones, those listened on by name, and what outbound peers agree on.
+    """Addresses that may be announced: configured ones, those listened on by name, what a router mapped, and what outbound
+    peers agree on.
 
     Listening on 0.0.0.0 says nothing about the own address; then ``OBSERVERS`` outbound peers of different groups must have told
     the same one in their ``version``. Inbound peers are not believed: whoever wants could be many of them.
@@ -33,6 +34,7 @@ class OwnAddress(Part):
         self._external = tuple(external)
         self._is_listed = True
         self._listening: tuple[Address, ...] = ()
+        self._mapped: dict[int, Address] = {}  # listening port -> what the router says of it
         self._seen: dict[LinkId, tuple[bytes, bytes]] = {}  # observer's group, our host
 
     def set_listening(
@@ -43,12 +45,20 @@ class OwnAddress(Part):
         self._external = tuple(dict.fromkeys((*self._external, *external)))
 
     def add_external(self, address: Address) -> None:
-        """One more way to reach this node: an onion or I2P name, a mapping of a router."""
+        """One more way to reach this node: an onion or I2P name."""
         self._external = (*(a for a in self._external if a != address), address)
+
+    def set_mapped(self, port: int, address: Address | None) -> bool:
+        """What the router says of a listening port (PCP, NAT-PMP), None = nothing any more; whether that is news."""
+        before = self._mapped.get(port)
+        self._mapped = {known: told for known, told in self._mapped.items() if known != port}
+        if address is not None:
+            self._mapped[port] = address
+        return address != before
 
     def is_own(self, endpoint: Endpoint) -> bool:
         """Whether the place is this node, as far as it knows."""
-        return any(address.endpoint == endpoint for address in (*self._listening, *self._external))
+        return any(address.endpoint == endpoint for address in self._known())
 
     def announced(self, face: Face) -> list[Address]:
         """What to tell peers of a face; every one with its key, and only what they could reach."""
@@ -58,7 +68,11 @@ class OwnAddress(Part):
         hosts = self._observed()
         hidden = self._is_proxied and face is Face.CLEARNET
         for address in () if hidden else self._listening:
-            if _is_any(address):
+            if address.port in self._mapped:
+                told.append(
+                    self._mapped[address.port]
+                )  # what peers see is the router's address, the port is the router's choice
+            elif _is_any(address):
                 told += [Address(address.key, host, address.port, address.carrier, address.name) for host in hosts]
             else:
                 told.append(address)
@@ -74,6 +88,9 @@ class OwnAddress(Part):
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
         self._seen.pop(peer.link, None)
         return ()
+
+    def _known(self) -> tuple[Address, ...]:
+        return (*self._listening, *self._external, *self._mapped.values())
 
     def _observed(self) -> list[str]:
         groups: dict[bytes, set[bytes]] = {}
