@@ -37,12 +37,13 @@ ALLOWED: dict[str, set[str]] = {
     "connection": FRAME | {"wire", "outbox"} | LINK,
     "ledger": FRAME | {"wire"},
     "node": FRAME | {"wire"} | LINK | {"connection", "ledger"},
+    "doctor": FRAME,
     "transport": CORE,
     "store": CORE,
-    "daemon": CORE | {"obscura", "transport", "store"},
+    "daemon": CORE | {"obscura", "transport", "store", "doctor"},
     "sim": CORE,
     "lab": CORE | {"sim"},
-    "cli": CORE | {"obscura", "transport", "store", "daemon", "sim", "lab"},
+    "cli": CORE | {"obscura", "transport", "store", "daemon", "doctor", "sim", "lab"},
     "obscura": {"daemon", "node", "wire", "errors"},  # the package itself: names for an application, loaded on use
 }
 PURE = {
@@ -58,6 +59,7 @@ PURE = {
     "ledger",
     "node",
     "sim",
+    "doctor",
 }
 IMPURE_MODULES = {
     *("asyncio", "concurrent", "datetime", "logging", "multiprocessing", "queue", "select", "selectors", "signal"),

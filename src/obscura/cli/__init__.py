@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "listen": Lazy(
             "obscura.cli.listen", "listen", "Show where the running node listens and what a stranger sees there."
         ),
+        "doctor": Lazy("obscura.cli.doctor", "doctor", "Look for what is wrong, and say what to type."),
         "features": Lazy("obscura.cli.features", "features", "List the features and what becomes of them."),
         "events": Lazy("obscura.cli.control", "events", "Follow what the running node does, as JSON lines."),
     },

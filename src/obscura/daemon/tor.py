@@ -142,6 +142,13 @@ class Tor:
         if self._process is not None:
             await self._process.end()
 
+    def control_places(self) -> tuple[Endpoint | Path, ...]:
+        """Where tor's control port is looked for; empty while an own tor has none yet."""
+        if self._process is None:
+            return self._settings.control_places()
+        own = self._process.control_port
+        return () if own is None else (own,)
+
     def show(self) -> dict[str, Any]:
         """How it stands, ready for JSON."""
         percent, doing = self._bootstrapped

@@ -35,6 +35,11 @@ class TorProcess:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def control_port(self) -> Endpoint | None:
+        """Where it listens for control, while it runs and has said so."""
+        return _control_port(self._folder / "control-port") if self.is_running else None
+
     async def start(self) -> Endpoint:
         """Start it unless it runs; its control port. Raises ``TorFault``."""
         told = self._folder / "control-port"

@@ -131,9 +131,6 @@ class Settings(msgspec.Struct, frozen=True):
     allows_plaintext: bool = False
     allows_unauthenticated: bool = False
     rate_factor: float = 1.0
-    has_secrets: bool = False  # a password, or keys for others' services
-    file: str | None = None
-    file_mode: int = 0
 
 
 class Facts(msgspec.Struct, frozen=True):

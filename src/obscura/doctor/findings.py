@@ -123,7 +123,9 @@ def clock(facts: Clock) -> Iterable[Finding]:
         if facts.consensus is not None:
             yield _fine("clock", "tor's consensus is valid now")
         else:
-            yield _note("clock", "no peer to compare the clock with", "obscura connect ADDRESS, and then obscura doctor again")
+            yield _note(
+                "clock", "no peer to compare the clock with", "obscura connect ADDRESS, and then obscura doctor again"
+            )
         return
     middle = round(median(facts.offsets_s))
     odd = sum(abs(offset) > MAX_CLOCK_SKEW_S for offset in facts.offsets_s)
@@ -150,7 +152,9 @@ def socks(facts: Socks, bond: Control | None) -> Iterable[Finding]:
             name,
             f"{facts.place}: {facts.fault}",
             "nothing can be dialled through it" + ("; nothing is dialled another way either" if facts.is_tor else ""),
-            "sudo apt install tor; sudo systemctl enable --now tor@default" if facts.is_tor else "start the proxy, or set proxy",
+            "sudo apt install tor; sudo systemctl enable --now tor@default"
+            if facts.is_tor
+            else "start the proxy, or set proxy",
         )
         return
     yield _fine(name, f"{facts.place} takes connections" + (" with a user and a password each" if facts.is_tor else ""))
@@ -167,7 +171,9 @@ def control(facts: Control) -> Iterable[Finding]:
     """Authentication, bootstrap, isolation."""
     where = " or ".join(facts.places) or "the own tor"
     if facts.fault is not None:
-        yield _wrong("tor-control", facts.fault, "without the control port there is no onion service", _control_cure(facts))
+        yield _wrong(
+            "tor-control", facts.fault, "without the control port there is no onion service", _control_cure(facts)
+        )
         return
     if not facts.version:
         yield _fine("tor-program", f"{facts.program} is there; the node will start it")
@@ -210,7 +216,9 @@ def onion(facts: Onion, is_running: bool) -> Iterable[Finding]:
     """Reachable from outside, through a circuit of our own; and two pairs of credentials on two circuits."""
     if facts.name is None:
         if is_running and facts.fault is not None:
-            yield _wrong("onion", f"there is no onion service: {facts.fault}", "nobody reaches this node over Tor", "see above")
+            yield _wrong(
+                "onion", f"there is no onion service: {facts.fault}", "nobody reaches this node over Tor", "see above"
+            )
         else:
             yield _note("onion", "there is no onion service yet" if is_running else "not checked: no node runs")
         return
@@ -260,7 +268,9 @@ def sam(facts: Sam, is_running: bool) -> Iterable[Finding]:
     if not is_running:
         yield _note("i2p-session", "not checked: no node runs")
     elif facts.session_fault is not None:
-        yield _wrong("i2p-session", facts.session_fault, "nobody reaches this node over I2P", "sudo systemctl restart i2pd")
+        yield _wrong(
+            "i2p-session", facts.session_fault, "nobody reaches this node over I2P", "sudo systemctl restart i2pd"
+        )
     elif facts.destination is None:
         yield _note("i2p-session", "the tunnels are being built, which takes 20 s to some minutes")
     else:
@@ -281,7 +291,11 @@ def door(facts: Door) -> Iterable[Finding]:
         return
     if facts.fault is not None:
         port = facts.address.rpartition(":")[2]
-        cure = "stop and start the node" if facts.is_probed else f"ss -ltnp 'sport = :{port}'   shows who has it; or choose another port"
+        cure = (
+            "stop and start the node"
+            if facts.is_probed
+            else f"ss -ltnp 'sport = :{port}'   shows who has it; or choose another port"
+        )
         yield _wrong(check, f"{where}: {facts.fault}", "nobody gets in there", cure)
         return
     if not facts.is_probed:
@@ -299,9 +313,10 @@ def door(facts: Door) -> Iterable[Finding]:
     if facts.certificate_days is not None and facts.certificate_days < CERTIFICATE_DAYS:
         yield _wrong(
             check,
-            f"{where}: its certificate " + ("has expired" if facts.certificate_days < 0 else f"ends in {facts.certificate_days} days"),
+            f"{where}: its certificate "
+            + ("has expired" if facts.certificate_days < 0 else f"ends in {facts.certificate_days} days"),
             "an expired one makes a site that browsers warn of, which is looked at",
-            "renew the files of cover.certificate and cover.key (or delete the node's own below keys/), then start the node again",
+            "renew the files of cover.certificate and cover.key (or delete the own ones below keys/), then start the node anew",
         )
 
 
@@ -324,7 +339,12 @@ def inbound(facts: Inbound) -> Iterable[Finding]:
         yield _note(check, "the node accepts no links: it has no address to listen on")
         return
     if not facts.slots:
-        yield _wrong(check, "max-inbound is 0, and the node listens", "everybody who comes is sent away", "--set max-inbound=125, or --no-listen")
+        yield _wrong(
+            check,
+            "max-inbound is 0, and the node listens",
+            "everybody who comes is sent away",
+            "--set max-inbound=125, or --no-listen",
+        )
         return
     if facts.slots <= _PROTECTED:
         yield _wrong(
@@ -356,7 +376,9 @@ def disk(facts: Disk) -> Iterable[Finding]:
         return
     free = f"{facts.free_bytes / 1e9:.1f} GB free at {facts.path}"
     if not facts.is_writable:
-        yield _wrong("disk", f"{facts.path} cannot be written", "the node cannot start", f"sudo chown -R $USER {facts.path}")
+        yield _wrong(
+            "disk", f"{facts.path} cannot be written", "the node cannot start", f"sudo chown -R $USER {facts.path}"
+        )
     elif facts.free_bytes < DISK_FREE_BYTES:
         yield _wrong("disk", free, "the node stops when the disk is full", 'free some space, or set prune = "1 GB"')
     elif facts.free_bytes < DISK_LOW_BYTES and not facts.prunes:
@@ -366,7 +388,10 @@ def disk(facts: Disk) -> Iterable[Finding]:
     open_ones = [each for each in facts.private if each.mode & 0o077 or not each.is_own]
     yield from map(_exposed, open_ones)
     if facts.private and not open_ones:
-        yield _fine("permissions", f"{_count(len(facts.private), 'file and directory', 'files and directories')} of keys: the owner's alone")
+        yield _fine(
+            "permissions",
+            f"{_count(len(facts.private), 'file and directory', 'files and directories')} of keys: the owner's alone",
+        )
     if facts.store_fault is not None:
         yield _wrong(
             "store",
@@ -381,7 +406,12 @@ def disk(facts: Disk) -> Iterable[Finding]:
 
 def _exposed(facts: Private) -> Finding:
     if not facts.is_own:
-        return _wrong("permissions", f"{facts.path} belongs to another user", "they may read and replace it", f"sudo chown $USER {facts.path}")
+        return _wrong(
+            "permissions",
+            f"{facts.path} belongs to another user",
+            "they may read and replace it",
+            f"sudo chown $USER {facts.path}",
+        )
     mode = "700" if facts.is_directory else "600"
     return _wrong(
         "permissions",
@@ -400,10 +430,18 @@ def settings(facts: Settings) -> Iterable[Finding]:
     yield from found
 
 
+def exposed_file(path: str, mode: int) -> Finding | None:
+    """A configuration file that holds a password or keys."""
+    if not mode & 0o077:
+        return None
+    found = f"{path} has mode {mode:o} and holds a password or keys"
+    return _wrong("configuration", found, "other users of this machine may read them", f"chmod 600 {path}")
+
+
 def _contradictions(facts: Settings) -> Iterable[tuple[str, str, str]]:
     if not facts.uses_clearnet and facts.clearnet_doors:
         yield (
-            f'only-net = {list(facts.only_net)}, and listen = {", ".join(facts.clearnet_doors)}',
+            f"only-net = {list(facts.only_net)}, and listen = {', '.join(facts.clearnet_doors)}",
             "a door for clearnet links on a node that has no clearnet: whoever gets there can tell that both are one node",
             "--no-listen, or listen = []",
         )
@@ -411,12 +449,6 @@ def _contradictions(facts: Settings) -> Iterable[tuple[str, str, str]]:
         yield ("unlisted and external-address", "an address that is told to nobody is not told", "remove one of them")
     if facts.allows_plaintext and facts.network != "dev":
         yield ("allow-plaintext on a real network", "links without encryption are accepted", "remove allow-plaintext")
-    if facts.has_secrets and facts.file is not None and facts.file_mode & 0o077:
-        yield (
-            f"{facts.file} has mode {facts.file_mode:o} and holds a password or keys",
-            "other users of this machine may read them",
-            f"chmod 600 {facts.file}",
-        )
     if facts.rate_factor >= _RATE_FACTOR:
         yield (f"rate-factor = {facts.rate_factor:g}", "a flood is neither slowed nor cut", "--set rate-factor=1")
     if not facts.max_outbound and not facts.connect and not facts.clearnet_doors and not facts.has_service:
@@ -429,7 +461,7 @@ def _remarks(facts: Settings) -> Iterable[tuple[str, str | None]]:
     if facts.uses_tor and facts.uses_clearnet and facts.has_service:
         yield (
             "the node has a clearnet and an onion face: whoever watches both has a chance to link them",
-            '--only-net tor   gives it one face (docs/threat-model.md)',
+            "--only-net tor   gives it one face (docs/threat-model.md)",
         )
     if facts.allows_unauthenticated:
         yield "allow-unauthenticated: links to clearnet addresses without a key can be intercepted", None
@@ -442,4 +474,10 @@ def _count(number: int, one: str, more: str | None = None) -> str:
 
 
 def _span(seconds: int) -> str:
-    return f"{seconds} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.1f} h"
+    return (
+        f"{seconds} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7_200
+        else f"{seconds / 3_600:.1f} h"
+    )

@@ -94,6 +94,23 @@ async def connect(
     return sock
 
 
+async def greet(proxy: Endpoint, *, timeout_s: float) -> str | None:
+    """Whether a SOCKS5 proxy answers that would take us as we are: None, or why not. It is asked for no connection."""
+    sock = socket.socket(socket.AF_INET6 if ":" in proxy.host_text else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    with sock:
+        try:
+            async with asyncio.timeout(timeout_s):
+                with _proxy_is_there(proxy):
+                    await asyncio.get_running_loop().sock_connect(sock, (proxy.host_text, proxy.port))
+                await _negotiate(sock, None)
+        except TimeoutError:
+            return f"no answer within {timeout_s:.0f} s"
+        except OSError as error:
+            return str(error) or "the proxy broke the connection"
+    return None
+
+
 @contextlib.contextmanager
 def _proxy_is_there(proxy: Endpoint) -> Iterator[None]:
     try:
