@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "obscura"
 MAX_LINES = 450
 # Longer ones, each with the length that it must not exceed: they are to be cut, not to grow.
-TOO_LONG = {"obscura.connection": 500, "obscura.daemon.node": 580, "obscura.node.engine": 570, "obscura.morph.ssh": 460}
+TOO_LONG = {"obscura.daemon.node": 580, "obscura.node.engine": 570, "obscura.morph.ssh": 460}
 
 # Layer -> layers that it may import beside itself. A layer is the first name below ``obscura``.
 FRAME = {"errors", "limits"}
 LINK = {"handshake", "channel", "shaping", "morph"}
-CORE = FRAME | {"wire"} | LINK | {"connection", "ledger", "node"}
+CORE = FRAME | {"wire"} | LINK | {"linkevents", "security", "connection", "ledger", "node"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "limits": set(),
@@ -34,9 +34,11 @@ ALLOWED: dict[str, set[str]] = {
     "shaping": FRAME | {"wire"},
     "morph": FRAME | {"wire"},
     "outbox": FRAME | {"wire", "channel", "shaping"},
-    "connection": FRAME | {"wire", "outbox"} | LINK,
+    "linkevents": FRAME | {"wire", "handshake", "shaping"},
+    "security": FRAME | {"wire", "channel", "morph"},
+    "connection": FRAME | {"wire", "outbox", "linkevents", "security"} | LINK,
     "ledger": FRAME | {"wire"},
-    "node": FRAME | {"wire"} | LINK | {"connection", "ledger"},
+    "node": FRAME | {"wire"} | LINK | {"linkevents", "security", "connection", "ledger"},
     "doctor": FRAME,
     "transport": CORE,
     "store": CORE,
@@ -55,6 +57,8 @@ PURE = {
     "shaping",
     "morph",
     "outbox",
+    "linkevents",
+    "security",
     "connection",
     "ledger",
     "node",

@@ -11,105 +11,22 @@ import random
 from collections.abc import Callable
 from enum import Enum
 from math import inf
-from typing import NamedTuple
 
-import msgspec
-
-from obscura.channel.opening import Initiator, Prologue, Responder, Secured
+from obscura.channel.opening import PLAIN_FLIGHT, Initiator, Responder, Secured
 from obscura.channel.records import Opener, Sealer
-from obscura.channel.replay import ReplayCache
-from obscura.channel.uniform import StaticKey
 from obscura.errors import ChannelFault, Refused, Violation
-from obscura.handshake.machine import Handshake, Negotiated, Offer
-from obscura.limits import CLEAN_END_S, HANDSHAKE_S, MAX_FLIGHT, MIN_FLIGHT, TAG_BYTES
+from obscura.handshake.machine import Handshake, Offer
+from obscura.limits import CLEAN_END_S, HANDSHAKE_S, TAG_BYTES
+from obscura.linkevents import Ended, Established, Event, Opened, Reason, Shape, Shaping, unshaped
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
 from obscura.outbox import Outbox
-from obscura.shaping.padding import Cells, Padding
-from obscura.shaping.schedule import IMMEDIATE, Schedule
-from obscura.shaping.watch import Breach, Watch
+from obscura.security import Bare, Dialling, Listening, answer_opening, begin_opening
+from obscura.shaping.schedule import IMMEDIATE
+from obscura.shaping.watch import Watch
 from obscura.wire.catalogue import Catalogue
-from obscura.wire.frame import FrameDecoder, Malformed, Unknown
+from obscura.wire.frame import FrameDecoder
 from obscura.wire.message import Message
 from obscura.wire.messages.network import Verack
-
-
-class Bare(msgspec.Struct, frozen=True):
-    """No channel: frames as they are (design 6, *Plaintext*: debugging and very small clients, loopback only)."""
-
-
-class Dialling(msgspec.Struct, frozen=True):
-    """The initiator's side of the channel. ``responder_key`` None = NX; ``joining`` = NXpsk0 inside a carrier."""
-
-    network_id: bytes
-    listener_kind: int
-    responder_key: bytes | None
-    joining: bool = False
-
-
-class Listening(msgspec.Struct, frozen=True):
-    """The responder's side: the listener's own key, whether strangers without it may join, and what all its links share."""
-
-    network_id: bytes
-    listener_kind: int
-    static: StaticKey
-    strangers: bool
-    replay: ReplayCache
-    may_try: Callable[[], bool]
-
-
-class Reason(Enum):
-    """Why a link ended. Only ``VIOLATION`` says anything about the peer; the others may be a man in the middle's work."""
-
-    CLEAN = "closed cleanly"
-    LOST = "connection lost"
-    FAULT = "the channel failed"
-    UNPROVEN = "the peer did not prove its key"
-    VIOLATION = "protocol violation"
-    REFUSED = "refused"
-    TIMEOUT = "no handshake in time"
-    STALLED = "the peer does not read"
-    OURSELVES = "connected to itself"
-    LOCAL = "closed by this node"
-
-
-class Opened(msgspec.Struct, frozen=True):
-    """The channel is up. ``session_id`` is the final handshake hash, shown for out-of-band comparison."""
-
-    session_id: bytes
-    pattern: str
-    peer_key: bytes | None
-
-
-class Established(msgspec.Struct, frozen=True):
-    """Both veracks were exchanged; messages may flow."""
-
-    negotiated: Negotiated
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """Nothing is delivered after this. The socket may live on for a while, as the carrier's cover would."""
-
-    reason: Reason
-    detail: str = ""
-
-
-Event = Message | Malformed | Unknown | Breach | Opened | Established | Ended
-
-
-class Shape(NamedTuple):
-    """How one link is shaped: its own direction's sizes and times, and what the peer's is held to (None: to nothing)."""
-
-    padding: Padding
-    schedule: Schedule
-    watch: Watch | None
-
-
-Shaping = Callable[[Negotiated], Shape]  # may raise ``Refused``
-
-
-def unshaped(negotiated: Negotiated) -> Shape:
-    """Cells and no schedule: what a link has until a level says more."""
-    return Shape(Cells(), IMMEDIATE, None)
 
 
 class _Stage(Enum):
@@ -218,7 +135,7 @@ class Connection:
         if isinstance(security, Bare):
             self._greet(now)
         elif isinstance(security, Listening) and self._carrier.STREAMED:
-            self._opening = self._responder(security, b"", (MIN_FLIGHT, MAX_FLIGHT))
+            self._opening = answer_opening(security, self._carrier, self._rng, b"", PLAIN_FLIGHT)
         return events
 
     def receive(self, data: bytes | memoryview, now: float) -> list[Event]:
@@ -322,39 +239,16 @@ class Connection:
                 self._deadline = inf
 
     def _on_ready(self, ready: Ready, now: float) -> None:
-        security = self._security
-        if isinstance(security, Dialling):
-            prologue = Prologue(security.network_id, security.listener_kind, self._carrier.NUMBER, ready.binding)
-            self._opening = Initiator(
-                prologue,
-                self._rng,
-                self._unix(),
-                responder_key=security.responder_key,
-                joining=security.joining,
-                streamed=self._carrier.STREAMED,
-                flight_size=ready.flight_size,
-            )
+        if isinstance(self._security, Dialling):
+            self._opening = begin_opening(self._security, self._carrier, ready, self._rng, self._unix())
             self._carrier.send_flight(self._opening.take(), now)
 
     def _on_flight(self, flight: Flight, now: float, events: list[Event]) -> None:
         if self._stage is not _Stage.OPENING:
             return
         if isinstance(self._security, Listening):
-            self._opening = self._responder(self._security, flight.binding, flight.answer_size)
+            self._opening = answer_opening(self._security, self._carrier, self._rng, flight.binding, flight.answer_size)
         self._on_bytes(flight.data, now, events)
-
-    def _responder(self, security: Listening, binding: bytes, answer_size: tuple[int, int]) -> Responder:
-        prologue = Prologue(security.network_id, security.listener_kind, self._carrier.NUMBER, binding)
-        return Responder(
-            prologue,
-            security.static,
-            self._rng,
-            strangers=security.strangers,
-            streamed=self._carrier.STREAMED,
-            replay=security.replay,
-            may_try=security.may_try,
-            answer_size=answer_size,
-        )
 
     # --- Bytes upward -----------------------------------------------------------------------------------------------
 

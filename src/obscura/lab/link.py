@@ -15,12 +15,14 @@ import msgspec
 
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
-from obscura.connection import Connection, Dialling, Event, Listening, Shape, Shaping
+from obscura.connection import Connection
 from obscura.handshake.features import BUILT, CORE
 from obscura.handshake.machine import Negotiated, Offer
 from obscura.limits import MAX_BLOCK
+from obscura.linkevents import Event, Shape, Shaping
 from obscura.morph.plain import Plain
 from obscura.node.cover import Budget, shaping
+from obscura.security import Dialling, Listening
 from obscura.shaping.levels import Knobs, padneg
 from obscura.shaping.padding import Exact
 from obscura.shaping.schedule import IMMEDIATE

@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from obscura.connection import Shape, unshaped
 from obscura.errors import Refused
 from obscura.handshake.features import Privacy
 from obscura.handshake.machine import Negotiated
 from obscura.limits import CELL, MALFORMED_POINTS
+from obscura.linkevents import Shape, unshaped
 from obscura.node.core import Part, Reaction, Received
 from obscura.node.effects import Effect, LinkId, Notify, Penalise
 from obscura.node.peer import Peer

@@ -10,19 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from obscura.connection import (
-    Bare,
-    Connection,
-    Dialling,
-    Ended,
-    Established,
-    Event,
-    Listening,
-    Opened,
-    Reason,
-    Shaping,
-    unshaped,
-)
+from obscura.connection import Connection
 from obscura.errors import AddressError
 from obscura.handshake.machine import Offer
 from obscura.limits import (
@@ -35,6 +23,7 @@ from obscura.limits import (
     SEND_QUEUE_MAX,
     SEND_STALL_S,
 )
+from obscura.linkevents import Ended, Established, Event, Opened, Reason, Shaping, unshaped
 from obscura.morph.carrier import Carrier
 from obscura.morph.kinds import CLIENTS, JOINABLE
 from obscura.node.admission import Admission, AdmissionLimits
@@ -61,6 +50,7 @@ from obscura.node.link import SENT, Link, describe, failure_of, sent
 from obscura.node.peer import DialFailed, Face, Failure, Peer, Purpose
 from obscura.node.ratelimit import Rates
 from obscura.node.timers import Timers
+from obscura.security import Bare, Dialling, Listening
 from obscura.wire.address import Address, CarrierNumber, Endpoint
 from obscura.wire.catalogue import Catalogue
 from obscura.wire.message import Message

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from obscura.connection import Connection, Opened, Reason
+from obscura.connection import Connection
+from obscura.linkevents import Opened, Reason
 from obscura.node.effects import LinkId
 from obscura.node.face import Face, Purpose
 from obscura.node.peer import Failure, Peer

@@ -1,0 +1,71 @@
+"""What happens on one link, as its connection tells it, and how the link is shaped once that is agreed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+import msgspec
+
+from obscura.handshake.machine import Negotiated
+from obscura.shaping.padding import Cells, Padding
+from obscura.shaping.schedule import IMMEDIATE, Schedule
+from obscura.shaping.watch import Breach, Watch
+from obscura.wire.frame import Malformed, Unknown
+from obscura.wire.message import Message
+
+
+class Reason(Enum):
+    """Why a link ended. Only ``VIOLATION`` says anything about the peer; the others may be a man in the middle's work."""
+
+    CLEAN = "closed cleanly"
+    LOST = "connection lost"
+    FAULT = "the channel failed"
+    UNPROVEN = "the peer did not prove its key"
+    VIOLATION = "protocol violation"
+    REFUSED = "refused"
+    TIMEOUT = "no handshake in time"
+    STALLED = "the peer does not read"
+    OURSELVES = "connected to itself"
+    LOCAL = "closed by this node"
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """The channel is up. ``session_id`` is the final handshake hash, shown for out-of-band comparison."""
+
+    session_id: bytes
+    pattern: str
+    peer_key: bytes | None
+
+
+class Established(msgspec.Struct, frozen=True):
+    """Both veracks were exchanged; messages may flow."""
+
+    negotiated: Negotiated
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """Nothing is delivered after this. The socket may live on for a while, as the carrier's cover would."""
+
+    reason: Reason
+    detail: str = ""
+
+
+Event = Message | Malformed | Unknown | Breach | Opened | Established | Ended
+
+
+class Shape(NamedTuple):
+    """How one link is shaped: its own direction's sizes and times, and what the peer's is held to (None: to nothing)."""
+
+    padding: Padding
+    schedule: Schedule
+    watch: Watch | None
+
+
+Shaping = Callable[[Negotiated], Shape]  # may raise ``Refused``
+
+
+def unshaped(negotiated: Negotiated) -> Shape:
+    """Cells and no schedule: what a link has until a level says more."""
+    return Shape(Cells(), IMMEDIATE, None)
