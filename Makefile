@@ -31,8 +31,8 @@ docs: $(STAMP)   ## the documentation as HTML below out/docs; a warning is an er
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .[docs]
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
 
-discovery: $(STAMP)  ## discovery against real DNS-over-HTTPS servers; needs unbound (apt install unbound)
-	$(BIN)/python -m pytest tests_real/test_doh_unbound.py
+discovery: $(STAMP)  ## real DNS-over-HTTPS servers and a real router (root; apt install unbound miniupnpd nftables iproute2)
+	$(BIN)/python -m pytest tests_real/test_doh_unbound.py tests_real/test_port_mapping.py
 
 carriers: $(STAMP)  ## carriers beside real servers and clients (apt install nginx-light curl openssl openssh-server ssh-audit nmap; 5 minutes)
 	$(BIN)/python -m pytest tests_real/test_carrier_web.py tests_real/test_carrier_ssh.py
