@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import blocks, command, frames, handshakes, idle, link, relaying, simulator
+from bench import blocks, carriers, command, frames, handshakes, idle, link, relaying, simulator
 from bench.harness import Figure, as_json, chosen, failed_line, interleaved, line
 from bench.process import ProcessFailed
 
@@ -17,6 +17,7 @@ FIGURES: tuple[Figure, ...] = (
     *blocks.FIGURES,
     *relaying.FIGURES,
     *simulator.FIGURES,
+    *carriers.FIGURES,
     *command.FIGURES,
 )
 

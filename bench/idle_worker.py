@@ -7,7 +7,7 @@ import gc
 import sys
 from contextlib import suppress
 
-from bench.worker import commands, node, run, say
+from bench.worker import ON_PLAIN, commands, node, run, say
 from obscura.shaping.padding import Rule
 
 AT_ONCE = 16
@@ -27,7 +27,7 @@ async def accept(folder: str, kind: str) -> None:
         say(address=str(server.sockets[0].getsockname()[1]))
         await collecting()
     else:
-        async with node(folder, Rule.NONE, listens=True) as ours:
+        async with node(folder, Rule.NONE, ON_PLAIN) as ours:
             say(address=str(ours.addresses[0]))
             await collecting()
 
@@ -51,7 +51,7 @@ async def open_links(folder: str, kind: str, address: str) -> None:
                 transports.append((await loop.create_connection(Silent, "127.0.0.1", int(address)))[0])
             say(opened=len(transports))
         return
-    async with node(folder, Rule.NONE, listens=False) as ours:
+    async with node(folder, Rule.NONE) as ours:
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def connect() -> None:

@@ -14,7 +14,12 @@ from bench.harness import Figure, Measure, Pair, Unavailable
 from bench.process import Process, python
 
 RUN_S = 1.5  # seconds that a run shall take about
-FIRST = {64: 2_000, 1 << 20: 20}  # messages of the first try, by which the number of a run is chosen
+FIRST = {
+    64: 2_000,
+    400: 2_000,
+    16 << 10: 200,
+    1 << 20: 20,
+}  # messages of the first try, by which the number of a run is chosen
 
 
 class Flow:
@@ -44,9 +49,9 @@ class Flow:
 
 
 @contextmanager
-def nodes(size: int, rule: str, loop: str) -> Iterator[Measure]:
-    """Two nodes of ours."""
-    with python("bench.link_worker", "receive", str(size), rule, loop) as receiver:
+def nodes(size: int, rule: str, loop: str, options: str = "carrier=plain") -> Iterator[Measure]:
+    """Two nodes of ours. ``options``: of the address between them."""
+    with python("bench.link_worker", "receive", str(size), rule, loop, options) as receiver:
         address = receiver.hear()["address"]
         with python("bench.link_worker", "send", str(size), rule, loop, address) as sender:
             sender.hear()

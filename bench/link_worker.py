@@ -1,4 +1,4 @@
-"""``python -m bench.link_worker receive|send SIZE RULE LOOP [ADDRESS]``: one end of the link of bench.link."""
+"""``python -m bench.link_worker receive|send SIZE RULE LOOP OPTIONS|ADDRESS``: one end of the link of bench.link."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH_BYTES = 256 << 10  # what a sender queues before it waits for room
 
 def kind(size: int) -> type[RawMessage]:
     """The message type of a payload size."""
-    return Tx if size == 64 else Block
+    return Tx if size < 1_000 else Block
 
 
 class Sink:
@@ -38,9 +38,9 @@ class Sink:
             self.done.set()
 
 
-async def receive(folder: str, size: int, rule: Rule | PrivacyLevel) -> None:
+async def receive(folder: str, size: int, rule: Rule | PrivacyLevel, options: str) -> None:
     """Listen; for each ``expect`` tell when that many have been delivered."""
-    async with node(folder, rule, listens=True) as ours:
+    async with node(folder, rule, f"127.0.0.1:0?{options}") as ours:
         sink = Sink()
         ours.assembly.core.routes[kind(size)] = sink.on_message  # in the place of the ledger's own
         say(address=str(ours.addresses[0]))
@@ -59,7 +59,7 @@ async def receive(folder: str, size: int, rule: Rule | PrivacyLevel) -> None:
 async def send(folder: str, size: int, rule: Rule | PrivacyLevel, address: str) -> None:
     """Connect; for each ``send`` build and send that many distinct messages."""
     message, filler, batch = kind(size), bytes(i % 251 for i in range(size - 8)), max(1, BATCH_BYTES // size)
-    async with node(folder, rule, listens=False) as ours:
+    async with node(folder, rule) as ours:
         peer = await ours.connect(address)
         say(connected=True)
         async for command in commands():
@@ -71,12 +71,12 @@ async def send(folder: str, size: int, rule: Rule | PrivacyLevel, address: str) 
             say(start=start, cpu=time.process_time() - cpu)
 
 
-def main(role: str, size: str, rule: str, loop: str, *address: str) -> None:
+def main(role: str, size: str, rule: str, loop: str, place: str) -> None:
     padding = Rule[rule.upper()] if rule.upper() in Rule.__members__ else PrivacyLevel(rule)
     if role == "receive":
-        run(lambda folder: receive(folder, int(size), padding), loop)
+        run(lambda folder: receive(folder, int(size), padding, place), loop)
     else:
-        run(lambda folder: send(folder, int(size), padding, address[0]), loop)
+        run(lambda folder: send(folder, int(size), padding, place), loop)
 
 
 if __name__ == "__main__":

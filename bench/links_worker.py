@@ -19,7 +19,7 @@ async def open_some(ours: BareNode, address: str, count: int) -> None:
 
 
 async def dial(folder: str, address: str) -> None:
-    async with node(folder, Rule.NONE, listens=False) as ours:
+    async with node(folder, Rule.NONE) as ours:
         say(ready=True)
         async for command in commands():
             count, cpu, start = command["count"], time.process_time(), time.monotonic()

@@ -9,14 +9,14 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from bench.worker import BareNode, commands, node, run, say
+from bench.worker import ON_PLAIN, BareNode, commands, node, run, say
 from obscura.ledger.mining import filler_transaction
 from obscura.shaping.padding import Rule
 
 
 async def middle(folder: str) -> None:
     """One node; ``cpu`` tells what it has used so far, ``decode`` what decoding alone costs."""
-    async with node(folder, Rule.CELLS, listens=True) as ours:
+    async with node(folder, Rule.CELLS, ON_PLAIN) as ours:
         say(address=str(ours.addresses[0]))
         rng = random.Random(0)
         async for command in commands():
@@ -35,7 +35,7 @@ async def around(folder: str, address: str, peers: int) -> None:
     rng = random.Random(1)
     async with AsyncExitStack() as stack:
         nodes = [
-            await stack.enter_async_context(node(str(Path(folder) / str(number)), Rule.CELLS, listens=False))
+            await stack.enter_async_context(node(str(Path(folder) / str(number)), Rule.CELLS))
             for number in range(peers)
         ]
         for ours in nodes:

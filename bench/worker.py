@@ -24,6 +24,8 @@ from obscura.shaping.agreement import OFF
 from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel
 from obscura.shaping.padding import Rule
 
+ON_PLAIN = "127.0.0.1:0?carrier=plain"
+
 
 class BareNode(Node):
     """A node whose links use the padding rule that the figure names and nothing else (no delay, no dummies), or a whole level."""
@@ -39,7 +41,7 @@ class BareNode(Node):
         return msgspec.structs.replace(super()._settings(), knobs=knobs, rate_factor=inf)
 
 
-def node(folder: str, rule: Rule | PrivacyLevel, *, listens: bool) -> BareNode:
+def node(folder: str, rule: Rule | PrivacyLevel, *listen: str) -> BareNode:
     """A node on loopback that admits as many links as anyone opens (the limits are lifted as an operator would)."""
     many = AdmissionLimits(
         trials_per_s=1e9, trials_per_group_per_s=1e9, trials_per_group_burst=1e9, max_unauthenticated=100_000
@@ -48,7 +50,7 @@ def node(folder: str, rule: Rule | PrivacyLevel, *, listens: bool) -> BareNode:
         network="dev",
         data_dir=Path(folder),
         privacy="standard",
-        listen=("127.0.0.1:0?carrier=plain",) if listens else (),
+        listen=listen,
         max_inbound=10_000,
         admission=many,
         log_level="error",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import __main__ as bench
-from bench import frames
+from bench import carriers, frames
 from bench.harness import Figure, Pair, Result, Unavailable, chosen, interleaved, line, rounded, spread
 from bench.process import Process, ProcessFailed
 
@@ -37,6 +37,15 @@ PROMISED = {
     "blocks_small": 1_000,
     "tx_relay": 2_000,
     "help_ms": 150,
+    "carrier_tls_16k": 300,
+    "carrier_http_16k": 250,
+    "carrier_ssh_16k": 100,
+    "carrier_tls_400": 60_000,
+    "carrier_http_400": 60_000,
+    "carrier_ssh_400": 30_000,
+    "carrier_tls_expansion_1400": 1.06,
+    "carrier_http_expansion_1400": 1.06,
+    "carrier_ssh_expansion_1400": 1.06,
 }
 
 
@@ -167,3 +176,9 @@ def test_both_sides_of_the_frame_figure_count_the_same_frames(size: int) -> None
     stream = b"".join(encode_frame(Tx(body)) for body in bodies)
     for use in (frames.parsing(), frames.hashing(bodies, len(stream) // 40)):
         assert sum(use(memoryview(stream)[at : at + 1_000]) for at in range(0, len(stream), 1_000)) == 40
+
+
+@pytest.mark.parametrize("name", carriers.SHAPES)
+def test_bytes_on_the_wire_stay_below_the_goal(name: str) -> None:
+    options, _, _, goal = carriers.SHAPES[name]
+    assert 1.0 <= carriers.expansion(options) <= goal
