@@ -7,29 +7,33 @@ from collections.abc import Iterable
 
 from obscura.node.backoff import Backoff
 from obscura.node.core import Part
-from obscura.node.effects import Dial, Effect
+from obscura.node.effects import Dial, Effect, LinkId
 from obscura.node.peer import DialFailed, Peer
 from obscura.node.timers import Timers
 from obscura.wire.address import Address
 
 
 class ManualPeers(Part):
-    """Keeps one link to each address of ``connect`` in the configuration."""
+    """Keeps one link to each address of ``connect`` in the configuration; a link that an application made counts as well."""
 
     def __init__(self, addresses: Iterable[Address], rng: random.Random, now: float) -> None:
         self._rng = rng
         self._waits = {address: Backoff() for address in addresses}
         self._timers: Timers[Address] = Timers()
+        self._links: dict[Address, set[LinkId]] = {}
         for address in self._waits:
             self._timers.set(address, now)
 
     def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
-        if peer.dialled in self._waits:
+        if peer.dialled is not None and peer.dialled in self._waits:
             self._waits[peer.dialled] = Backoff()
+            self._links.setdefault(peer.dialled, set()).add(peer.link)
+            self._timers.clear(peer.dialled)
         return ()
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
-        if peer.dialled is not None:
+        if peer.dialled is not None and peer.dialled in self._waits:
+            self._links.get(peer.dialled, set()).discard(peer.link)
             self._again(peer.dialled, now)
         return ()
 
@@ -45,5 +49,5 @@ class ManualPeers(Part):
 
     def _again(self, address: Address, now: float) -> None:
         wait = self._waits.get(address)
-        if wait is not None:
+        if wait is not None and not self._links.get(address):
             self._timers.set(address, now + wait.next_s(self._rng))
