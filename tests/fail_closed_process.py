@@ -26,6 +26,7 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_watch)
 
 from obscura.daemon.config import Config  # noqa: E402  # what is loaded is watched too
+from obscura.daemon.examination import examine  # noqa: E402
 from obscura.daemon.methods import local_control  # noqa: E402
 from obscura.daemon.node import Node  # noqa: E402
 from obscura.daemon.ways import TorSettings  # noqa: E402
@@ -70,6 +71,7 @@ async def live(folder: str, socks: str, control: str, onion: str, *, is_restrict
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10 if is_restricted else 0.5):
                 await node.discovery.ask()
+        await examine(config, node)  # the doctor looks through tor too, or not at all
     return said
 
 

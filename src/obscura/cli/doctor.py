@@ -44,17 +44,17 @@ def _findings(globals: Globals) -> list[dict[str, Any]]:
 
     try:
         loaded = globals.load()
+        try:
+            found: list[dict[str, Any]] = globals.call("doctor")
+        except NoNode:
+            found = _without_a_node(loaded)
     except ConfigError as error:
         wrong = {"check": "configuration", "state": "wrong", "found": str(error), "wrong": "no node starts with it"}
         return [{**wrong, "do": "correct it, then: obscura config check"}]
-    try:
-        found: list[dict[str, Any]] = globals.call("doctor")
-    except NoNode:
-        return _without_a_node(loaded, globals)
     return found + _of_the_file(loaded, globals)
 
 
-def _without_a_node(loaded: Loaded[Any], globals: Globals) -> list[dict[str, Any]]:
+def _without_a_node(loaded: Loaded[Any]) -> list[dict[str, Any]]:
     import asyncio
 
     import msgspec
@@ -62,8 +62,7 @@ def _without_a_node(loaded: Loaded[Any], globals: Globals) -> list[dict[str, Any
     from obscura.daemon.examination import examine
     from obscura.doctor.findings import judge
 
-    found = [msgspec.to_builtins(finding) for finding in judge(asyncio.run(examine(loaded.value)))]
-    return found + _of_the_file(loaded, globals)
+    return [msgspec.to_builtins(finding) for finding in judge(asyncio.run(examine(loaded.value)))]
 
 
 def _of_the_file(loaded: Loaded[Any], globals: Globals) -> list[dict[str, Any]]:
@@ -71,7 +70,7 @@ def _of_the_file(loaded: Loaded[Any], globals: Globals) -> list[dict[str, Any]]:
     import msgspec
 
     from obscura.daemon.config import find_file
-    from obscura.doctor.findings import exposed_file
+    from obscura.doctor.configuration import exposed_file
 
     path = find_file(globals.config)
     tor = loaded.value.tor_daemon

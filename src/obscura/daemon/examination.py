@@ -200,8 +200,9 @@ async def _ask_control(
     bond: TorControl, places: tuple[str, ...], is_managed: bool
 ) -> tuple[facts.Control, tuple[int, int] | None, Endpoint | None]:
     percent, doing = await bond.bootstrapped()
-    lines = (await bond.ask("GETCONF SocksPort")).lines if not is_managed else ()
-    values = [line.partition("=")[2] for line in lines]
+    values: list[str] = []
+    with contextlib.suppress(TorFault):
+        values = [line.partition("=")[2] for line in (await bond.ask("GETCONF SocksPort")).lines]
     found = facts.Control(
         places,
         is_managed,
