@@ -14,10 +14,11 @@ from math import inf
 
 from obscura.channel.opening import PLAIN_FLIGHT, Initiator, Responder, Secured
 from obscura.channel.records import Opener, Sealer
+from obscura.channel.resume import Claim, Find, ResumeSecret
 from obscura.errors import ChannelFault, Refused, Violation
-from obscura.handshake.machine import Handshake, Offer
+from obscura.handshake.machine import Handshake, Offer, State
 from obscura.limits import CLEAN_END_S, HANDSHAKE_S, TAG_BYTES
-from obscura.linkevents import Ended, Established, Event, Opened, Reason, Shape, Shaping, unshaped
+from obscura.linkevents import Ended, Established, Event, Opened, PeerLeft, Reason, Rejoined, Shape, Shaping, unshaped
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
 from obscura.outbox import Outbox
 from obscura.security import Bare, Dialling, Listening, answer_opening, begin_opening
@@ -49,6 +50,9 @@ class Connection:
         "_initiator",
         "_opener",
         "_opening",
+        "_parked",
+        "_parked_bytes",
+        "_resuming",
         "_rng",
         "_sealer",
         "_security",
@@ -59,6 +63,7 @@ class Connection:
         "closing",
         "dummies_received",
         "dummy_bytes_received",
+        "expects_leave",
         "outbox",
         "over",
         "wire_received",
@@ -77,6 +82,7 @@ class Connection:
         initiator: bool,
         now: float,
         shaping: Shaping = unshaped,
+        resuming: ResumeSecret | Find | None = None,
     ) -> None:
         self._carrier = carrier
         self._security = security
@@ -87,6 +93,9 @@ class Connection:
         self._rng = rng
         self._unix = unix
         self._shaping = shaping
+        self._resuming = resuming
+        self._parked: list[Event] | None = None  # what a session that goes on here must not hear yet
+        self._parked_bytes = 0
         self._watch: Watch | None = None
         self._opening: Initiator | Responder | None = None
         self._sealer: Sealer | None = None
@@ -94,6 +103,7 @@ class Connection:
         self._stage = _Stage.OPENING
         self._deadline = now + HANDSHAKE_S
         self.outbox = Outbox()
+        self.expects_leave = False  # the peer's last record means that it moves; see ``Handover``
         self.over, self.closing = False, (False, False)  # lingers, resets
         self.wire_received = self.wire_sent = 0  # bytes
         self.dummies_received = self.dummy_bytes_received = 0
@@ -114,12 +124,12 @@ class Connection:
     def buffered(self) -> int:
         """Bytes held of a message that is not complete, and of a record at most 64 KiB more."""
         pending = self._decoder.pending
-        return 0 if pending is None else pending[0]
+        return self._parked_bytes + (0 if pending is None else pending[0])
 
     @property
     def is_full(self) -> bool:
         """Whether the carrier has to be read from before it can take more."""
-        return self._carrier.is_full
+        return self._carrier.is_full or self._parked_bytes > 0
 
     @property
     def is_authenticated(self) -> bool:
@@ -144,14 +154,14 @@ class Connection:
         events: list[Event] = []
         for event in self._carrier.receive(data, now):
             self._on_carrier(event, now, events)
-        return events
+        return events if self._parked is None else self._park(events, len(data))
 
     def eof(self, now: float) -> list[Event]:
         """The peer closed its side, or the socket broke."""
         events: list[Event] = []
         for event in self._carrier.eof(now):
             self._on_carrier(event, now, events)
-        return events
+        return events if self._parked is None else self._park(events, 0)
 
     def send(self, message: Message) -> None:
         """Queue one message; ``flush`` seals what is queued. The caller bounds ``waiting`` (bytes of frames queued)."""
@@ -183,7 +193,7 @@ class Connection:
         if self._stage in (_Stage.ENDING, _Stage.OVER):
             return []
         self._send_last(now)
-        if self._sealer is not None:
+        if self._sealer is not None and not self.peer_has_left:
             self._stage = _Stage.ENDING
             self._deadline = now + CLEAN_END_S
         else:
@@ -196,6 +206,39 @@ class Connection:
         self.outbox.clear()
         self._finish(now)
         return [] if has_ended else [Ended(reason)]
+
+    # --- Moving to another connection -------------------------------------------------------------------------------
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether a session goes on here that still hears its old connection."""
+        return self._parked is not None
+
+    @property
+    def peer_has_left(self) -> bool:
+        """Whether the peer's direction has ended."""
+        return self._opener is not None and self._opener.ended
+
+    def release(self, old: Connection, now: float) -> list[Event]:
+        """The peer has left the old connection: what came here meanwhile, and from now on at once."""
+        events, self._parked, self._parked_bytes = self._parked or [], None, 0
+        self._watch, old._watch = old._watch, None
+        if self._watch is not None:
+            self._watch.moved()
+        return events
+
+    def finish(self, now: float) -> None:
+        """Both directions have left: the carrier closes as its cover would."""
+        if self._stage is not _Stage.OVER:
+            self._finish(now)
+
+    def _park(self, events: list[Event], size: int) -> list[Event]:
+        """What may be told now; the rest waits. ``size`` bytes came for it."""
+        assert self._parked is not None
+        told = next((at + 1 for at, event in enumerate(events) if isinstance(event, Rejoined)), 0)
+        self._parked += events[told:]
+        self._parked_bytes += size if len(events) > told else 0
+        return events[:told]
 
     def deadline(self) -> float:
         """When ``due`` wants to be called; ``inf`` = never."""
@@ -275,12 +318,16 @@ class Connection:
         self._sealer, self._opener, self._opening = secured.sealer, secured.opener, None
         if secured.prefix:
             self._carrier.send(secured.prefix, now)
-        events.append(Opened(secured.session_id, secured.pattern, secured.peer_key))
+        events.append(Opened(secured.session_id, secured.pattern, secured.peer_key, secured.resume_secret))
+        if self._resuming is not None:
+            self._handshake.resumption = Claim(self._resuming, secured.session_id)
         self._greet(now)
         if secured.leftover:
             self._open(secured.opener, secured.leftover, now, events)
 
     def _open(self, opener: Opener, data: bytes | memoryview, now: float, events: list[Event]) -> None:
+        if opener.ended:
+            return
         for plain, start, end in opener.receive(data):
             if self._watch is not None:
                 breach = self._watch.record(len(plain) + TAG_BYTES, start == end, now)
@@ -303,6 +350,9 @@ class Connection:
         elif self._stage is not _Stage.OVER:
             if self._decoder.pending is not None:
                 raise ChannelFault("the peer's last record ends inside a frame")
+            if self.expects_leave:
+                events.append(PeerLeft())
+                return
             self._send_last(now)
             self._finish(now)
             events.append(Ended(Reason.CLEAN))
@@ -337,14 +387,19 @@ class Connection:
             events += self.close(now, reason, str(end))
             self._finish(now)
             return
+        if self._handshake.state is not State.ESTABLISHED:
+            return
+        self._stage = _Stage.ESTABLISHED
+        self._deadline = inf
+        self._decoder.kinds = self._established_kinds
         negotiated = self._handshake.negotiated
-        if negotiated is not None:
-            self._stage = _Stage.ESTABLISHED
-            self._deadline = inf
-            self._decoder.kinds = self._established_kinds
-            if self._watch is not None:
-                self._watch.begin(now)
-            events.append(Established(negotiated))
+        if negotiated is None:
+            self._parked = []
+            events.append(Rejoined())
+            return
+        if self._watch is not None:
+            self._watch.begin(now)
+        events.append(Established(negotiated))
 
     # --- Frames downward --------------------------------------------------------------------------------------------
 
@@ -360,7 +415,7 @@ class Connection:
 
     def _send_last(self, now: float) -> None:
         """Everything that waits, whole frames only, then a record with flag 2."""
-        if self._sealer is not None:
+        if self._sealer is not None and not self._sealer.ended:
             self.outbox.seal_last(self._sealer, self._carrier.send, now)
         elif isinstance(self._security, Bare):
             self._carrier.send(self.outbox.bare(), now)

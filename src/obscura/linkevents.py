@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from obscura.channel.resume import ResumeSecret
 from obscura.handshake.machine import Negotiated
 from obscura.shaping.padding import Cells, Padding
 from obscura.shaping.schedule import IMMEDIATE, Schedule
@@ -32,17 +33,29 @@ class Reason(Enum):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The channel is up. ``session_id`` is the final handshake hash, shown for out-of-band comparison."""
+    """The channel is up. ``session_id`` is the final handshake hash, shown for out-of-band comparison.
+
+    ``resume_secret``: by which the session that begins here, if one does, may go on elsewhere.
+    """
 
     session_id: bytes
     pattern: str
     peer_key: bytes | None
+    resume_secret: ResumeSecret
 
 
 class Established(msgspec.Struct, frozen=True):
     """Both veracks were exchanged; messages may flow."""
 
     negotiated: Negotiated
+
+
+class Rejoined(msgspec.Struct, frozen=True):
+    """A session that was established elsewhere has proved itself here. What comes behind is held until ``release``."""
+
+
+class PeerLeft(msgspec.Struct, frozen=True):
+    """The peer ended its direction while it was expected to leave. The own direction may go on."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -52,7 +65,7 @@ class Ended(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-Event = Message | Malformed | Unknown | Breach | Opened | Established | Ended
+Event = Message | Malformed | Unknown | Breach | Opened | Established | Rejoined | PeerLeft | Ended
 
 
 class Shape(NamedTuple):

@@ -1,12 +1,15 @@
-"""The secret by which a session proves itself on a new connection (design 8, rotation)."""
+"""The secret by which a session proves itself on a new connection, and both sides of that proof (design 8, rotation)."""
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from obscura.errors import Violation
 from obscura.wire.fields import U32
+from obscura.wire.messages.privacy import Resume, Resumed
 
 ID_BYTES = 16
 
@@ -41,3 +44,36 @@ class ResumeSecret:
 
     def _keyed(self, data: bytes) -> bytes:
         return hmac.digest(self.value, data, "sha256")
+
+
+Find = Callable[[bytes], ResumeSecret | None]  # by the id in ``resume``: the secret of a session that may go on here
+
+
+class Claim:
+    """One side's part in ``resume`` and ``resumed`` on one new channel, whose session id is ``h_new``."""
+
+    def __init__(self, secret: ResumeSecret | Find, h_new: bytes) -> None:
+        """The initiator has the secret; the responder finds it by the id that it is told."""
+        self._secret = secret
+        self._h_new = h_new
+
+    def begin(self) -> Resume | None:
+        """The initiator's first frame; None for a responder."""
+        secret = self._secret
+        if not isinstance(secret, ResumeSecret):
+            return None
+        return Resume(secret.session_id16(), secret.mac("i", self._h_new))
+
+    def answer(self, resume: Resume) -> Resumed:
+        """The responder's first frame. Raises ``Violation``, in the same words whether the id or the proof is wrong."""
+        secret = None if isinstance(self._secret, ResumeSecret) else self._secret(resume.id)
+        if secret is None or not secret.proves("i", self._h_new, resume.mac):
+            raise Violation("there is no session to resume")
+        return Resumed(resume.id, secret.mac("r", self._h_new))
+
+    def check(self, resumed: Resumed) -> None:
+        """The initiator's look at the answer. Raises ``Violation``."""
+        secret = self._secret
+        is_ours = isinstance(secret, ResumeSecret) and hmac.compare_digest(secret.session_id16(), resumed.id)
+        if not (is_ours and isinstance(secret, ResumeSecret) and secret.proves("r", self._h_new, resumed.mac)):
+            raise Violation("the peer does not prove that it has the session")

@@ -11,7 +11,7 @@ from both.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -69,6 +69,22 @@ RESPONDER: dict[tuple[State, type[Message]], Step] = {
 TRANSITIONS = {True: INITIATOR, False: RESPONDER}  # by "is this side the initiator"
 
 
+class Resumption(Protocol):
+    """The proofs that a session goes on over this link; ``obscura.channel.resume`` has them."""
+
+    def begin(self) -> Resume | None:
+        """What the initiator says in place of ``version``; None = it has a new session in mind, or this is the responder."""
+        ...
+
+    def answer(self, resume: Resume) -> Resumed:
+        """The responder's answer. Raises ``Violation``."""
+        ...
+
+    def check(self, resumed: Resumed) -> None:
+        """The initiator's check of it. Raises ``Violation``."""
+        ...
+
+
 class Offer(msgspec.Struct, frozen=True):
     """What this side says and demands on one link.
 
@@ -105,9 +121,12 @@ class Negotiated(msgspec.Struct, frozen=True):
 
 
 class Handshake:
-    """One side of one handshake. ``negotiated`` is set as soon as ``state`` is ``ESTABLISHED``."""
+    """One side of one handshake. ``negotiated`` is set as soon as ``state`` is ``ESTABLISHED``, unless a session goes on here.
 
-    __slots__ = ("_compact", "_flags", "_initiator", "_offer", "_padneg", "_version", "state")
+    ``resumption``, set before ``start``, is what the steps around ``resume`` and ``resumed`` ask; None = there is no session.
+    """
+
+    __slots__ = ("_compact", "_flags", "_initiator", "_offer", "_padneg", "_version", "resumption", "state")
 
     def __init__(self, offer: Offer, *, initiator: bool) -> None:
         self._offer = offer
@@ -116,10 +135,15 @@ class Handshake:
         self._flags = Flags()
         self._padneg: PadNeg | None = None
         self._compact: SendCmpct | None = None
+        self.resumption: Resumption | None = None
         self.state = State.VERSION
 
     def start(self) -> tuple[Message, ...]:
         """What to send before anything was received."""
+        resume = self.resumption.begin() if self.resumption is not None else None
+        if resume is not None:
+            self.state = State.RESUMED
+            return (resume,)
         return (self._offer.version,) if self._initiator else ()
 
     def receive(self, message: Message) -> tuple[Message, ...]:
@@ -128,7 +152,7 @@ class Handshake:
         if step is None:
             raise Violation(f"{message.TYPE} while waiting for {self.state.value}")
         answer = self._act(step.then, message)
-        if self.state is State.VERSION and self._offer_is_bare:
+        if isinstance(message, Version) and self._offer_is_bare:
             self.state = State.VERACK  # nothing to settle without records
             return (*answer, Verack())
         self.state = step.state
@@ -169,8 +193,16 @@ class Handshake:
             if not self._flags.has(Feature.CompactBlocks) or self._compact is not None:
                 raise Violation("sendcmpct that was not negotiated, or a second one")
             self._compact = message
-        if then in (Then.RESUME, Then.CHECK):
+        if isinstance(message, Resume | Resumed):
+            return self._resume(message)
+        return ()
+
+    def _resume(self, message: Resume | Resumed) -> tuple[Message, ...]:
+        if self.resumption is None:
             raise Violation("there is no session to resume")
+        if isinstance(message, Resume):
+            return (self.resumption.answer(message),)
+        self.resumption.check(message)
         return ()
 
     def _settle(self) -> tuple[Message, ...]:

@@ -40,6 +40,11 @@ class Watch:
         self._skipped = 0
         self._since = now
 
+    def moved(self) -> None:
+        """The same direction goes on over another connection, whose first record had its size from no agreement."""
+        if self._skipped is not None:
+            self._skipped = 0
+
     def record(self, size: int, is_dummy: bool, now: float) -> Breach | None:
         """One record of ``size`` bytes on the wire arrived."""
         if not self._skipped:
