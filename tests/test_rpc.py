@@ -234,6 +234,7 @@ def test_a_result_that_json_cannot_say_is_an_internal_error() -> None:
 def test_methods_are_listed_with_signature_and_help() -> None:
     listed = {item["name"]: item for item in call("rpc.methods")["result"]}
     assert listed["subtract"]["signature"] == "subtract(minuend, subtrahend)"
+    assert (listed["subtract"]["scope"], listed["rpc.methods"]["scope"]) == ("admin", "read")
     assert listed["subtract"]["doc"] == "Take the second from the first."
     assert listed["sum"]["signature"] == "sum(a, b=0, c=0)"
     assert listed["events.subscribe"]["signature"] == "events.subscribe(kinds=None)"

@@ -107,6 +107,25 @@ SSH_ANSWER: Final = (400, 3_000)  # bytes of flight 2: what a repository's list 
 SSH_CLOSE_S: Final = 5.0  # seconds for the peer to close the channel that we close (ours)
 SSH_RSA_BITS: Final = 3_072  # bits of a generated RSA host key: ssh-keygen's default
 
+# --- Carrier dns (design 8; BIND 9.18's own values unless said otherwise) ---------------------------------------------
+DNS_IDLE_S: Final = 30.0  # seconds without a request until a connection is closed (tcp-initial-timeout, tcp-idle-timeout)
+DNS_UNREAD_BYTES: Final = 64 << 10  # bytes of requests held while answers wait. Security: who does not read is not read.
+DNS_WRITE_BYTES: Final = 128 << 10  # bytes of answers given to a socket at once (ours)
+DNS_UDP_BYTES: Final = (512, 1_232)  # bytes of an answer over UDP: without EDNS, and at most (max-udp-size)
+DNS_COOKIES: Final = 4_096  # used cookies remembered, each for DNS_COOKIE_S. Security: beyond it no flight is looked at.
+DNS_COOKIE_S: Final = 60.0  # seconds; a cookie is made anew each second
+DNS_MESSAGE_BYTES: Final = 60_000  # bytes of payload in one message at most, so that it fits 64 KiB with its records (ours)
+DNS_TRANSFER_S: Final = (5.0, 20.0)  # seconds that one zone transfer lasts while there is little to send (uniform; ours)
+DNS_TRANSFER_BYTES: Final = 16 << 20  # bytes after which a transfer ends and the next one begins (ours)
+DNS_QUEUED: Final = 256 << 10  # bytes waiting for a transfer above which no more is taken (ours)
+DNS_FLIGHT: Final = (160, 500)  # bytes of flight 1, in one or two signatures (ours)
+DNS_ANSWER: Final = (120, 900)  # bytes of flight 2 (ours)
+DNS_RSA_BITS: Final = 2_048  # bits of a generated zone key: dnssec-keygen's default for RSASHA256
+DNS_SIGNED_S: Final = 30 * 86_400  # seconds that signatures are valid (dnssec-signzone -e)
+DNS_RESIGN_S: Final = 7 * 86_400.0  # seconds after which a zone is signed anew (ours)
+DNS_ZONE_BYTES: Final = 4 << 20  # bytes of an operator's zone file, which is kept in memory (ours)
+DNS_ZONE_RECORDS: Final = 20_000  # records of it (ours)
+
 # --- Padding (design 7) -----------------------------------------------------------------------------------------------
 CELL: Final = 1_024  # bytes; record sizes of the rule `cells`, and every record before the own verack
 UNIFORM_PADDING: Final = (64, 512)  # bytes; the published range of the rule `uniform`

@@ -22,6 +22,7 @@ from obscura.daemon import layers
 from obscura.daemon.covers import CoverSettings
 from obscura.daemon.mapping import check_mapping
 from obscura.daemon.ways import Plan, TorSettings, plan
+from obscura.daemon.web import Loopback
 from obscura.errors import AddressError, ConfigError
 from obscura.handshake.features import experimental, named
 from obscura.ledger.networks import BUILT_IN, load_network
@@ -88,6 +89,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="how much is said on standard error")
     ] = "info"
+    rpc_http: Annotated[
+        str | None,
+        Meta(
+            description='where the RPC is had over HTTP too, such as "127.0.0.1:8470"; loopback only, unset is nowhere'
+        ),
+    ] = None
+    metrics: Annotated[
+        str | None,
+        Meta(
+            description='where metrics are had as Prometheus reads them, such as "127.0.0.1:9470"; loopback only, unset '
+            "is nowhere"
+        ),
+    ] = None
     listen: Annotated[
         Texts | None,
         Meta(
@@ -209,6 +223,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         return check_mapping(
             self.port_mapping, self.gateway, network=network, clearnet=plan.ways.clearnet, faces=plan.faces
         )
+
+    @property
+    def fronts(self) -> tuple[Loopback | None, Loopback | None]:
+        """Where RPC over HTTP and metrics are had. Raises ``ConfigError``."""
+        rpc = None if self.rpc_http is None else Loopback.parse(self.rpc_http, "rpc-http")
+        metrics = None if self.metrics is None else Loopback.parse(self.metrics, "metrics")
+        if rpc is not None and rpc == metrics and rpc.port:
+            raise ConfigError(f"metrics: {metrics} is the address of rpc-http already; choose another port")
+        return rpc, metrics
 
     @property
     def network_name(self) -> str:

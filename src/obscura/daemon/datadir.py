@@ -26,6 +26,16 @@ class DataDir:
         return self.path / "rpc.sock"
 
     @property
+    def rpc_cookie(self) -> Path:
+        """Where the secret of the RPC over HTTP is while the node runs."""
+        return self.path / "rpc.cookie"
+
+    @property
+    def rpc_tokens(self) -> Path:
+        """Where the user's tokens for it are, hashed."""
+        return self.path / "rpc.tokens"
+
+    @property
     def keys(self) -> Path:
         """Directory of secret keys; it exists, 0700, once the directory has been held."""
         return self.path / "keys"

@@ -24,6 +24,7 @@ ADDRESS_ERROR = -32002
 UNREACHABLE = -32003
 TOO_MANY_CLIENTS = -32010
 TOO_LARGE = -32011
+FORBIDDEN = -32012
 
 _USER_CODES: tuple[tuple[type[UserError], int], ...] = (
     (ConfigError, CONFIG_ERROR),

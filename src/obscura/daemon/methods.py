@@ -9,21 +9,29 @@ from typing import Any
 import obscura
 from obscura.daemon.chain_methods import chain_methods
 from obscura.daemon.control import ControlServer
+from obscura.daemon.doctor_methods import doctor_methods
 from obscura.daemon.node import Node
 from obscura.daemon.peer_methods import peer_methods
 from obscura.daemon.privacy_methods import privacy_methods
 from obscura.daemon.rpc import MethodRegistry
+from obscura.daemon.scope import SCOPES, Scope
 from obscura.errors import AddressError, UserError
 from obscura.handshake import features
+from obscura.node.face import Face
 from obscura.wire.address import Address, key_text
+
+
+def rpc_methods(node: Node) -> MethodRegistry:
+    """All methods of a running node, each for callers of its scope: what every transport of the RPC answers from."""
+    registry = MethodRegistry()
+    for name, method in control_methods(node).items():
+        registry.method(name, SCOPES.get(name, Scope.ADMIN))(method)
+    return registry
 
 
 def local_control(node: Node) -> ControlServer:
     """The control socket of a running node, to be entered with ``async with``: what the command line talks to."""
-    registry = MethodRegistry()
-    for name, method in control_methods(node).items():
-        registry.method(name)(method)
-    return ControlServer(node.data_dir.rpc_socket, registry, node.events_out)
+    return ControlServer(node.data_dir.rpc_socket, rpc_methods(node), node.events_out)
 
 
 def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
@@ -75,8 +83,10 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
         return {"rtt_ms": round(await node.ping(peer) * 1000, 3)}
 
     def addresses_own() -> list[str]:
-        """Where this node listens, with its keys."""
-        return [str(address) for address in node.addresses]
+        """Where this node listens, with its keys, and what else it tells peers: configured, observed, mapped by a router."""
+        own = node.assembly.neighbours.own
+        told = [address for face in Face for address in own.announced(face)]
+        return [str(address) for address in dict.fromkeys((*node.addresses, *told))]
 
     def keys_show(address: str | None = None) -> list[dict[str, Any]]:
         """The channel keys of the own listening addresses, or what is known of a peer's."""
@@ -144,6 +154,7 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
         **chain_methods(node),
         **privacy_methods(node),
         **peer_methods(node),
+        **doctor_methods(node),
     }
 
 

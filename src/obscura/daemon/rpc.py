@@ -19,7 +19,7 @@ import difflib
 import inspect
 import logging
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 import msgspec
@@ -27,6 +27,7 @@ from msgspec import UNSET
 
 from obscura.daemon import jsonrpc
 from obscura.daemon.jsonrpc import Request, RpcError
+from obscura.daemon.scope import Scope
 from obscura.errors import UserError
 from obscura.limits import RPC_BATCH
 
@@ -47,10 +48,11 @@ class Session(Protocol):
 class Method:
     """One registered function with its parameters as a checked struct."""
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], scope: Scope) -> None:
         hints = get_type_hints(function, include_extras=True)
         parameters = inspect.signature(function).parameters.values()
         self.name = name
+        self.scope = scope
         self.doc = inspect.getdoc(function) or ""
         self._function = function
         self._session = next((p.name for p in parameters if hints.get(p.name) is Session), None)
@@ -96,44 +98,51 @@ class MethodRegistry:
 
     def __init__(self) -> None:
         self._methods: dict[str, Method] = {}
-        self.method("rpc.methods")(self._list)
-        self.method("events.subscribe")(_subscribe)
-        self.method("events.unsubscribe")(_unsubscribe)
+        self.method("rpc.methods", Scope.READ)(self._list)
+        self.method("events.subscribe", Scope.READ)(_subscribe)
+        self.method("events.unsubscribe", Scope.READ)(_unsubscribe)
 
-    def method(self, name: str) -> Callable[[Handler], Handler]:
-        """Register the decorated function (plain or async, free or bound) under ``name``."""
+    def __iter__(self) -> Iterator[Method]:
+        """The methods, by name."""
+        return iter([method for _, method in sorted(self._methods.items())])
+
+    def method(self, name: str, scope: Scope = Scope.ADMIN) -> Callable[[Handler], Handler]:
+        """Register the decorated function (plain or async, free or bound) under ``name``, for callers with that scope."""
 
         def register(function: Handler) -> Handler:
             if name in self._methods:
                 raise ValueError(f"method {name} is registered already")
-            self._methods[name] = Method(name, function)
+            self._methods[name] = Method(name, function, scope)
             return function
 
         return register
 
     def _list(self) -> list[dict[str, object]]:
-        """All methods: name, parameters with their defaults, documentation."""
+        """All methods: name, parameters with their defaults, the scope that they need, documentation."""
         return [
-            {"name": name, "signature": method.signature, "doc": method.doc}
-            for name, method in sorted(self._methods.items())
+            {"name": method.name, "signature": method.signature, "scope": method.scope.label, "doc": method.doc}
+            for method in self
         ]
 
-    async def respond(self, text: bytes, session: Session | None = None) -> bytes | None:
-        """The line that answers a JSON text, or None if nothing in it asks for an answer. Never raises."""
+    async def respond(self, text: bytes, session: Session | None = None, scope: Scope = Scope.ADMIN) -> bytes | None:
+        """The line that answers a JSON text, or None if nothing in it asks for an answer. Never raises.
+
+        ``scope`` is the caller's; over the control socket it is the owner.
+        """
         try:
             asked = msgspec.json.decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return jsonrpc.line(jsonrpc.failure(RpcError(jsonrpc.PARSE_ERROR, "the line is not JSON")))
         if not isinstance(asked, list):
-            return _line(await self._one(asked, session))
+            return _line(await self._one(asked, session, scope))
         if not 0 < len(asked) <= RPC_BATCH:
             message = f"a batch holds 1 to {RPC_BATCH} calls"
             return jsonrpc.line(jsonrpc.failure(RpcError(jsonrpc.INVALID_REQUEST, message)))
-        lines = [_line(await self._one(item, session)) for item in asked]
+        lines = [_line(await self._one(item, session, scope)) for item in asked]
         answers = [answer.rstrip(b"\n") for answer in lines if answer is not None]
         return b"[" + b",".join(answers) + b"]\n" if answers else None
 
-    async def _one(self, asked: Any, session: Session | None) -> dict[str, object] | None:
+    async def _one(self, asked: Any, session: Session | None, scope: Scope) -> dict[str, object] | None:
         try:
             request = msgspec.convert(asked, Request)
         except msgspec.ValidationError as error:
@@ -141,17 +150,20 @@ class MethodRegistry:
             id = id if isinstance(id, str | int | float) and not isinstance(id, bool) else None
             return jsonrpc.failure(RpcError(jsonrpc.INVALID_REQUEST, f"not a JSON-RPC 2.0 call: {error}"), id)
         try:
-            answer = jsonrpc.answer(await self._call(request, session), request.id)
+            answer = jsonrpc.answer(await self._call(request, session, scope), request.id)
         except RpcError as error:
             answer = jsonrpc.failure(error, request.id)
         return None if request.id is UNSET else answer
 
-    async def _call(self, request: Request, session: Session | None) -> Any:
+    async def _call(self, request: Request, session: Session | None, scope: Scope) -> Any:
         method = self._methods.get(request.method)
         if method is None:
             close = difflib.get_close_matches(request.method, self._methods, n=1)
             hint = f"did you mean {close[0]}?" if close else "rpc.methods lists all"
             raise RpcError(jsonrpc.METHOD_NOT_FOUND, f"there is no method {request.method[:100]!r}; {hint}")
+        if scope < method.scope:
+            told = f"{method.name} needs the scope {method.scope.label}; the token has {scope.label}"
+            raise RpcError(jsonrpc.FORBIDDEN, told)
         try:
             return await method.call(request.params, session)
         except RpcError:

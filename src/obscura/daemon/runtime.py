@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from obscura.daemon.config import Config
-from obscura.daemon.methods import local_control
+from obscura.daemon.fronts import fronts
 from obscura.daemon.node import Node
 from obscura.limits import KEPT_FREE_BYTES
 
@@ -60,12 +60,13 @@ async def _serve(node: Node, ready: Told) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, node, loop, number)
-    async with node, local_control(node):
+    async with node, fronts(node) as shown:
         ready(
             {
                 "network": node.network.name,
                 "addresses": [str(address) for address in node.addresses],
                 "rpc": str(node.data_dir.rpc_socket),
+                **shown,
             }
         )
         await node.stopped.wait()
