@@ -26,7 +26,7 @@ from obscura.limits import (
 from obscura.linkevents import Ended, Established, Event, Opened, Reason, Shaping, unshaped
 from obscura.morph.carrier import Carrier
 from obscura.morph.kinds import CLIENTS, JOINABLE
-from obscura.node.admission import Admission, AdmissionLimits
+from obscura.node.admission import AdmissionLimits, Admissions
 from obscura.node.broadcast import Receipt
 from obscura.node.core import Core
 from obscura.node.dialable import DIRECT, Ways, check_dialable, face_of
@@ -47,6 +47,7 @@ from obscura.node.effects import (
 from obscura.node.groups import Grouping
 from obscura.node.io import Hold, Io, Listener, Reach, Shut, Write
 from obscura.node.link import SENT, Link, describe, failure_of, sent
+from obscura.node.ourselves import Ourselves
 from obscura.node.peer import DialFailed, Face, Failure, Peer, Purpose
 from obscura.node.ratelimit import Rates
 from obscura.node.timers import Timers
@@ -88,7 +89,7 @@ class Engine:
         self._rng = rng
         self._unix = unix
         self._shaping = shaping
-        self._admission = Admission(
+        self._admissions = Admissions(
             admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now, grouping=grouping or Grouping()
         )
         self._rates, self._ways = rates or {}, ways
@@ -99,9 +100,7 @@ class Engine:
         self._io: list[Io] = []
         self._dirty: dict[LinkId, None] = {}  # in order of touching, so that a replay is exact
         self._timers: Timers[LinkId] = Timers()
-        self._outbound_sessions: dict[bytes, LinkId] = {}
-        self._inbound_sessions: dict[bytes, LinkId] = {}
-        self._bare_nonces: dict[int, LinkId] = {}  # ours, of bare links
+        self._ourselves = Ourselves()
         self._is_stopping = False
 
     # --- Sockets come and go ----------------------------------------------------------------------------------------
@@ -172,7 +171,7 @@ class Engine:
                 listener.static,
                 listener.strangers,
                 listener.replay,
-                lambda: self._admission.may_try(remote, self._now),
+                lambda: self._admissions.of(listener.face).may_try(remote, self._now),
             )
         self._attach(link, listener.carrier(self._rng), security, now)
         return link.id
@@ -356,7 +355,7 @@ class Engine:
         offer = self._offer_for(link.face, link.remote, isinstance(security, Bare))
         if isinstance(security, Bare):
             link.nonce = offer.version.nonce
-            self._bare_nonces[link.nonce] = link.id
+            self._ourselves.say(link.id, link.nonce)
         link.connection = Connection(
             carrier,
             security,
@@ -402,7 +401,9 @@ class Engine:
             return
         if isinstance(event, Opened):
             link.opened = event
-            self._recognise_ourselves(link, event.session_id, now)
+            other = self._ourselves.opened(link.id, event.session_id, inbound=link.inbound)
+            if other is not None:
+                self._cut_ourselves(other, link.id, now)
         elif isinstance(event, Established):
             self._on_established(link, event, now)
         else:
@@ -410,7 +411,7 @@ class Engine:
 
     def _on_established(self, link: Link, event: Established, now: float) -> None:
         opened = link.opened
-        if opened is None and (other := self._bare_nonces.get(event.negotiated.peer.nonce)) is not None:
+        if opened is None and (other := self._ourselves.heard(event.negotiated.peer.nonce)) is not None:
             self._cut_ourselves(other, link.id, now)
             return
         peer = Peer(
@@ -433,7 +434,7 @@ class Engine:
             self.disconnect(link.id, "no free inbound slot", now)
             return
         self.apply(room, now)
-        self._admission.release(link.id)  # from here on it has a slot
+        self._admissions.of(link.face).release(link.id)  # from here on it has a slot
         link.peer = peer
         self.apply(self.core.established(peer, now), now)
 
@@ -454,17 +455,6 @@ class Engine:
                 why = f"{place} did not prove its key: offline, key changed, wrong clock, or interference"
             self._dial_failed(link, failure, why, now)
 
-    def _recognise_ourselves(self, link: Link, session_id: bytes, now: float) -> None:
-        mine, others = (
-            (self._inbound_sessions, self._outbound_sessions)
-            if link.inbound
-            else (self._outbound_sessions, self._inbound_sessions)
-        )
-        mine[session_id] = link.id
-        other = others.get(session_id)
-        if other is not None:
-            self._cut_ourselves(other, link.id, now)
-
     def _cut_ourselves(self, one: LinkId, other: LinkId, now: float) -> None:
         for link_id in (one, other):
             if link_id in self.links:
@@ -472,7 +462,7 @@ class Engine:
 
     def _count_stranger(self, link: Link) -> None:
         """An inbound socket that holds no slot; a newcomer beyond the limit replaces one of its kind."""
-        victim = self._admission.admit(link.id, link.remote)
+        victim = self._admissions.of(link.face).admit(link.id, link.remote)
         if victim is not None:
             self._drop(self.links[victim])
 
@@ -538,13 +528,11 @@ class Engine:
         self._timers.clear(link.id)
         self._memory -= link.memory
         link.memory = 0
-        self._bare_nonces.pop(link.nonce, None)
-        if link.opened is not None:
-            sessions = self._inbound_sessions if link.inbound else self._outbound_sessions
-            sessions.pop(link.opened.session_id, None)
+        session_id = None if link.opened is None else link.opened.session_id
+        self._ourselves.forget(link.nonce, session_id, inbound=link.inbound)
         if link.peer is not None:
             self._on_ended(link, Ended(Reason.LOST), self._now)
-        self._admission.release(link.id)
+        self._admissions.of(link.face).release(link.id)
         self._io.append(Shut(link.id, *(() if link.connection is None else link.connection.closing)))
 
     def describe(self, now: float) -> list[dict[str, Any]]:
