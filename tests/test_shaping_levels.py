@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from obscura.cli import root
 from obscura.daemon.config import Config
 from obscura.errors import ConfigError
+from obscura.lab.link import LabLink, opaque
 from obscura.shaping.levels import LEVELS, CustomKnobs, Knobs, PrivacyLevel, explained, knobs_of, padneg
 from obscura.shaping.padding import Rule
 
@@ -117,3 +120,18 @@ def test_privacy_show_without_a_node(tmp_path: Path) -> None:
     shown = CliRunner().invoke(root, arguments)
     assert "chaff-ms" in shown.output
     assert "tcp-profile" in shown.output
+
+
+@pytest.mark.parametrize("least", [1_024, 4_096])
+def test_what_fits_in_the_smallest_record_looks_alike(least: int) -> None:
+    """A message of 3 kB is one of several cells, and as long as a short one where the smallest record holds it."""
+    knobs = msgspec.structs.replace(LEVELS[PrivacyLevel.CUSTOM], least_record=least, dummy_ms=OFF, chaff_ms=OFF)
+    assert padneg(knobs).send.record_size[0] == least
+    seen = {}
+    for size in (10, 3_000, 9_000):
+        link = LabLink(msgspec.structs.replace(knobs, burst=OFF, burst_hold_ms=OFF), random.Random(1))
+        link.run([(float(at), opaque("tx")(bytes(size))) for at in range(1, 40)], 60.0)
+        seen[size] = {sum(write.sizes) for write in link.capture.writes if write.at >= 1}
+    assert (seen[10] == seen[3_000]) is (least > 3_000)
+    assert min(seen[10]) == least
+    assert seen[9_000].isdisjoint(seen[10])

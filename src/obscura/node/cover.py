@@ -95,8 +95,9 @@ def _schedule(
         burst_hold_s=_seconds(knobs.burst_hold_ms) if agreed.burst != OFF else NEVER,
         dummy_s=_seconds(agreed.dummy_ms),
         chaff_s=_seconds(agreed.chaff_ms),
+        least_record=max(CELL, agreed.record_size[0]),
     )
-    return IMMEDIATE if pace == Pace() else Gate(pace, rng, may_spend)
+    return IMMEDIATE if pace == Pace(least_record=pace.least_record) else Gate(pace, rng, may_spend)
 
 
 def _seconds(pair: Pair) -> Span:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from obscura.errors import ConfigError
 from obscura.limits import CELL, MAX_HOLD_MS, MAX_RECORD, MIN_RECORD, NEGOTIABLE_BURST, NEGOTIABLE_COVER_MS
+from obscura.limits import NEGOTIABLE_RECORD_LOW as RECORD_LOW
 from obscura.limits import NEGOTIABLE_SLOT_MS as SLOT_MS
 from obscura.shaping.agreement import OFF, UNBOUNDED, Pair
 from obscura.shaping.padding import Rule
@@ -35,6 +36,7 @@ class Knobs(msgspec.Struct, frozen=True):
     """
 
     rule: Annotated[Rule, Meta(description="how record sizes are chosen")] = Rule.CELLS
+    least_record: Annotated[int, Meta(description="bytes of the smallest record")] = CELL
     dummy_ms: Annotated[Pair, Meta(description="ms between two dummies")] = (5_000, 30_000)
     chaff_ms: Annotated[Pair, Meta(description="ms between two records of chaff")] = (15_000, 120_000)
     jitter_ms: Annotated[Pair, Meta(description="ms that a message may be delayed")] = (0, 100)
@@ -95,6 +97,10 @@ class CustomKnobs(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """Configuration of the level custom. What is not set is as at the level medium."""
 
     rule: Annotated[Literal["cells", "uniform", "none"] | None, Meta(description="how record sizes are chosen")] = None
+    least_record: Annotated[
+        Annotated[int, Meta(ge=CELL, le=RECORD_LOW[1])] | None,
+        Meta(description="bytes of the smallest record: what fits in it looks alike"),
+    ] = None
     dummy_ms: Annotated[Span | None, Meta(description="ms between two dummies: [low, high], [0, 0] = off")] = None
     chaff_ms: Annotated[Span | None, Meta(description="ms between two records of chaff, likewise")] = None
     jitter_ms: Annotated[Span | None, Meta(description="ms that a message may be delayed, likewise")] = None
@@ -231,7 +237,7 @@ def padneg(knobs: Knobs) -> PadNeg:
     It accepts whatever a peer wants to send: how well a peer hides what it says is the peer's own matter.
     """
     rounded = _power_of_two if knobs.is_rounded else _same
-    least = CELL if knobs.rule is Rule.CELLS else MIN_RECORD
+    least = rounded(knobs.least_record) if knobs.rule is Rule.CELLS else MIN_RECORD
     send = ShapingTerms(
         rules=(knobs.rule,),
         record_size=(least, MAX_RECORD),

@@ -98,6 +98,7 @@ class Pace(NamedTuple):
     burst_hold_s: Span = NEVER
     dummy_s: Span = NEVER
     chaff_s: Span = NEVER
+    least_record: int = CELL  # bytes of the smallest record: what fits in it is one record
 
 
 class Gate:
@@ -150,7 +151,8 @@ class Gate:
             self._open_at = -inf
             return
         for name, size in _frames(pieces):
-            if self._held and _records(self._bytes + size) > max(_records(self._bytes), _records(size)):
+            records = self._records
+            if self._held and records(self._bytes + size) > max(records(self._bytes), records(size)):
                 self._ready += self._bytes
                 self._gather_anew()
             self._held += 1
@@ -224,8 +226,15 @@ class Gate:
 
     def _topping_up(self, waiting: int, now: float) -> int:
         """A dummy beside a message that leaves alone, now and then: two records then mean neither two messages nor a long one."""
-        is_short = _records(waiting) == 1
-        return int(is_short and self._rng.random() < TOPPED_UP and self._may_spend(CELL, now))
+        is_short = self._records(waiting) == 1
+        cost = self._pace.least_record
+        return int(is_short and self._rng.random() < TOPPED_UP and self._may_spend(cost, now))
+
+    def _records(self, size: int) -> int:
+        """Cells that so many bytes of frames take; 1 for what fits in the smallest record."""
+        if size <= self._pace.least_record - RECORD_OVERHEAD:
+            return 1
+        return -(-size // (CELL - RECORD_OVERHEAD))
 
 
 class Slots:
@@ -279,11 +288,6 @@ class Slots:
 
     def _gap(self) -> float:
         return min(self._rng.expovariate(1 / self._mean), _MAX_GAP * self._mean)
-
-
-def _records(size: int) -> int:
-    """Cells that so many bytes of frames take."""
-    return -(-size // (CELL - RECORD_OVERHEAD))
 
 
 def _frames(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
