@@ -28,6 +28,7 @@ from obscura.wire.catalogue import Catalogue
 from obscura.wire.frame import FrameDecoder
 from obscura.wire.message import Message
 from obscura.wire.messages.network import Verack
+from obscura.wire.tally import Tally
 
 
 class _Stage(Enum):
@@ -125,6 +126,11 @@ class Connection:
         """Bytes held of a message that is not complete, and of a record at most 64 KiB more."""
         pending = self._decoder.pending
         return self._parked_bytes + (0 if pending is None else pending[0])
+
+    @property
+    def tally(self) -> Tally:
+        """Frames received, by type."""
+        return self._decoder.tally
 
     @property
     def is_full(self) -> bool:

@@ -352,6 +352,10 @@ TOKENS_FILE_BYTES: Final = 64 << 10  # bytes of their file; a larger one is dama
 MAX_SESSIONS: Final = 32  # logins of browsers; the oldest ends
 SESSION_S: Final = 12 * 3600.0  # seconds that a login of a browser lasts
 METRICS_CONNECTIONS: Final = 8  # scrapers at once
+METRICS_EVERY_S: Final = 10.0  # seconds that one set of metrics is shown. Security: when in them something happened is not.
+METRICS_QUEUE_STEP: Final = 64 << 10  # bytes; queues are shown in whole ones. Security: one transaction does not show.
+# seconds; upper bounds of the histograms: coarse, so that they say nothing of one peer
+DURATION_BOUNDS_S: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 # --- Doctor (ours) ----------------------------------------------------------------------------------------------------
 CERTIFICATE_DAYS: Final = 14  # days left to a listener's certificate below which something has to be done

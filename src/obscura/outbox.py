@@ -10,6 +10,7 @@ from obscura.shaping.padding import Cells, Padding
 from obscura.shaping.schedule import IMMEDIATE, Schedule, Slots
 from obscura.wire.frame import frame_parts
 from obscura.wire.message import Message
+from obscura.wire.tally import Tally, count
 
 _WORTH_A_VIEW = 8 << 10  # bytes; shorter pieces are cheaper to copy than to cut
 
@@ -33,6 +34,7 @@ class Outbox:
         "padding_sent",
         "real_sent",
         "schedule",
+        "tally",
         "waiting",
     )
 
@@ -47,6 +49,7 @@ class Outbox:
         self._timed = 0  # pieces of the queue that the schedule has seen
         self._released = 0  # bytes that the schedule has let go and that are not sealed yet
         self.waiting = 0
+        self.tally: Tally = {}  # frames that were queued
         self.real_sent = self.padding_sent = self.dummies_sent = self.dummy_bytes_sent = 0
 
     @property
@@ -75,7 +78,11 @@ class Outbox:
         else:
             self._queue += (header, payload)
         self.waiting += size
-        self.real_sent += size
+        if message.PRIVATE:  # in every figure it is cover, which it hides in
+            self.padding_sent += size
+        else:
+            self.real_sent += size
+            count(self.tally, message.NAME, len(payload))
 
     def seal(self, sealer: Sealer, give: Give, now: float) -> None:
         """Give records with what may leave now, dummies among them; of much about ``FLUSH_BYTES`` (``has_more`` then)."""

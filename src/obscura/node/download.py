@@ -23,6 +23,7 @@ from obscura.limits import (
 )
 from obscura.node.blocks import Blocks
 from obscura.node.chainpeer import ChainPeer
+from obscura.node.durations import Durations
 from obscura.node.effects import Disconnect, Effect, LinkId, Send
 from obscura.wire.messages.blocks import InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData
@@ -68,6 +69,7 @@ class Download:
         self._sources: dict[LinkId, _Source] = {}
         self._prefers_compact = prefers_compact
         self._requests: dict[bytes, _Request] = {}
+        self.waits = Durations()  # from asking for a block to having it
         self._patience = BLOCK_PATIENCE_S[0]
         self._tick = inf
 
@@ -202,6 +204,8 @@ class Download:
         source.in_flight.pop(block_id, None)
         source.progress = now
         request = self._requests.pop(block_id, None)
+        if request is not None:
+            self.waits.observe(now - request.since)
         if request is not None and request.link != link:  # the other one may still send it
             other = self._sources.get(request.link)
             if other is not None:

@@ -51,6 +51,7 @@ from obscura.node.ourselves import Ourselves
 from obscura.node.peer import DialFailed, Face, Failure, Peer, Purpose
 from obscura.node.ratelimit import Rates
 from obscura.node.timers import Timers
+from obscura.node.traffic import Traffic
 from obscura.security import Bare, Dialling, Listening
 from obscura.wire.address import Address, CarrierNumber, Endpoint
 from obscura.wire.catalogue import Catalogue
@@ -82,6 +83,7 @@ class Engine:
     ) -> None:
         self.core = core
         self.links: dict[LinkId, Link] = {}
+        self.traffic = Traffic()
         self.sent_before = dict.fromkeys(SENT, 0)  # bytes, on links that ended
         self._catalogue = catalogue
         self._network_id = network_id
@@ -351,7 +353,7 @@ class Engine:
         return link
 
     def _attach(self, link: Link, carrier: Carrier, security: Dialling | Listening | Bare, now: float) -> None:
-        self._now = now
+        self._now = link.attached = now
         offer = self._offer_for(link.face, link.remote, isinstance(security, Bare))
         if isinstance(security, Bare):
             link.nonce = offer.version.nonce
@@ -435,6 +437,7 @@ class Engine:
             return
         self.apply(room, now)
         self._admissions.of(link.face).release(link.id)  # from here on it has a slot
+        self.traffic.handshakes.observe(now - link.attached)
         link.peer = peer
         self.apply(self.core.established(peer, now), now)
 
@@ -523,6 +526,7 @@ class Engine:
         if self.links.pop(link.id, None) is None:
             return
         if link.connection is not None:
+            self.traffic.ended(link)
             for name, amount in sent(link.connection).items():
                 self.sent_before[name] += amount
         self._timers.clear(link.id)

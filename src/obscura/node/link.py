@@ -17,6 +17,7 @@ class Link:
     """The engine's record of one socket."""
 
     __slots__ = (
+        "attached",
         "awaits_room",
         "blocked_since",
         "carrier",
@@ -55,6 +56,7 @@ class Link:
         self.manual = manual
         self.face = face
         self.purpose = purpose
+        self.attached = 0.0  # when its socket stood
         self.carrier = CarrierNumber.PLAIN if dialled is None else dialled.carrier
         self.remote: Endpoint | None = None
         self.opened: Opened | None = None

@@ -16,6 +16,7 @@ import msgspec
 from obscura.errors import DecodeError, Violation
 from obscura.limits import HEADER_BYTES, MAX_UNKNOWN_PAYLOAD
 from obscura.wire.message import Message, padded_type, type_of
+from obscura.wire.tally import OTHER, Tally, count
 
 _HEADER = Struct("<I12s4s")
 # bytes; smaller pieces of a payload are merged, so that an object for each costs no multiple of it
@@ -132,10 +133,11 @@ class FrameDecoder:
     not need them).
     """
 
-    __slots__ = ("_begun", "_dead", "_head", "_keep_unknown", "kinds")
+    __slots__ = ("_begun", "_dead", "_head", "_keep_unknown", "kinds", "tally")
 
     def __init__(self, kinds: Kinds, keep_unknown: bool = False) -> None:
         self.kinds = kinds
+        self.tally: Tally = {}  # frames that were given out
         self._keep_unknown = keep_unknown
         self._head = b""  # the begin of a header, at most 19 bytes
         self._begun: _Begun | None = None
@@ -198,6 +200,8 @@ class FrameDecoder:
                 except DecodeError:
                     break
                 pos = stop
+                if not message.PRIVATE:
+                    count(self.tally, name, size)
                 yield message
                 if self.kinds is not kinds:
                     kinds = self.kinds
@@ -236,6 +240,14 @@ class FrameDecoder:
 
     def _finish(self, frame: _Begun) -> Item:
         """The item of a frame that is complete."""
+        item = self._item(frame)
+        if not isinstance(item, Message):
+            count(self.tally, OTHER, frame.size)
+        elif not item.PRIVATE:
+            count(self.tally, item.NAME, frame.size)
+        return item
+
+    def _item(self, frame: _Begun) -> Item:
         self._begun = None
         intact = frame.is_intact()
         kept = frame.payload() if self._keep_unknown or (intact and frame.decode is not None) else None

@@ -38,6 +38,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     ``TYPE`` is the name on the wire (``[a-z0-9]{1,12}``), ``MAX_SIZE`` the largest payload in bytes,
     ``PHASE`` when it is legal; ``NAME`` follows from ``TYPE``: the 12 bytes of the frame's header.
+    ``PRIVATE``: that one passed is told nowhere: not counted as anything but cover.
     ``decode(encode(m)) == m`` for every message; ``encode(decode(b)) == b`` for every payload that decodes.
     """
 
@@ -45,6 +46,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     NAME: ClassVar[bytes]
     MAX_SIZE: ClassVar[int]
     PHASE: ClassVar[Phase] = Phase.ESTABLISHED
+    PRIVATE: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

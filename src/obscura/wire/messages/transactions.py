@@ -24,6 +24,7 @@ class StemTx(RawMessage, frozen=True, gc=False):
 
     TYPE: ClassVar[str] = "stemtx"
     MAX_SIZE: ClassVar[int] = MAX_STEM_TX
+    PRIVATE: ClassVar[bool] = True
 
 
 class MempoolRequest(Message, frozen=True, gc=False):
