@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": CORE,
     "daemon": CORE | {"obscura", "transport", "store", "doctor"},
     "sim": CORE,
-    "lab": CORE | {"sim"},
+    "lab": CORE | {"sim", "daemon"},  # field/: real nodes as processes
     "cli": CORE | {"obscura", "transport", "store", "daemon", "doctor", "sim", "lab"},
     "obscura": {"daemon", "node", "wire", "errors"},  # the package itself: names for an application, loaded on use
 }

@@ -1,4 +1,4 @@
-"""lab leakage: measurements that need no node."""
+"""lab leakage: measurements that need no node. lab morph: carriers before other people's tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 def lab() -> None:
     """Measure what an observer learns.
 
-    On the shipped code, under a virtual clock.
+    leakage works under a virtual clock, morph with real processes and other people's tools.
     """
 
 
@@ -154,3 +154,42 @@ def _show_classified(globals: Globals, mix: Any, names: tuple[str, ...], windows
         show_json(found)
     else:
         show_rows(found, "Nothing was measured.")
+
+
+@lab.command()
+@click.option("--carrier", required=True, metavar="NAME", help="http, tls or ssh.")
+@click.option("--flows", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Sessions per level.")
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    help="none, standard, medium or high; may be repeated.  [default: none, medium, high]",
+)
+@click.option("--pcap", type=click.Path(path_type=Path, file_okay=False), help="Keep captures and key logs here.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@pass_globals
+def morph(globals: Globals, carrier: str, flows: int, levels: tuple[str, ...], pcap: Path | None, seed: int) -> None:
+    """Let tshark, nDPI, nfstream and Suricata judge sessions of a carrier.
+
+    Runs two nodes and the genuine server and client of the protocol side by side in a network of their own, captures both, and
+    prints a score card. Ends with status 1 if the carrier fails a judge that genuine sessions pass. Needs Linux.
+    """
+    _need("numpy", "sklearn", "nfstream")
+    from obscura.lab import card as cards
+    from obscura.lab.field import morph as field
+
+    unknown = set(levels) - set(field.LEVELS)
+    if unknown:
+        raise click.UsageError(f"levels are {', '.join(field.LEVELS)}, not {', '.join(sorted(unknown))}")
+    chosen = levels or ("none", "medium", "high")
+    card = field.run(carrier, flows, chosen, pcap, seed, lambda text: click.echo(text, err=True))
+    if globals.json:
+        show_json(cards.as_json(card))
+    else:
+        click.echo(f"{card.carrier}, {card.flows} sessions a level, {card.date}")
+        click.echo(", ".join(f"{name} {version}" for name, version in card.tools.items()))
+        show_rows(cards.rows(card), "Nothing was measured.")
+        show_rows(cards.area_rows(card), "Nothing was measured.")
+        click.echo("\n".join(card.faults) or "no judge tells it from the genuine protocol by its messages")
+    if card.faults:
+        raise SystemExit(1)

@@ -82,10 +82,10 @@ def classify(scheme: Scheme, question: str, mix: Mix, windows: int, seed: int, *
         scheme=scheme.name,
         question=question,
         windows_per_class=int(labels.sum()),
-        auc_forest=_area(forest, rows, labels, groups, seed),
-        auc_boosting=_area(boosting, rows, labels, groups, seed),
-        null_forest=_area(forest, rows, shuffled, groups, seed).value,
-        null_boosting=_area(boosting, rows, shuffled, groups, seed).value,
+        auc_forest=area(forest, rows, labels, groups, seed),
+        auc_boosting=area(boosting, rows, labels, groups, seed),
+        null_forest=area(forest, rows, shuffled, groups, seed).value,
+        null_boosting=area(boosting, rows, shuffled, groups, seed).value,
         records_per_s=sum(capture.records for capture in captures) / sum(capture.seconds for capture in captures),
         event_delay_p95_s=float(np.percentile(delays, 95)) if delays else 0.0,
     )
@@ -102,7 +102,8 @@ def _balanced(captures: Sequence[_Capture], windows: int, chance: np.random.Gene
     return rows[chosen], labels[chosen], groups[chosen]
 
 
-def _area(model: Any, rows: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any], seed: int) -> Figure:
+def area(model: Any, rows: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any], seed: int) -> Figure:
+    """The area under the curve over five folds that keep groups together, with its interval from resampling."""
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
     with threadpool_limits(1):  # so few rows are slower on several threads
         scores = cross_val_predict(model, rows, labels, groups=groups, cv=folds, method="predict_proba")[:, 1]

@@ -1,0 +1,249 @@
+"""The score card of a carrier: what each judge says of its flows beside what it says of the genuine ones. Text and JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from obscura.lab.encrypted import blocked
+from obscura.lab.flow_classes import Areas
+from obscura.lab.verdicts import Dissected, Label, Seen, is_right
+
+GOAL_AUC = 0.75
+_PERCENT = 100.0
+_ABOUT_TCP = ("anomaly stream.", "SURICATA STREAM ")  # segments sent twice: how busy the machine was, not what it said
+
+
+class Labels(msgspec.Struct, frozen=True):
+    """Share of flows with the cover's label by DPI, and how many flows had each risk."""
+
+    right_percent: float
+    risks: dict[str, int]
+    flows: int
+
+
+class Events(msgspec.Struct, frozen=True):
+    """Share of flows with the cover's protocol in both directions, and how many events of each kind."""
+
+    right_percent: float
+    events: dict[str, int]
+    flows: int
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """tshark. ``None``: the carrier has no such thing."""
+
+    flows: int
+    requests: int
+    paired_percent: float | None
+    records_opened_percent: float | None
+    flows_with_http_percent: float | None
+    sequences: dict[str, int]
+    errors_per_flow: float
+    warnings_per_flow: float
+
+
+class Side(msgspec.Struct, frozen=True):
+    """All verdicts on one kind of flow. ``suricata`` is ``None`` where it did not run."""
+
+    ndpi: Labels
+    nfstream: Labels
+    suricata: Events | None
+    tshark: Parsed
+    blocked: int
+    connections: int
+    ja4: dict[str, int]
+    hassh: dict[str, int]
+
+
+class Level(msgspec.Struct, frozen=True):
+    """One level: the carrier's flows, the genuine ones, and whether a classifier tells them apart."""
+
+    level: str
+    ours: Side
+    genuine: Side
+    classes: Areas | None
+    failures: list[str]
+    seconds: float
+
+
+class Card(msgspec.Struct, frozen=True):
+    """Everything about one carrier."""
+
+    carrier: str
+    flows: int
+    date: str
+    tools: dict[str, str]
+    delay_ms: float
+    levels: list[Level]
+    faults: list[str]
+
+
+def labels_of(labels: Iterable[Label], wanted: str) -> Labels:
+    """Of one kind of flow."""
+    chosen = list(labels)
+    right = sum(is_right(label, wanted) for label in chosen)
+    return Labels(_share(right, len(chosen)), dict(Counter(risk for one in chosen for risk in one.risks)), len(chosen))
+
+
+def events_of(seen: Iterable[Seen], wanted: str) -> Events:
+    """Of one kind of flow. A flow without a byte of payload has no protocol, and counts as wrong."""
+    chosen = list(seen)
+    right = sum(one.to_server == one.to_client == wanted for one in chosen)
+    return Events(
+        _share(right, len(chosen)), dict(Counter(event for one in chosen for event in one.events)), len(chosen)
+    )
+
+
+def parsed_of(parts: Sequence[Dissected]) -> Parsed:
+    """Of one kind of flow, whose counts may lie at several servers."""
+    flows = sum(part.flows for part in parts)
+    requests = sum(part.requests for part in parts)
+    records = sum(part.records for part in parts)
+    sequences: Counter[str] = sum((part.sequences for part in parts), Counter())
+    return Parsed(
+        flows=flows,
+        requests=requests,
+        paired_percent=_share(sum(part.paired for part in parts), requests) if requests else None,
+        records_opened_percent=_share(sum(part.opened for part in parts), records) if records else None,
+        flows_with_http_percent=_share(sum(part.with_http for part in parts), flows) if requests else None,
+        sequences=dict(sequences),
+        errors_per_flow=round(sum(part.errors for part in parts) / max(1, flows), 3),
+        warnings_per_flow=round(sum(part.warnings for part in parts) / max(1, flows), 3),
+    )
+
+
+def side(
+    wanted: tuple[str, str],
+    ndpi: Sequence[Label],
+    nfstream: Sequence[Label],
+    suricata: Sequence[Seen] | None,
+    ja4: Iterable[dict[str, int]],
+    dissected: Sequence[Dissected],
+    firsts: Sequence[bytes],
+) -> Side:
+    """``wanted``: the cover's label of nDPI, and its name in Suricata."""
+    hellos: Counter[str] = sum((Counter(one) for one in ja4), Counter())
+    hassh: Counter[str] = sum((one.hassh for one in dissected), Counter())
+    return Side(
+        ndpi=labels_of(ndpi, wanted[0]),
+        nfstream=labels_of(nfstream, wanted[0]),
+        suricata=events_of(suricata, wanted[1]) if suricata is not None else None,
+        tshark=parsed_of(dissected),
+        blocked=blocked(firsts),
+        connections=len(firsts),
+        ja4=dict(hellos),
+        hassh=dict(hassh),
+    )
+
+
+def faults_of(level: Level) -> list[str]:
+    """What the carrier fails at, each as a sentence: less than all, or other than genuine flows."""
+    ours, genuine = level.ours, level.genuine
+    found = [
+        f"{name} does not know all flows for what they should be: {mine.right_percent:g} %"
+        for name, mine, theirs in (("nDPI", ours.ndpi, genuine.ndpi), ("nfstream", ours.nfstream, genuine.nfstream))
+        if mine.right_percent < min(_PERCENT, theirs.right_percent)
+    ]
+    for name, mine, theirs in (("nDPI", ours.ndpi, genuine.ndpi), ("nfstream", ours.nfstream, genuine.nfstream)):
+        if set(mine.risks) != set(theirs.risks):
+            found.append(f"{name} notes other risks: {_names(mine.risks)}, genuine {_names(theirs.risks)}")
+    if ours.suricata is not None and genuine.suricata is not None:
+        if ours.suricata.right_percent < min(_PERCENT, genuine.suricata.right_percent):
+            found.append(f"Suricata does not see the protocol both ways: {ours.suricata.right_percent:g} %")
+        events = {name: count for name, count in ours.suricata.events.items() if not name.startswith(_ABOUT_TCP)}
+        if events:
+            found.append(f"Suricata: {_names(events)}; genuine {_names(genuine.suricata.events)}")
+    found += _parsing_faults(ours.tshark, genuine.tshark)
+    if ours.blocked:
+        found.append(f"the rule against fully encrypted traffic blocks {ours.blocked} of {ours.connections}")
+    if level.failures:
+        found.append(f"{len(level.failures)} sessions failed, the first: {level.failures[0]}")
+    return [f"{level.level}: {text}" for text in found]
+
+
+def _parsing_faults(ours: Parsed, genuine: Parsed) -> list[str]:
+    named = (
+        ("pairs requests with responses", ours.paired_percent, genuine.paired_percent),
+        ("opens TLS records", ours.records_opened_percent, genuine.records_opened_percent),
+        ("finds HTTP in flows", ours.flows_with_http_percent, genuine.flows_with_http_percent),
+    )
+    found = [
+        f"tshark {what} in {mine or 0:g} % of cases, of genuine ones in {theirs:g} %"
+        for what, mine, theirs in named
+        if theirs is not None and (mine is None or mine < min(_PERCENT, theirs))
+    ]
+    if set(ours.sequences) != set(genuine.sequences):
+        found.append(f"tshark sees other messages: {_names(ours.sequences)}, genuine {_names(genuine.sequences)}")
+    if ours.errors_per_flow > genuine.errors_per_flow:
+        found.append(f"tshark's errors: {ours.errors_per_flow:g} a flow, genuine {genuine.errors_per_flow:g}")
+    return found
+
+
+def rows(card: Card) -> list[dict[str, str]]:
+    """The card as a table: one row per judge, two columns per level."""
+    table: list[dict[str, str]] = []
+    for level in card.levels:
+        for name, side in (("ours", level.ours), ("genuine", level.genuine)):
+            for at, (what, value) in enumerate(_lines(side)):
+                if len(table) <= at:
+                    table.append({"judge": what})
+                table[at][f"{level.level} {name}"] = value
+    return table
+
+
+def area_rows(card: Card) -> list[dict[str, str]]:
+    """The classifiers, one row per level."""
+    shown = []
+    for level in card.levels:
+        line = {"level": level.level}
+        for name in ("forest", "boosting", "null_forest", "null_boosting"):
+            figure = getattr(level.classes, name) if level.classes is not None else None
+            line[name] = (
+                f"{figure.value:.3f} ({figure.low:.3f}..{figure.high:.3f})" if figure is not None else "too few"
+            )
+        shown.append(line)
+    return shown
+
+
+def _lines(side: Side) -> list[tuple[str, str]]:
+    parsed = side.tshark
+    suricata = side.suricata
+    return [
+        ("nDPI label", f"{side.ndpi.right_percent:g} % of {side.ndpi.flows}"),
+        ("nDPI risks", _names(side.ndpi.risks)),
+        ("nfstream label", f"{side.nfstream.right_percent:g} % of {side.nfstream.flows}"),
+        ("nfstream risks", _names(side.nfstream.risks)),
+        ("Suricata both ways", f"{suricata.right_percent:g} % of {suricata.flows}" if suricata else "not run"),
+        ("Suricata events", _names(suricata.events) if suricata else "not run"),
+        ("tshark paired", _percent(parsed.paired_percent)),
+        ("tshark TLS records opened", _percent(parsed.records_opened_percent)),
+        ("tshark HTTP inside", _percent(parsed.flows_with_http_percent)),
+        ("tshark SSH messages", _names(parsed.sequences)),
+        ("tshark errors, warnings a flow", f"{parsed.errors_per_flow:g}, {parsed.warnings_per_flow:g}"),
+        ("blocked as fully encrypted", f"{side.blocked} of {side.connections}"),
+        ("JA4", _names(side.ja4) if suricata else "not run"),
+        ("HASSH", _names(side.hassh)),
+    ]
+
+
+def _share(part: int, whole: int) -> float:
+    """Percent, rounded down, so that 100 means all."""
+    return int(part * 1000 / whole) / 10 if whole else 0.0
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:g} %"
+
+
+def _names(counted: dict[str, int]) -> str:
+    return ", ".join(f"{name} ×{count}" for name, count in sorted(counted.items())) or "none"
+
+
+def as_json(card: Card) -> dict[str, Any]:
+    """Ready for JSON."""
+    built: dict[str, Any] = msgspec.to_builtins(card)
+    return built
