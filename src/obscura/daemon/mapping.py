@@ -216,7 +216,7 @@ async def mapped(listening: Sequence[Address], gateway: IPv4Address | None, owne
         else:
             told("port-not-mapped", {"port": place.port, "why": why})
         if near.own.set_mapped(place.port, outside) and outside is not None:
-            owner.apply(near.gossip.announce_all(owner.now()))
+            owner.apply(near.gossip.announce_all(owner.now(), Face.CLEARNET))
 
     places = mappable(listening)
     if not places:

@@ -551,7 +551,7 @@ class Node:
             near = self.assembly.neighbours
             self._listening.append(own)
             near.own.add_external(own)
-            self.apply(near.gossip.announce_all(self.now()))
+            self.apply(near.gossip.announce_all(self.now(), face_of(own)))
         self.events_out.publish({"kind": kind, **fields})
 
     async def _close_links(self) -> None:

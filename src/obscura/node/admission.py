@@ -3,6 +3,9 @@
 Key agreements are limited in all and per network group. Inbound connections that hold no slot (not established yet, or
 ended and discarding) are limited in number, and a newcomer beyond that replaces the oldest of the group that holds
 most. Loopback, onion and I2P have no group to be limited by.
+
+Each face has bounds of its own: else who uses one face's up would see at another one, by what is refused or dropped there, that
+both are one node's.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from msgspec import Meta
 
 from obscura import limits
 from obscura.node.effects import LinkId
+from obscura.node.face import Face
 from obscura.node.groups import Grouping
 from obscura.node.ratelimit import TokenBucket
 from obscura.wire.address import Endpoint, Network
@@ -110,3 +114,23 @@ class Admission:
             bucket = TokenBucket(self._bounds.trials_per_group_per_s, self._bounds.trials_per_group_burst, now)
         self._groups[group] = bucket
         return bucket
+
+
+class Admissions:
+    """The ``Admission`` of each face, made when the first stranger comes through it."""
+
+    def __init__(self, bounds: AdmissionLimits, *, loopback_is_free: bool, now: float, grouping: Grouping) -> None:
+        self._bounds = bounds
+        self._grouping = grouping
+        self._loopback_is_free = loopback_is_free
+        self._now = now
+        self._faces: dict[Face, Admission] = {}
+
+    def of(self, face: Face) -> Admission:
+        """What counts the strangers of one face."""
+        admission = self._faces.get(face)
+        if admission is None:
+            free, grouping = self._loopback_is_free, self._grouping
+            admission = Admission(self._bounds, loopback_is_free=free, now=self._now, grouping=grouping)
+            self._faces[face] = admission
+        return admission

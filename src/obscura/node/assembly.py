@@ -135,7 +135,7 @@ def assemble(
     ``outbox`` holds own transactions that are not public yet.
     """
     liveness = Liveness(rng)
-    relay = ChainRelay(chain, rng, unix, waiting) if chain is not None else None
+    relay = ChainRelay(chain, rng, unix, waiting, settings.faces) if chain is not None else None
     best_block = relay.best_block if relay is not None else _no_block
     tip = Tip(lambda: chain.best, settings.spacing_s) if chain is not None and settings.spacing_s else None
     near = _neighbours(settings, liveness, rng, unix, now, tip)
@@ -197,7 +197,7 @@ def _neighbours(
     grouping = Grouping(Asmap(settings.asmap) if settings.asmap else None, loopback_apart=settings.is_dev)
     reputation, bans = Reputation(), Bans(grouping, unix)
     book = Book(rng.randbytes(32), grouping, rng, unix)
-    is_proxied = settings.ways.clearnet is Way.PROXY
+    is_proxied = settings.ways.clearnet is not Way.DIRECT
     own = OwnAddress(grouping, loopback=settings.is_dev, external=settings.external, is_proxied=is_proxied)
     services = features.BUILT.with_(settings.extra).features
     return Neighbours(

@@ -9,6 +9,7 @@ network does not fill the book. A cell that is taken is given up only if its pla
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 
@@ -133,12 +134,17 @@ class Book:
         self._new: dict[int, Place] = {}  # cell -> place
         self._tried: dict[int, Place] = {}
         self._new_pool, self._tried_pool = _Pool(), _Pool()
+        self._through: Counter[Face] = Counter()
         self.news = 0  # places and keys that came in, ever
         self._buckets: dict[tuple[bytes, bytes], int] = {}  # computed lately
         self._tests: dict[Place, float] = {}  # proved itself, but its tried cell is taken: since when
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def known_through(self, face: Face) -> int:
+        """Places learnt through a face."""
+        return self._through[face]
 
     def get(self, place: Place) -> Entry | None:
         """What is known of a place."""
@@ -250,6 +256,7 @@ class Book:
         entry = self._entries.pop(place, None)
         if entry is None:
             return
+        self._through[entry.face] -= 1
         cells, pool = (self._tried, self._tried_pool) if entry.is_tried else (self._new, self._new_pool)
         del cells[self._tried_cell(entry) if entry.is_tried else self._new_cell(entry)]
         pool.remove(place)
@@ -326,6 +333,7 @@ class Book:
         self._new[cell] = entry.place
         self._new_pool.add(entry.place)
         self._entries[entry.place] = entry
+        self._through[entry.face] += 1
         self.news += 1
         return True
 
@@ -340,6 +348,7 @@ class Book:
         self._tried[cell] = entry.place
         self._tried_pool.add(entry.place)
         self._entries[entry.place] = entry
+        self._through[entry.face] += 1
         return True
 
     def _settle_tests(self, unix: float) -> None:

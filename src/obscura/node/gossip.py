@@ -24,7 +24,7 @@ from obscura.limits import (
 )
 from obscura.node.book import Book, Entry
 from obscura.node.core import Part, Reaction, Received
-from obscura.node.dialling import may_learn, own_face
+from obscura.node.dialling import ANONYMOUS, may_learn, own_face
 from obscura.node.effects import Effect, LinkId, Send
 from obscura.node.groups import Grouping
 from obscura.node.ownaddress import OwnAddress
@@ -142,6 +142,8 @@ class Gossip(Part):
                 continue
             if self._own.is_own(endpoint):
                 continue
+            if endpoint.network in ANONYMOUS and own_face(endpoint) is not peer.face:
+                continue  # told through another network: it could be used on neither without linking the two
             link.known.add(_mark(told))
             self._learn(peer, endpoint, told)
             if is_news and not was_asked and told.time > self._unix() - ADDR_FRESH_S:
@@ -150,11 +152,10 @@ class Gossip(Part):
             link.known.clear()
         return ()
 
-    def announce_all(self, now: float, face: Face | None = None) -> list[Effect]:
-        """The own address has become known or has changed: tell every peer, or those of one face."""
-        for each in Face if face is None else (face,):
-            self._announced[each] = self._own.announced(each)
-        links = [link for link in self._links.values() if face in (None, link.peer.face)]
+    def announce_all(self, now: float, face: Face) -> list[Effect]:
+        """The own address on a face has become known or has changed: tell the peers there. Elsewhere nothing may show it."""
+        self._announced[face] = self._own.announced(face)
+        links = [link for link in self._links.values() if link.peer.face is face]
         return [effect for link in links for effect in self._announce(link, now)]
 
     def deadline(self) -> float:
@@ -226,7 +227,7 @@ class Gossip(Part):
 
     def _answer(self, face: Face, now: float) -> tuple[AddrEntry, ...]:
         answer = self._answers.get(face)
-        known = len(self._book)
+        known = self._book.known_through(face)  # of the whole book, news told through another face would show here
         if answer is None or now >= answer.until or known >= 2 * max(1, answer.known):
             unix = int(self._unix())
             shown = self._book.sample(face, GETADDR_SHARE, MAX_ADDR)

@@ -18,8 +18,8 @@ from obscura.wire.address import Endpoint
 class Inbound(Part):
     """Counts inbound links; when all slots are taken a newcomer replaces the victim of ``eviction``, or is refused.
 
-    Each face has its share: a newcomer competes with the links of its own face once that face has its share, so that filling
-    the slots through one face does not show which links of another face end (else both faces would be known as one node's).
+    Each face has its share and never more: a newcomer competes with the links of its own face alone. If a face could lend its
+    free slots, who fills them through one face and then comes by another would see a link end, and know both as one node's.
     """
 
     def __init__(
@@ -58,13 +58,11 @@ class Inbound(Part):
         return ()
 
     def room_for(self, newcomer: Peer, now: float) -> Iterable[Effect] | None:
-        if len(self._peers) < self._max:
+        pool = [peer for peer in self._peers.values() if peer.face is newcomer.face]
+        if len(pool) < self._max // max(1, len(self._faces)):
             return ()
         if self._is_discouraged(newcomer.remote, now):
             return None
-        mine = [peer for peer in self._peers.values() if peer.face is newcomer.face]
-        share = self._max // max(1, len(self._faces))
-        pool = mine if len(mine) >= share else [p for p in self._peers.values() if p.face is not newcomer.face]
         goes = victim([self._candidate(peer, now) for peer in pool], self._key)
         return None if goes is None else (Disconnect(goes.link, "makes room for another inbound peer"),)
 

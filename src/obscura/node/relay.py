@@ -25,7 +25,7 @@ from obscura.node.compactrelay import CompactRelay
 from obscura.node.core import Part, Reaction, Received
 from obscura.node.download import Download
 from obscura.node.effects import Credit, Effect, LinkId, Merit, Notify, Penalise, Send, Waiting
-from obscura.node.face import Purpose
+from obscura.node.face import Face, Purpose
 from obscura.node.headers import HeaderSync, answer_getheaders
 from obscura.node.mempool import Verdict
 from obscura.node.older import OlderWay, answer_getblocks
@@ -54,11 +54,16 @@ class ChainRelay(Part):
     """A node's chain and mempool, and what it does with its peers about them."""
 
     def __init__(
-        self, chain: Chain, rng: random.Random, unix: Callable[[], int], waiting: Iterable[Waiting] = ()
+        self,
+        chain: Chain,
+        rng: random.Random,
+        unix: Callable[[], int],
+        waiting: Iterable[Waiting] = (),
+        faces: Iterable[Face] = (Face.CLEARNET,),
     ) -> None:
         self.chain = chain
         self.blocks = Blocks(chain, unix)
-        self.transactions = TransactionRelay(chain.ledger, rng, unix, self.blocks.next_token, waiting)
+        self.transactions = TransactionRelay(chain.ledger, rng, unix, self.blocks.next_token, waiting, faces)
         self.download = Download(self.blocks, lambda: len(self.transactions.mempool) > 0)
         self._peers: dict[LinkId, ChainPeer] = {}
         self._headers = HeaderSync(self.blocks, rng)

@@ -6,7 +6,6 @@ Everything here is public already: it knows the mempool and nothing else.
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
@@ -32,9 +31,11 @@ from obscura.limits import (
     UNREQUESTED_POINTS,
 )
 from obscura.node.effects import Credit, Effect, Keep, LinkId, Merit, Notify, Penalise, Send, Waiting
+from obscura.node.face import Face
 from obscura.node.mempool import Entry, Mempool, Source, Verdict
 from obscura.node.peer import Peer
 from obscura.node.rolling import Rolling
+from obscura.node.side import Side, crossing_s
 from obscura.node.timers import Timers
 from obscura.wire.messages.blocks import Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData
@@ -43,9 +44,20 @@ Audience = int  # whose announcements go together: a link (above 0), or all inbo
 
 
 class _Link:
-    __slots__ = ("announcements", "audience", "in_flight", "known", "late", "mempool_at", "paused_until", "queue")
+    __slots__ = (
+        "announcements",
+        "audience",
+        "in_flight",
+        "known",
+        "late",
+        "mempool_at",
+        "paused_until",
+        "queue",
+        "side",
+    )
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, side: Side) -> None:
+        self.side = side
         self.audience: Audience = -int(peer.face) if peer.is_inbound else peer.link
         self.known: Rolling[bool] = Rolling(TX_KNOWN)  # ids that the peer has or was told; True = told by us
         self.queue: dict[bytes, None] = {}  # to be told at the audience's next time
@@ -71,6 +83,7 @@ class TransactionRelay:
         unix: Callable[[], int],
         next_token: Callable[[], int],
         waiting: Iterable[Waiting] = (),
+        faces: Iterable[Face] = (Face.CLEARNET,),
     ) -> None:
         self.mempool = Mempool(ledger)
         self._ledger = ledger
@@ -78,12 +91,10 @@ class TransactionRelay:
         self._unix = unix
         self._next_token = next_token
         self._links: dict[LinkId, _Link] = {}
-        self._asked: OrderedDict[bytes, tuple[LinkId, float]] = OrderedDict()  # in order of time
-        self._sources: dict[bytes, list[LinkId]] = {}  # who else announced it
-        self._refused: Rolling[bool] = Rolling(TX_REFUSED)  # True = a block of the chain has it
+        self._sides = {face: Side(face) for face in sorted(faces)}
+        self._confirmed: Rolling[bool] = Rolling(TX_REFUSED)  # a block of the chain has it
         self._tellings: Timers[Audience] = Timers()
         self._pauses: Timers[LinkId] = Timers()
-        self._untold: dict[bytes, None] = {}  # admitted while there was nobody to tell
         self._unsaved: dict[bytes, None] = {}
         self._gone: dict[bytes, None] = {}
         self._save_at = inf
@@ -104,23 +115,27 @@ class TransactionRelay:
     # --- Links --------------------------------------------------------------------------------------------------------
 
     def joined(self, peer: Peer, now: float) -> None:
-        """A link is up. It is told of what nobody was told of yet, at a random time."""
-        state = self._links[peer.link] = _Link(peer)
-        if self._untold:
-            state.queue.update(self._untold)
+        """A link is up. It is told of what nobody on its face was told of yet, at a random time."""
+        side = self._sides.setdefault(peer.face, Side(peer.face))
+        side.links[peer.link] = None
+        state = self._links[peer.link] = _Link(peer, side)
+        if side.untold:
+            state.queue.update(side.untold)
             self._plan(state.audience, now)
 
     def left(self, link: LinkId, now: float) -> list[Effect]:
         state = self._links.pop(link, None)
         if state is None:
             return []
+        side = state.side
+        del side.links[link]
         self._tellings.clear(link)
         self._pauses.clear(link)
         for transaction_id in state.announcements:
-            self._forget_source(transaction_id, link)
+            side.forget_source(transaction_id, link)
         effects: list[Effect] = []
         for transaction_id in state.in_flight:
-            effects += self._ask_another(transaction_id, now)
+            effects += self._ask_another(side, transaction_id, now)
         return effects
 
     # --- Announcements of others --------------------------------------------------------------------------------------
@@ -130,19 +145,22 @@ class TransactionRelay:
         state = self._links.get(link)
         if state is None:
             return []  # a link for blocks alone
+        side = state.side
         for transaction_id in ids:
             _note(state.known, transaction_id, False)
             state.queue.pop(transaction_id, None)
-            if transaction_id in self.mempool or transaction_id in self._refused:
+            if transaction_id in self.mempool and transaction_id not in side.entering:
+                continue
+            if transaction_id in self._confirmed or transaction_id in side.refused:
                 continue
             if transaction_id in state.in_flight or transaction_id in state.announcements:
                 continue
-            sources = self._sources.setdefault(transaction_id, [])
+            sources = side.sources.setdefault(transaction_id, [])
             if len(state.announcements) < TX_ANNOUNCED and len(sources) < TX_SOURCES:
                 sources.append(link)
                 state.announcements[transaction_id] = None
             elif not sources:
-                del self._sources[transaction_id]
+                del side.sources[transaction_id]
         return self._ask(link, state, now)
 
     def _ask(self, link: LinkId, state: _Link, now: float) -> list[Effect]:
@@ -153,35 +171,28 @@ class TransactionRelay:
             state.paused_until = now + TX_PAUSE_S
             self._pauses.set(link, state.paused_until)
             return []
-        wanted = []
+        side, wanted = state.side, []
         for transaction_id in state.announcements:
-            if transaction_id not in self._asked:
+            if transaction_id not in side.asked:
                 wanted.append(transaction_id)
                 if len(wanted) == room:
                     break
         for transaction_id in wanted:
             del state.announcements[transaction_id]
-            self._forget_source(transaction_id, link)
+            side.forget_source(transaction_id, link)
             state.in_flight[transaction_id] = None
-            self._asked[transaction_id] = (link, now)
+            side.asked[transaction_id] = (link, now)
         items = tuple(InventoryItem(InventoryKind.TX, transaction_id) for transaction_id in wanted)
         return [Send(link, GetData(items))] if items else []
 
-    def _ask_another(self, transaction_id: bytes, now: float) -> list[Effect]:
+    def _ask_another(self, side: Side, transaction_id: bytes, now: float) -> list[Effect]:
         """Whoever was asked does not deliver."""
-        self._asked.pop(transaction_id, None)
-        for link in self._sources.get(transaction_id, []):
+        side.asked.pop(transaction_id, None)
+        for link in side.sources.get(transaction_id, []):
             effects = self._ask(link, self._links[link], now)
             if effects:
                 return effects
         return []
-
-    def _forget_source(self, transaction_id: bytes, link: LinkId) -> None:
-        sources = self._sources.get(transaction_id)
-        if sources is not None:
-            sources.remove(link)
-            if not sources:
-                del self._sources[transaction_id]
 
     def not_found(self, link: LinkId, ids: Iterable[bytes], now: float) -> list[Effect]:
         """The peer no longer has them."""
@@ -191,7 +202,7 @@ class TransactionRelay:
         effects: list[Effect] = []
         for transaction_id in ids:
             if state.in_flight.pop(transaction_id, b"") is None:
-                effects += self._ask_another(transaction_id, now)
+                effects += self._ask_another(state.side, transaction_id, now)
         return effects
 
     # --- Transactions of others ---------------------------------------------------------------------------------------
@@ -209,12 +220,16 @@ class TransactionRelay:
         if state.in_flight.pop(transaction_id, b"") is not None and state.late.pop(transaction_id, b"") is not None:
             return [Penalise(link, UNREQUESTED_POINTS, "a transaction that nobody asked for")]
         _note(state.known, transaction_id, False)
-        self._settled(transaction_id)
+        side = state.side
+        self._settled(side, transaction_id)
         verdict, effects = self.admit(transaction, link, now)
+        if verdict is Verdict.KNOWN and transaction_id in side.entering:
+            self._enter(side, transaction_id, now)
+            verdict = Verdict.ACCEPTED
         if verdict is Verdict.ACCEPTED:
             effects.append(Credit(link, Merit.TRANSACTION))
         elif verdict is not Verdict.KNOWN:
-            self._refused[transaction_id] = False
+            side.refused[transaction_id] = True
             if verdict.is_fault:
                 effects.append(Penalise(link, BAD_TX_POINTS, f"a transaction: {verdict.value}"))
         if len(state.in_flight) in (0, TX_IN_FLIGHT // 2):
@@ -222,12 +237,12 @@ class TransactionRelay:
             effects += self._ask(link, state, now)
         return effects
 
-    def _settled(self, transaction_id: bytes) -> None:
-        """Nobody needs to be asked for it any more."""
-        asked = self._asked.pop(transaction_id, None)
+    def _settled(self, side: Side, transaction_id: bytes) -> None:
+        """Nobody on this face needs to be asked for it any more."""
+        asked = side.asked.pop(transaction_id, None)
         if asked is not None and asked[0] in self._links:
             self._move_to_late(self._links[asked[0]], transaction_id)
-        for link in self._sources.pop(transaction_id, ()):
+        for link in side.sources.pop(transaction_id, ()):
             self._links[link].announcements.pop(transaction_id, None)
 
     def _move_to_late(self, state: _Link, transaction_id: bytes) -> None:
@@ -241,7 +256,7 @@ class TransactionRelay:
     def admit(
         self, transaction: Transaction, source: Source, now: float, *, own: bool = False
     ) -> tuple[Verdict, list[Effect]]:
-        """Into the mempool and announced, from a peer, a block or ourselves."""
+        """Into the mempool and announced, from a peer, a block or ourselves: through one face now, through the others later."""
         verdict, gone = self.mempool.add(transaction, source, self._unix(), own)
         self._went(gone, now)
         if verdict is not Verdict.ACCEPTED:
@@ -250,33 +265,54 @@ class TransactionRelay:
         self._unsaved[transaction_id] = None
         self._gone.pop(transaction_id, None)
         self._save_at = min(self._save_at, now if own else now + MEMPOOL_KEEP_S)
-        if not self._links:
-            self._untold[transaction_id] = None
-        for state in self._links.values():
+        first = self._side_of(source)
+        for side in self._sides.values():
+            if side is not first:
+                side.entering.set(transaction_id, now + crossing_s(self._rng))
+        self._enter(first, transaction_id, now)
+        fields = {"id": display_id(transaction_id), "bytes": len(transaction.raw), "own": own}
+        return verdict, [Notify("transaction", fields)]
+
+    def _side_of(self, source: Source) -> Side:
+        """Where a transaction is public first: where it came from, or at a random one of the faces that have links."""
+        state = self._links.get(source) if isinstance(source, int) else None
+        if state is not None:
+            return state.side
+        sides = [side for side in self._sides.values() if side.links] or list(self._sides.values())
+        return sides[0] if len(sides) == 1 else self._rng.choice(sides)
+
+    def _enter(self, side: Side, transaction_id: bytes, now: float) -> None:
+        """From now on it is public at this face."""
+        side.entering.clear(transaction_id)
+        if not side.links:
+            side.untold[transaction_id] = None
+        for link in side.links:
+            state = self._links[link]
             if transaction_id not in state.known:
                 state.queue[transaction_id] = None
                 self._plan(state.audience, now)
-        fields = {"id": display_id(transaction_id), "bytes": len(transaction.raw), "own": own}
-        return verdict, [Notify("transaction", fields)]
 
     def confirmed(self, transactions: Sequence[Transaction], now: float) -> None:
         """A block of the chain has these."""
         ids = [transaction.id for transaction in transactions]
-        self._refused.add_all(ids, True)
-        if self._asked or self._sources:
-            for transaction_id in ids:
-                self._settled(transaction_id)
+        self._confirmed.add_all(ids, True)
+        for side in self._sides.values():
+            if side.asked or side.sources:
+                for transaction_id in ids:
+                    self._settled(side, transaction_id)
         self._went(self.mempool.confirm(transactions), now)
 
     def unconfirmed(self, transactions: Iterable[Transaction]) -> None:
         """A block that is no longer in the chain had these: they may come again."""
         for transaction in transactions:
-            self._refused.discard(transaction.id)
+            self._confirmed.discard(transaction.id)
 
     def _went(self, entries: Iterable[Entry], now: float) -> None:
         for entry in entries:
             transaction_id = entry.transaction.id
-            self._untold.pop(transaction_id, None)
+            for side in self._sides.values():
+                side.untold.pop(transaction_id, None)
+                side.entering.clear(transaction_id)
             if self._unsaved.pop(transaction_id, b"") is not None:  # it may be on the disk
                 self._gone[transaction_id] = None
                 self._save_at = min(self._save_at, now + MEMPOOL_KEEP_S)
@@ -303,7 +339,7 @@ class TransactionRelay:
 
     def is_confirmed(self, transaction_id: bytes) -> bool:
         """Whether a block that came lately has it."""
-        return self._refused.get(transaction_id) is True
+        return transaction_id in self._confirmed
 
     def announcers(self, transaction_id: bytes) -> int:
         """Peers that told us of it before we told them."""
@@ -316,8 +352,9 @@ class TransactionRelay:
             return
         state.mempool_at = now
         for entry in self.mempool:
-            if entry.transaction.id not in state.known:
-                state.queue[entry.transaction.id] = None
+            transaction_id = entry.transaction.id
+            if transaction_id not in state.known and transaction_id not in state.side.entering:
+                state.queue[transaction_id] = None
         if state.queue:
             self._plan(state.audience, now)
 
@@ -341,32 +378,46 @@ class TransactionRelay:
         self._rng.shuffle(chosen)  # the order of arrival says where they came from
         for transaction_id in chosen:
             _note(state.known, transaction_id, True)
-            self._untold.pop(transaction_id, None)
+            state.side.untold.pop(transaction_id, None)
         items = tuple(InventoryItem(InventoryKind.TX, transaction_id) for transaction_id in chosen)
         return [Send(link, Inv(items))] if items else []
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
-        second = next(iter(self._asked.values()))[1] + TX_SECOND_SOURCE_S if self._asked else inf
-        return min(self._tellings.deadline(), self._pauses.deadline(), self._save_at, second)
+        sides = self._sides.values()
+        entering = min([side.entering.deadline() for side in sides], default=inf)
+        asked = [next(iter(side.asked.values()))[1] for side in sides if side.asked]
+        second = min(asked) + TX_SECOND_SOURCE_S if asked else inf
+        return min(self._tellings.deadline(), self._pauses.deadline(), self._save_at, second, entering)
 
     def due(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        for side in self._sides.values():
+            for transaction_id in list(side.entering.due(now)):
+                self._enter(side, transaction_id, now)
         for audience in list(self._tellings.due(now)):
             links = [audience] if audience > 0 else [k for k, s in self._links.items() if s.audience == audience]
             for link in links:
                 effects += self._tell(link, self._links[link], now)
         for link in list(self._pauses.due(now)):
             effects += self._ask(link, self._links[link], now)
-        while self._asked:
-            transaction_id, (link, since) = next(iter(self._asked.items()))
-            if now - since < TX_SECOND_SOURCE_S:
-                break
-            self._move_to_late(self._links[link], transaction_id)
-            effects += self._ask_another(transaction_id, now)
+        for side in self._sides.values():
+            effects += self._ask_others(side, now)
         if self._save_at <= now:
             self._went(self.mempool.expire(self._unix()), now)
             effects += self.save()
             self._save_at = now + MEMPOOL_SWEEP_S if len(self.mempool) else inf
+        return effects
+
+    def _ask_others(self, side: Side, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        while side.asked:
+            transaction_id, (link, since) = next(iter(side.asked.items()))
+            if (
+                now < since + TX_SECOND_SOURCE_S
+            ):  # as in ``deadline``: a difference may round the other way, and never end
+                break
+            self._move_to_late(self._links[link], transaction_id)
+            effects += self._ask_another(side, transaction_id, now)
         return effects
