@@ -31,7 +31,8 @@ def _need(*modules: str) -> None:
 
 @lab.command()
 @click.option("--mix", type=_PATH, help="JSON file with the mix of messages; see docs/shaping.md.")
-@click.option("--capture", type=_PATH, help="A recorded link instead of simulated ones.")
+@click.option("--capture", type=_PATH, help="A recorded link instead of simulated ones: from --record, or a pcap.")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Which connections of a pcap; all without it.")
 @click.option("--plot", type=_PATH, help="Draw the table into this PNG file.")
 @click.option("--record", type=_PATH, help="Write one simulated link of the first scheme into this file.")
 @click.option("--scheme", "names", multiple=True, help="Only these schemes; may be repeated.")
@@ -45,6 +46,7 @@ def leakage(
     globals: Globals,
     mix: Path | None,
     capture: Path | None,
+    port: int | None,
     plot: Path | None,
     record: Path | None,
     names: tuple[str, ...],
@@ -60,6 +62,8 @@ def leakage(
     rightly, overhead of all and of small messages, and added delay; at the mix's own rate and at ten times it.
     """
     _need("numpy", *(["matplotlib"] if plot else []), *(["sklearn"] if classify else []))
+    if _shown_pcap(globals, capture, port):
+        return
     from obscura.lab.leakage import SCHEMES
     from obscura.lab.mix import DEFAULT_MIX, load_mix
 
@@ -79,6 +83,24 @@ def leakage(
 
         plot_rows(rows, plot)
     _show(globals, rows, drawn_from.about if capture is None else str(capture))
+
+
+def _shown_pcap(globals: Globals, capture: Path | None, port: int | None) -> bool:
+    """Show what recorded packets say, if that is what ``--capture`` names."""
+    from obscura.lab.pcap import is_pcap, read_pcap
+
+    if capture is None or not is_pcap(capture):
+        if port is not None:
+            raise click.UsageError("--port goes with --capture FILE, a capture of packets (pcap or pcapng)")
+        return False
+    import msgspec
+
+    rows = [msgspec.to_builtins(seen) for seen in read_pcap(capture, port)]
+    if globals.json:
+        show_json({"capture": str(capture), "directions": rows})
+    else:
+        show_rows(rows, "No connection is in it.")
+    return True
 
 
 def _simulated(globals: Globals, chosen: Any, mix: Any, rates: tuple[float, ...], messages: int, seed: int) -> Any:

@@ -28,8 +28,8 @@ class Seen(msgspec.Struct, frozen=True):
     """One direction of one connection.
 
     ``length_bits`` is the entropy of the lengths of writes: no more than that can lengths tell of anything, per write.
-    ``gap_cv``: standard deviation of the gaps over their mean (constant 0, Poisson 1, bunched more). ``dispersion``: variance over
-    mean of writes per second (constant 0, Poisson 1).
+    ``gap_cv``: standard deviation of the gaps over their mean (constant 0, Poisson 1, bunched more).
+    ``dispersion``: variance over mean of writes per second (constant 0, Poisson 1).
     """
 
     stream: int
@@ -61,7 +61,9 @@ def read_pcap(path: Path, port: int | None = None) -> list[Seen]:
     try:
         done = subprocess.run(command, capture_output=True, timeout=READ_S, check=False)
     except FileNotFoundError:
-        raise UserError("captures of packets are read with tshark, which is not installed (apt install tshark)") from None
+        raise UserError(
+            "captures of packets are read with tshark, which is not installed (apt install tshark)"
+        ) from None
     except subprocess.TimeoutExpired:
         raise UserError(f"{path}: tshark took more than {READ_S:.0f} s; cut the capture with editcap") from None
     found = observe(line.split(",") for line in done.stdout.decode(errors="replace").splitlines())
