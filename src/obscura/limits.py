@@ -82,6 +82,12 @@ SITE_FILE_BYTES: Final = 16 << 20  # bytes of one file of a site folder; sites a
 SITE_BYTES: Final = 64 << 20  # bytes of a whole site folder
 TOKEN_BYTES: Final = (150, 560)  # bytes of flight 1 as a bearer token: as long as signed web tokens are
 RENEWED_BYTES: Final = (120, 420)  # bytes of flight 2 as a renewed session cookie
+MAX_PICTURE: Final = 1 << 20  # bytes of one body, either way (client_max_body_size)
+# seconds that an application lets a request wait for news (long polling); below nginx's proxy_read_timeout
+POLL_S: Final = (25.0, 55.0)
+POST_AHEAD: Final = 2  # requests without an answer: one that is held, and the one that frees it
+BODY_S: Final = 60.0  # seconds between two reads of a request's body (client_body_timeout)
+POLL_END_S: Final = 10.0  # seconds for the request that a last answer needs (ours, CLEAN_END_S)
 MAX_CLIENT_HELLO: Final = 16 << 10  # bytes of a TLS opening that are looked at
 MAX_ANSWER_HEAD: Final = 32 << 10  # bytes of a server's answer head that a dialler reads
 MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads
@@ -114,7 +120,9 @@ DNS_WRITE_BYTES: Final = 128 << 10  # bytes of answers given to a socket at once
 DNS_UDP_BYTES: Final = (512, 1_232)  # bytes of an answer over UDP: without EDNS, and at most (max-udp-size)
 DNS_COOKIES: Final = 4_096  # used cookies remembered, each for DNS_COOKIE_S. Security: beyond it no flight is looked at.
 DNS_COOKIE_S: Final = 60.0  # seconds; a cookie is made anew each second
-DNS_MESSAGE_BYTES: Final = 60_000  # bytes of payload in one message at most, so that it fits 64 KiB with its records (ours)
+DNS_MESSAGE_BYTES: Final = 20_480  # bytes of one message of a transfer, or of our updates (transfer-message-size)
+DNS_PIPELINED: Final = 64  # updates without an answer above which no more are sent (ours)
+DNS_END_S: Final = 5.0  # seconds for a client to ask for the transfer that still has something to say (ours)
 DNS_TRANSFER_S: Final = (5.0, 20.0)  # seconds that one zone transfer lasts while there is little to send (uniform; ours)
 DNS_TRANSFER_BYTES: Final = 16 << 20  # bytes after which a transfer ends and the next one begins (ours)
 DNS_QUEUED: Final = 256 << 10  # bytes waiting for a transfer above which no more is taken (ours)
@@ -124,7 +132,7 @@ DNS_RSA_BITS: Final = 2_048  # bits of a generated zone key: dnssec-keygen's def
 DNS_SIGNED_S: Final = 30 * 86_400  # seconds that signatures are valid (dnssec-signzone -e)
 DNS_RESIGN_S: Final = 7 * 86_400.0  # seconds after which a zone is signed anew (ours)
 DNS_ZONE_BYTES: Final = 4 << 20  # bytes of an operator's zone file, which is kept in memory (ours)
-DNS_ZONE_RECORDS: Final = 20_000  # records of it (ours)
+DNS_ZONE_RECORDS: Final = (1_000, 20_000)  # records of it: signed here, half a second of work; signed already (ours)
 
 # --- Padding (design 7) -----------------------------------------------------------------------------------------------
 CELL: Final = 1_024  # bytes; record sizes of the rule `cells`, and every record before the own verack
@@ -154,6 +162,13 @@ SEND_QUEUE_MAX: Final = 32 << 20  # bytes; a peer that makes us hold more is cut
 SEND_STALL_S: Final = 120.0  # seconds during which a peer takes nothing of what waits for it: cut
 STALL_LOOK_S: Final = 15.0  # seconds between two looks at whether a full socket has taken anything
 BLOCKED_POLL_S: Final = 1.0  # seconds between two looks at a link whose socket takes nothing
+MOVE_WAIT_S: Final = 1_200.0  # seconds for the initiator to leave its old connection: 4 MiB in slots of `high` take 1,040
+# seconds without a byte on the old connection while its end is awaited; then the session is lost. Slots may be far apart.
+MOVE_IDLE_S: Final = 300.0
+ROTATION_HOURS: Final = (1.0, 24.0)  # hours between two moves of a session, uniform (design 8)
+ROTATE_ASKED_S: Final = 600.0  # seconds between two moves that a peer may cause by `rotate`. Security: ours is the dialling.
+ROTATION_AGAIN_S: Final = (60.0, 3_600.0)  # seconds after a move that failed: first wait, longest wait
+ROTATION_STRANGERS: Final = 16  # addresses remembered per session as those of somebody else
 SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
 STOP_S: Final = 10.0  # seconds for all links to end cleanly when the node stops
 WRITE_BUFFER: Final = 128 << 10  # bytes in a socket's write buffer above which nothing more is sealed for it
@@ -327,6 +342,24 @@ TOR_AGAIN_S: Final = (1.0, 30.0)  # seconds between attempts to reach tor: first
 TOR_HEALTHY_S: Final = 60.0  # seconds of service after which the waits begin anew
 # introductions per second and burst before clients have to work (tor's own defaults)
 TOR_POW_RATE: Final = (250, 2_500)
+
+# --- I2P (design 11; ours) --------------------------------------------------------------------------------------------
+I2P_CONNECT_S: Final = 80.0  # seconds of a dial: waiting for the own session, lookup (i2pd: 25 if absent), stream
+I2P_AGAIN_STREAM_S: Final = 3.0  # seconds until the one further try where the LeaseSet of a known destination was missing
+I2P_SESSION_S: Final = 300.0  # seconds for the tunnels of a session; i2pd 2.45 answers at multiples of 20
+I2P_PROGRESS_S: Final = 30.0  # seconds between two words in the log while tunnels are built
+I2P_ACCEPTS: Final = 4  # STREAM ACCEPTs waiting at once: so many streams may come while one is being handed over
+I2P_ACCEPT_AGAIN_S: Final = 2.0  # seconds until an accept that failed alone is tried again
+I2P_AGAIN_S: Final = (1.0, 60.0)  # seconds between attempts to reach the router: first, longest
+I2P_HEALTHY_S: Final = 60.0  # seconds of service after which the waits begin anew
+I2P_LOOK_S: Final = (3.0, 300.0)  # seconds between looks at whether others can find our destination: first, longest
+I2P_OWN_SESSIONS: Final = 16  # links with a transient destination of their own at once; each costs the router tunnels
+I2P_DIALLED: Final = 65_536  # destinations with a lasting internal address (design 11)
+I2P_INBOUND: Final = 4_096  # destinations with a passing one. Security: streams beyond are closed.
+SAM_REPLY_S: Final = 20.0  # seconds for an answer that needs no network
+SAM_LOOKUP_S: Final = 45.0  # seconds for a lookup
+SAM_LINE_BYTES: Final = 8 << 10  # bytes of one line; a private key has 908. Security: it may be no SAM bridge at all.
+DESTINATION_BYTES: Final = (387, 1_024)  # bytes of a destination (common structures); an Ed25519 one has 391
 
 # --- Local control (ours) ---------------------------------------------------------------------------------------------
 RPC_LINE_BYTES: Final = 16 << 20  # bytes of one request: a block of 4 MB as hex, twice over. Security: owner only.

@@ -28,6 +28,10 @@ _REALMS: Final = (
     *(b"api", b"Restricted", b"restricted", b"Private", b"members", b"Authentication required", b"users", b"Login"),
     *(b"service", b"Protected", b"internal", b"app", b"Members only", b"Secure Area", b"gateway", b"example"),
 )
+_ANSWERS: Final = (
+    *(b"token", b"access_token", b"session", b"id", b"sid", b"key", b"ticket", b"session_id"),
+    *(b"auth", b"jwt", b"accesstoken", b"auth_token", b"csrf", b"data", b"result", b"session_key"),
+)
 _COOKIE_ATTRIBUTES: Final = (b"; Path=/; HttpOnly", b"; path=/; HttpOnly", b"; HttpOnly; Path=/", b"; Path=/")
 
 
@@ -39,6 +43,7 @@ class Dress(msgspec.Struct, frozen=True):
     realm: bytes
     paths: frozenset[bytes]
     is_tls: bool
+    answer: bytes = b"token"  # what the answer to a login calls its token
 
 
 def path_of(seed: bytes) -> bytes:
@@ -61,4 +66,5 @@ def dress(secret: bytes, paths: frozenset[bytes], *, is_tls: bool) -> Dress:
     """The names of the listener with this channel secret."""
     rng = random.Random(sha256(b"obscura dress/1" + secret).digest())
     cookie, realm, attributes = rng.choice(_COOKIES), rng.choice(_REALMS), rng.choice(_COOKIE_ATTRIBUTES)
-    return Dress(cookie, attributes + (b"; Secure" if is_tls else b""), realm, paths, is_tls)
+    secure = b"; Secure" if is_tls else b""
+    return Dress(cookie, attributes + secure, realm, paths, is_tls, rng.choice(_ANSWERS))

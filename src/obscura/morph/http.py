@@ -1,67 +1,46 @@
-"""Carrier ``http``: a page and its cookie, then a WebSocket whose bearer token is flight 1 (design 8; RFC 9112, 6455).
+"""Carrier ``http``: a page and its cookie, then a session whose bearer token is flight 1 (design 8; RFC 9112, 6455).
 
-The server is a web site for everybody (``website``). One resource of it wants a token; who brings a right one gets the WebSocket,
-everybody else, whatever was wrong, the same 401.
+The server is a web site for everybody (``website``). One resource of it wants a token; who brings a right one gets a WebSocket,
+or, if the request did not ask for one, goes on with requests (``exchange``); everybody else, whatever was wrong, the same 401.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
-from collections import deque
-from collections.abc import Iterable
-from enum import Enum
 from math import inf
 
 from obscura.errors import Violation
 from obscura.limits import (
+    BODY_S,
     CLIENT_HEADER_S,
-    KEEPALIVE_MOST_S,
-    KEEPALIVE_REQUESTS,
     KEEPALIVE_S,
-    LINGER_S,
+    POLL_END_S,
     PROXIED_COOKIES,
     PROXY_READ_S,
     RENEWED_BYTES,
-    SITE_UNREAD_BYTES,
-    SITE_WRITE_BYTES,
 )
 from obscura.morph import websocket
-from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, coalesced
-from obscura.morph.request import HTTP_10, ChunkedBody, Refusal, Request, RequestReader
-from obscura.morph.website import TO_HTTPS, Answer, Website, head, refuse, respond
+from obscura.morph.carrier import CarrierEvent, Data, Flight
+from obscura.morph.exchange import ANSWER_TYPE, PICTURE, PICTURE_TYPE, Exchange, encode_answer
+from obscura.morph.request import Request
+from obscura.morph.tokens import cookie_of, decode_token, encode_token
+from obscura.morph.webserver import Mode, WebServer
+from obscura.morph.website import Website, head, refuse
 from obscura.morph.websocket import FrameReader, accept_of, frame
 from obscura.wire.address import CarrierNumber
 
 _TOKEN = re.compile(rb"[Bb]earer ([A-Za-z0-9_-]{16,8192})")
 _BAD_FRAME = b"\x03\xea"  # close code 1002
 _NORMAL = b"\x03\xe8"  # close code 1000
+_HEAD = 1 << 10  # bytes that are looked through for a head at once
 
 
-def encode_token(flight: bytes) -> bytes:
-    """A flight as text: base64url without padding (RFC 4648, 5)."""
-    return urlsafe_b64encode(flight).rstrip(b"=")
-
-
-def decode_token(text: bytes) -> bytes:
-    """The flight of a text that has the alphabet of ``encode_token``; b"" for a length that no text has."""
-    return b"" if len(text) % 4 == 1 else urlsafe_b64decode(text + b"=" * (-len(text) % 4))
-
-
-class _Mode(Enum):
-    HEAD = 1  # a request is awaited
-    BODY = 2  # an answered request's body is discarded
-    VERDICT = 3  # flight 1 is with the channel
-    OPEN = 4  # the WebSocket carries the channel
-    SILENT = 5  # the WebSocket is of no use any more; its application is silent
-    OVER = 6
-
-
-class HttpServer(Carrier):
+class HttpServer(WebServer):
     """The server's side of one connection: nginx to everybody, the WebSocket behind it to those with a right token."""
 
     NUMBER = CarrierNumber.HTTP
+    KEEPS_CONNECTIONS = True  # all requests of a visitor come on one
 
     def __init__(
         self,
@@ -76,245 +55,116 @@ class HttpServer(Carrier):
 
         ``is_misplaced``: this is cleartext on a TLS port, which nginx tells everybody.
         """
-        self._rng = rng
-        self._site = site
+        super().__init__(rng, site, is_misplaced=is_misplaced)
         self._binding = binding
         self._by_cookie = by_cookie
-        self._is_misplaced = is_misplaced
-        self._reader = RequestReader()
         self._frames = FrameReader(masked=True)
-        self._buffer = bytearray()
-        self._out: deque[bytes | memoryview] = deque()
-        self._waiting = 0  # bytes of _out
-        self._mode = _Mode.HEAD
-        self._deadline = inf
-        self._began: float | None = None  # the first request
-        self._requests = 0
-        self._body = 0  # bytes of a request's body still to come
-        self._chunks: ChunkedBody | None = None  # or it comes in chunks
-        self._body_until = inf
-        self._closes = False  # after the body
-        self._issued = b""  # the cookie of this connection
         self._has_tried = False
-        self._asked: Request | None = None  # the request with the flight
-        self._goes_on = False  # something is left in the buffer that nobody has looked at
+        self._idle_since = 0.0  # when the session last did something
+        self._exchange: Exchange | None = None  # the session in requests and answers
 
     # --- Carrier ----------------------------------------------------------------------------------------------------
 
-    def start(self, now: float) -> list[CarrierEvent]:
-        self._deadline = now + CLIENT_HEADER_S
-        return []
-
     def receive(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
-        if self._mode is _Mode.OPEN or self._mode is _Mode.SILENT:
+        if self._mode is Mode.OPEN or self._mode is Mode.SILENT:
             if self._buffer:
                 data = bytes(self._buffer) + bytes(data)
                 self._buffer.clear()
             return self._unframe(data)
-        if self._mode is not _Mode.OVER:
-            self._buffer += data
-        return self._serve(now)
+        if self._exchange is not None and self._mode is not Mode.OVER:
+            return self._exchanged(data, now)
+        return super().receive(data, now)
 
     def send_flight(self, flight: bytes, now: float) -> None:
         request = self._asked
         assert request is not None, "an answer without a flight"
-        key = request.field(b"sec-websocket-key") or b""
+        key = request.field(b"sec-websocket-key")
         dress = self._site.dress
+        if key is None:
+            self._exchange = Exchange(self._rng)
+            body = encode_answer(dress.answer, encode_token(flight))
+            more = self._cookie_for(request, now)
+            self._put(
+                [head(self._site, 200, kind=ANSWER_TYPE, size=len(body), connection=b"keep-alive", more=more), body]
+            )
+            self._mode, self._deadline = Mode.HEAD, now + KEEPALIVE_S
+            self._goes_on = bool(self._buffer)
+            return
         fields = [
             (b"Upgrade", b"websocket"),
             (b"Sec-WebSocket-Accept", accept_of(key)),
             (b"Set-Cookie", dress.cookie + b"=" + encode_token(flight) + dress.attributes),
         ]
         self._put([head(self._site, 101, connection=b"upgrade", more=fields)])
-        self._mode = _Mode.OPEN
+        self._mode = Mode.OPEN
         self._deadline = inf
 
     def send(self, data: bytes, now: float) -> None:
-        if self._mode is _Mode.OPEN:
+        if self._mode is Mode.OPEN:
             self._put([frame(data, None)])
+        elif self._exchange is not None and not self._exchange.is_silent:
+            self._exchange.pile.put(data)
+            self._idle_since = now
 
     def take(self) -> list[bytes]:
-        if self._mode is _Mode.OPEN or self._waiting <= SITE_WRITE_BYTES:
-            pieces = [bytes(piece) for piece in self._out]
-            self._out.clear()
-            self._waiting = 0
-            return coalesced(pieces)
-        pieces, size = [], 0
-        while self._out and size < SITE_WRITE_BYTES:
-            piece = self._out.popleft()
-            if len(piece) > SITE_WRITE_BYTES:
-                self._out.appendleft(memoryview(piece)[SITE_WRITE_BYTES:])
-                piece = memoryview(piece)[:SITE_WRITE_BYTES]
-            pieces.append(bytes(piece))
-            size += len(piece)
-        self._waiting -= size
-        return coalesced(pieces)
+        exchange = self._exchange
+        if exchange is not None and exchange.is_held and exchange.pile.size:
+            self._release(exchange, self._idle_since)
+        return self._given() if self._mode is Mode.OPEN or exchange is not None else super().take()
 
     def refuse(self, now: float) -> None:
         self._has_tried = True
-        if self._mode is _Mode.VERDICT:
+        if self._mode is Mode.VERDICT:
             assert self._asked is not None
-            self._mode = _Mode.HEAD
+            self._mode = Mode.HEAD
             self._answer_unauthorised(self._asked, now)
             self._goes_on = True
-        elif self._mode is _Mode.OPEN:
-            self._mode = _Mode.SILENT
+        elif self._mode is Mode.OPEN:
+            self._mode = Mode.SILENT
             self._deadline = now + PROXY_READ_S
+        elif self._exchange is not None:
+            self._break_off(self._exchange, now)
 
     def end(self, now: float) -> list[CarrierEvent]:
-        if self._mode is _Mode.OPEN:
+        if self._mode is Mode.OPEN:
             self._put([frame(_NORMAL, None, websocket.CLOSE)])
+        elif self._exchange is not None:
+            return self._end_exchange(self._exchange, now)
         return self._over()
-
-    def eof(self, now: float) -> list[CarrierEvent]:
-        return self._over()
-
-    def deadline(self) -> float:
-        return 0.0 if self._goes_on or self._waiting else self._deadline  # now: one write was not enough
 
     def due(self, now: float) -> list[CarrierEvent]:
-        if now >= self._deadline:
-            self._buffer.clear()
-            self._mode = _Mode.OVER
-        elif not self._goes_on and not self._waiting:
-            return []
+        exchange = self._exchange
+        if now < self._deadline or exchange is None or not exchange.is_held:
+            return super().due(now)
+        if exchange.is_silent:
+            self._give_up(now)
+        else:
+            self._release(exchange, now)
         return self._serve(now)
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._buffer) > SITE_UNREAD_BYTES
+    # --- The protected resource -------------------------------------------------------------------------------------
 
-    # --- The site ---------------------------------------------------------------------------------------------------
-
-    def _serve(self, now: float) -> list[CarrierEvent]:
-        """Answer what is in the buffer, one request after the other, and not faster than the answers are read."""
-        self._goes_on = False
-        while self._waiting <= SITE_WRITE_BYTES:
-            if self._mode is _Mode.BODY:
-                self._discard(now)
-            if self._mode is not _Mode.HEAD:
-                return self._over() if self._mode is _Mode.OVER else []
-            if self._buffer and self._deadline == inf:
-                self._deadline = now + CLIENT_HEADER_S
-            found = self._reader.read(self._buffer) if self._buffer else None
-            if found is None:
-                return []
-            flight = self._on_head(found, now)
-            if flight is not None:
-                return [flight]
-        self._goes_on = True
-        return []
-
-    def _on_head(self, found: Request | Refusal, now: float) -> Flight | None:
-        self._requests += 1
-        if self._began is None:
-            self._began = now
-        request = found.request if isinstance(found, Refusal) else found
-        if request is not None and (self._requests >= KEEPALIVE_REQUESTS or now - self._began > KEEPALIVE_MOST_S):
-            request.keeps_alive = False
-        if self._is_misplaced and (isinstance(found, Request) or found.status == 413):
-            answer = refuse(self._site, TO_HTTPS, request, [])
-        elif isinstance(found, Refusal):
-            answer = refuse(self._site, found.status, found.request, [])
-        elif found.path in self._site.dress.paths:
-            flight = self._flight_of(found, now)
-            if flight is not None:
-                return flight
-            self._answer_unauthorised(found, now)
+    def _on_protected(self, request: Request, now: float) -> Flight | None:
+        if self._exchange is not None and self._exchange.takes(request):
+            self._on_message(self._exchange, request, now)
             return None
-        else:
-            answer = self._page(found, now)
-        self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
-        return None
-
-    def _page(self, request: Request, now: float) -> Answer:
-        """A page or an error; a body that is none spoils both, and who waits with it is asked for it."""
-        is_body = not request.is_chunked or self._is_body(bytearray(self._buffer))
-        request.keeps_alive = request.keeps_alive and is_body
-        answer = respond(self._site, request, self._cookie_for(request, now))
-        if answer.is_file and not is_body:
-            return refuse(self._site, 400, request, [])
-        expected = request.field(b"expect") if request.version > HTTP_10 else None
-        if answer.is_file and expected is not None and expected.lower() == b"100-continue":
-            answer.pieces.insert(0, b"HTTP/1.1 100 Continue\r\n\r\n")
-        return answer
-
-    @staticmethod
-    def _is_body(buffer: bytearray) -> bool:
-        try:
-            ChunkedBody().skip(buffer)
-        except Violation:
-            return False
-        return True
-
-    def _answer_unauthorised(self, request: Request, now: float) -> None:
-        if request.is_chunked and not self._is_body(bytearray(self._buffer)):
-            request.keeps_alive = False
-        challenge = (b"WWW-Authenticate", b'Bearer realm="' + self._site.dress.realm + b'"')
-        answer = refuse(self._site, 401, request, [challenge])
-        self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
-
-    def _answer(self, request: Request | None, pieces: Iterable[bytes], *, keeps: bool, now: float) -> None:
-        self._put(pieces)
-        self._asked = None
-        body = request.length if request is not None else 0
-        if body or (request is not None and request.is_chunked):
-            self._mode = _Mode.BODY
-            self._closes = not keeps
-            self._body = body
-            self._chunks = ChunkedBody() if request is not None and request.is_chunked else None
-            self._body_until = now + LINGER_S[1]
-            self._deadline = now + LINGER_S[0]
-        elif keeps:
-            self._mode = _Mode.HEAD
-            self._deadline = inf if self._buffer else now + KEEPALIVE_S
-        else:
-            self._mode = _Mode.OVER
-
-    def _discard(self, now: float) -> None:
-        if self._chunks is not None:
-            try:
-                is_over = self._chunks.skip(self._buffer)
-            except Violation:
-                is_over = self._closes = True
-        else:
-            taken = min(self._body, len(self._buffer))
-            del self._buffer[:taken]
-            self._body -= taken
-            is_over = not self._body
-        if not is_over:
-            self._deadline = min(now + LINGER_S[0], self._body_until)
-            return
-        self._mode = _Mode.OVER if self._closes else _Mode.HEAD
-        self._deadline = inf if self._buffer else now + KEEPALIVE_S
-
-    def _issue(self, value: bytes, now: float) -> None:
-        self._issued = value
-
-    def _is_issued(self, value: bytes, now: float) -> bool:
-        return value == self._issued
-
-    def _cookie_for(self, request: Request, now: float) -> list[tuple[bytes, bytes]]:
-        """A visitor without our cookie gets one, as ``add_header Set-Cookie "name=$request_id"`` behind a ``map`` does."""
-        dress = self._site.dress
-        if _cookie(request, dress.cookie):
-            return []
-        value = self._rng.getrandbits(128).to_bytes(16, "big").hex().encode()
-        self._issue(value, now)
-        return [(b"Set-Cookie", dress.cookie + b"=" + value + dress.attributes)]
+        flight = self._flight_of(request, now)
+        return super()._on_protected(request, now) if flight is None else flight
 
     def _flight_of(self, request: Request, now: float) -> Flight | None:
         """The flight that a request brings, if it can be one and none was tried on this connection."""
         token = _TOKEN.fullmatch(request.field(b"authorization") or b"")
         key = request.field(b"sec-websocket-key")
         is_upgrade = (request.field(b"upgrade") or b"").lower() == b"websocket"
-        if not is_upgrade or request.field(b"sec-websocket-version") != b"13" or request.length or request.is_chunked:
+        if is_upgrade != (key is not None) or not (is_upgrade or (self.KEEPS_CONNECTIONS and request.keeps_alive)):
             return None
-        if self._has_tried or token is None or key is None or request.method != b"GET":
+        if is_upgrade and request.field(b"sec-websocket-version") != b"13":
+            return None
+        if self._has_tried or token is None or request.method != b"GET" or request.length or request.is_chunked:
             return None
         binding = self._binding
         if self._by_cookie:
-            cookie = _cookie(request, self._site.dress.cookie)
+            cookie = cookie_of(request, self._site.dress.cookie)
             if not cookie or not self._is_issued(cookie, now):
                 return None
             binding += cookie
@@ -322,9 +172,110 @@ class HttpServer(Carrier):
             return None
         self._has_tried = True
         self._asked = request
-        self._mode = _Mode.VERDICT
+        self._mode = Mode.VERDICT
         self._deadline = inf
         return Flight(decode_token(token[1]), binding, RENEWED_BYTES)
+
+    # --- Requests and answers of a session --------------------------------------------------------------------------
+
+    def _on_message(self, exchange: Exchange, request: Request, now: float) -> None:
+        """A request of the session: the one before it is answered now, this one when there is something to say."""
+        if exchange.is_held:
+            self._release(exchange, now)
+        self._asked = request
+        exchange.ends = exchange.ends or not request.keeps_alive
+        if request.length:
+            self._mode, self._body, exchange.skips = Mode.UPLOAD, request.length, len(PICTURE)
+            self._deadline = now + BODY_S
+        else:
+            self._hold(exchange, now)
+
+    def _exchanged(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
+        """Bytes of the session: bodies go past the buffer, which gets little more than heads."""
+        events: list[CarrierEvent] = []
+        view = memoryview(data)
+        while view:
+            if self._mode is Mode.UPLOAD and not self._buffer:
+                piece, view = view[: self._body], view[self._body :]
+                self._uploaded(piece, now, events)
+                continue
+            piece = view[:_HEAD] if self._mode is Mode.HEAD and not self._is_hung else view
+            view = view[len(piece) :]
+            self._buffer += piece
+            events += self._serve(now)
+        return events
+
+    def _upload(self, now: float, events: list[CarrierEvent]) -> None:
+        piece = bytes(memoryview(self._buffer)[: self._body])
+        if piece:
+            del self._buffer[: len(piece)]
+            self._uploaded(memoryview(piece), now, events)
+
+    def _uploaded(self, piece: memoryview, now: float, events: list[CarrierEvent]) -> None:
+        exchange = self._exchange
+        assert exchange is not None, "who uploads has a session"
+        self._body -= len(piece)
+        self._deadline = now + BODY_S
+        if opened := exchange.opened(piece):
+            events.append(Data(opened))
+        if not self._body:
+            self._mode = Mode.HEAD
+            self._hold(exchange, now)
+
+    @property
+    def _is_hung(self) -> bool:
+        return self._exchange is not None and self._exchange.is_silent
+
+    def _hold(self, exchange: Exchange, now: float) -> None:
+        exchange.is_held = True
+        self._deadline = now + exchange.hold_s
+        self._idle_since = now
+        if exchange.ends:
+            self._release(exchange, now)
+
+    def _release(self, exchange: Exchange, now: float) -> None:
+        """Answer the request that waits."""
+        exchange.is_held, self._asked = False, None
+        body = exchange.pile.take() if exchange.pile.size else []
+        closes = exchange.ends and not exchange.pile.size
+        connection = b"close" if closes else b"keep-alive"
+        status, kind, size = (200, PICTURE_TYPE, sum(map(len, body))) if body else (204, None, None)
+        self._put([head(self._site, status, kind=kind, size=size, connection=connection, more=[]), *body])
+        self._deadline = now + KEEPALIVE_S
+        if closes:
+            self._buffer.clear()
+            self._mode = Mode.OVER
+            self._deadline = now
+
+    def _break_off(self, exchange: Exchange, now: float) -> None:
+        """The channel failed: a request that waits does so until nginx gives up; others are a stranger's."""
+        if exchange.is_held:
+            exchange.is_silent = True
+            self._deadline = now + PROXY_READ_S
+            return
+        self._exchange = None
+        if self._mode is Mode.UPLOAD and self._asked is not None:
+            self._asked.length = self._body
+            self._answer_unauthorised(self._asked, now)
+            self._goes_on = True
+
+    def _give_up(self, now: float) -> None:
+        """nginx has waited long enough for its application."""
+        self._exchange = None
+        answer = refuse(self._site, 504, self._asked, [])
+        self._asked = None
+        self._answer(None, answer.pieces, keeps=answer.keeps_alive, now=now)
+
+    def _end_exchange(self, exchange: Exchange, now: float) -> list[CarrierEvent]:
+        exchange.ends = True
+        if exchange.is_held:
+            self._release(exchange, now)
+        elif not exchange.pile.size and self._mode is Mode.HEAD:
+            return self._over()
+        if self._mode is Mode.OVER:
+            return self._over()
+        self._deadline = now + POLL_END_S
+        return []
 
     # --- The WebSocket ----------------------------------------------------------------------------------------------
 
@@ -332,7 +283,7 @@ class HttpServer(Carrier):
         events: list[CarrierEvent] = []
         try:
             for opcode, piece in self._frames.receive(data):
-                if self._mode is _Mode.SILENT:
+                if self._mode is Mode.SILENT:
                     continue
                 if opcode == websocket.BINARY:
                     events.append(Data(piece))
@@ -342,23 +293,10 @@ class HttpServer(Carrier):
                     self._put([frame(bytes(piece[:2]), None, websocket.CLOSE)])
                     return events + self._over()
         except Violation:
-            if self._mode is _Mode.OPEN:
+            if self._mode is Mode.OPEN:
                 self._put([frame(_BAD_FRAME, None, websocket.CLOSE)])
             return events + self._over()
         return events
-
-    # --- Both -------------------------------------------------------------------------------------------------------
-
-    def _put(self, pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            self._out.append(piece)
-            self._waiting += len(piece)
-
-    def _over(self) -> list[CarrierEvent]:
-        lingers = self._mode is _Mode.OVER and bool(self._buffer)  # as nginx does where it leaves bytes unread
-        self._mode = _Mode.OVER
-        self._deadline = inf
-        return [Finished(lingers=lingers)]
 
 
 class ProxiedServer(HttpServer):
@@ -369,6 +307,7 @@ class ProxiedServer(HttpServer):
     """
 
     NUMBER = CarrierNumber.TLS
+    KEEPS_CONNECTIONS = False
 
     def _issue(self, value: bytes, now: float) -> None:
         issued = self._site.issued
@@ -378,19 +317,3 @@ class ProxiedServer(HttpServer):
 
     def _is_issued(self, value: bytes, now: float) -> bool:
         return self._site.issued.pop(value, -inf) + CLIENT_HEADER_S >= now
-
-
-def _cookie(request: Request, name: bytes) -> bytes:
-    """The value of a cookie of a request, b"" without."""
-    for key, text in request.fields:
-        if key == b"cookie":
-            for part in text.split(b";"):
-                found, equals, value = part.strip().partition(b"=")
-                if equals and found == name:
-                    return value
-    return b""
-
-
-def websocket_key(rng: random.Random) -> bytes:
-    """A fresh ``Sec-WebSocket-Key``."""
-    return b64encode(rng.getrandbits(128).to_bytes(16, "big"))

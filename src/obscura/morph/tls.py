@@ -18,6 +18,7 @@ from obscura.morph.carrier import Carrier, CarrierEvent, Finished, coalesced
 from obscura.morph.dress import path_for_joining, path_for_key
 from obscura.morph.hello import NO_APPLICATION_PROTOCOL, offered_protocols
 from obscura.morph.http import HttpServer
+from obscura.morph.poller import PollingClient
 from obscura.morph.visitor import HttpClient
 from obscura.morph.website import Website
 from obscura.wire.address import CarrierNumber
@@ -143,6 +144,10 @@ class _Tls(Carrier):
     def is_full(self) -> bool:
         return self._inner is not None and self._inner.is_full
 
+    @property
+    def is_blocked(self) -> bool:
+        return self._inner is not None and self._inner.is_blocked
+
     def _over(self) -> list[CarrierEvent]:
         self._deadline = inf
         return [Finished()]
@@ -209,13 +214,18 @@ class TlsClient(_Tls):
         network_id: bytes,
         *,
         by_cookie: bool,
+        polls: bool = False,
     ) -> None:
-        """``host``: the Host field; ``name``: SNI, None sends none; ``key`` None joins; ``by_cookie``: a proxy ends TLS."""
+        """``host``: the Host field; ``name``: SNI, None sends none; ``key`` None joins; ``by_cookie``: a proxy ends TLS.
+
+        ``polls``: in requests and answers instead of a WebSocket.
+        """
         super().__init__(rng)
         self._host = host
         self._key = key
         self._network_id = network_id
         self._by_cookie = by_cookie
+        self._visit = PollingClient if polls else HttpClient
         self._tls = CLIENT_CONTEXT.wrap_bio(self._in, self._wire, server_hostname=name)
 
     def start(self, now: float) -> list[CarrierEvent]:
@@ -234,5 +244,5 @@ class TlsClient(_Tls):
         leaf = sha256(certificate).digest()
         path = path_for_joining(self._network_id, leaf) if self._key is None else path_for_key(self._key)
         if self._by_cookie:
-            return HttpClient(self._rng, self._host, path, binding=leaf)
-        return HttpClient(self._rng, self._host, path, binding=unique + leaf, fetches=False)
+            return self._visit(self._rng, self._host, path, binding=leaf)
+        return self._visit(self._rng, self._host, path, binding=unique + leaf, fetches=False)

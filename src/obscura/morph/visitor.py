@@ -16,18 +16,20 @@ from obscura.errors import Violation
 from obscura.limits import MAX_ANSWER_HEAD, MAX_FIRST_PAGE, TOKEN_BYTES
 from obscura.morph import websocket
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready, coalesced
-from obscura.morph.http import decode_token, encode_token, websocket_key
+from obscura.morph.tokens import decode_token, encode_token, websocket_key
 from obscura.morph.websocket import FrameReader, accept_of, frame
 from obscura.wire.address import CarrierNumber
 
-_AGENT: Final = b"Accept: */*\r\nAccept-Encoding: gzip, deflate\r\nUser-Agent: Python/3.11 aiohttp/3.8.4\r\n"
+AGENT: Final = b"Accept: */*\r\nAccept-Encoding: gzip, deflate\r\nUser-Agent: Python/3.11 aiohttp/3.8.4\r\n"
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3})(?: [^\r\n]*)?\r?\n")
-_COOKIE = re.compile(rb"([^=;\s]{1,64})=([A-Za-z0-9._~%+-]{16,1024})(?:;|$)")
+COOKIE = re.compile(rb"([^=;\s]{1,64})=([A-Za-z0-9._~%+-]{16,1024})(?:;|$)")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[^\r\n]*)?\r\n")
 _CLOSE = b"\x03\xe8"
 
 
-class _Mode(Enum):
+class Mode(Enum):
+    """How far a visit is."""
+
     PAGE = 1  # the first page is awaited
     FLIGHT = 2  # the channel's first flight is awaited
     ANSWER = 3  # the upgrade's answer is awaited
@@ -54,7 +56,7 @@ class HttpClient(Carrier):
         self._out: list[bytes] = []
         self._key = b""
         self._cookie = b""
-        self._mode = _Mode.PAGE if fetches else _Mode.FLIGHT
+        self._mode = Mode.PAGE if fetches else Mode.FLIGHT
         self._given_up = inf
 
     # --- Carrier ----------------------------------------------------------------------------------------------------
@@ -62,17 +64,17 @@ class HttpClient(Carrier):
     def start(self, now: float) -> list[CarrierEvent]:
         if not self._fetches:
             return [Ready(self._binding, TOKEN_BYTES)]
-        self._out.append(b"GET / HTTP/1.1\r\nHost: " + self._host + b"\r\n" + _AGENT + b"\r\n")
+        self._out.append(b"GET / HTTP/1.1\r\nHost: " + self._host + b"\r\n" + AGENT + b"\r\n")
         return []
 
     def receive(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
-        if self._mode is _Mode.OPEN:
+        if self._mode is Mode.OPEN:
             return self._unframe(data)
-        if self._mode is _Mode.OVER:
+        if self._mode is Mode.OVER:
             return []
         self._buffer += data
         try:
-            return self._on_page() if self._mode is _Mode.PAGE else self._on_answer(now)
+            return self._on_page() if self._mode is Mode.PAGE else self._on_answer(now)
         except Violation:
             return self._over()
 
@@ -83,12 +85,12 @@ class HttpClient(Carrier):
             b"GET " + self._path + b" HTTP/1.1\r\nHost: " + self._host + b"\r\n"
             b"Authorization: Bearer " + encode_token(flight) + b"\r\n"
             b"Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: " + self._key + b"\r\n" + _AGENT + cookie + b"\r\n"
+            b"Sec-WebSocket-Key: " + self._key + b"\r\n" + AGENT + cookie + b"\r\n"
         )  # fmt: skip
-        self._mode = _Mode.ANSWER
+        self._mode = Mode.ANSWER
 
     def send(self, data: bytes, now: float) -> None:
-        if self._mode is _Mode.OPEN:
+        if self._mode is Mode.OPEN:
             self._out.append(frame(data, self._rng))
 
     def take(self) -> list[bytes]:
@@ -96,11 +98,11 @@ class HttpClient(Carrier):
         return coalesced(out)
 
     def refuse(self, now: float) -> None:
-        self._mode = _Mode.OVER
+        self._mode = Mode.OVER
         self._given_up = now
 
     def end(self, now: float) -> list[CarrierEvent]:
-        if self._mode is _Mode.OPEN:
+        if self._mode is Mode.OPEN:
             self._out.append(frame(_CLOSE, self._rng, websocket.CLOSE))
         return self._over()
 
@@ -137,7 +139,7 @@ class HttpClient(Carrier):
         if found is None:
             return []
         status, fields = found
-        cookie = _COOKIE.match(fields.get(b"set-cookie", b""))
+        cookie = COOKIE.match(fields.get(b"set-cookie", b""))
         if status != 200 or cookie is None:
             raise Violation("a site without a cookie")
         start = self._buffer.find(b"\r\n\r\n") + 4
@@ -146,7 +148,7 @@ class HttpClient(Carrier):
             return []
         del self._buffer[:end]
         self._cookie = cookie[1] + b"=" + cookie[2]
-        self._mode = _Mode.FLIGHT
+        self._mode = Mode.FLIGHT
         return [Ready(self._binding + cookie[2], TOKEN_BYTES)]
 
     def _body_end(self, fields: dict[bytes, bytes], at: int) -> int | None:
@@ -172,16 +174,16 @@ class HttpClient(Carrier):
                 return at
 
     def _on_answer(self, now: float) -> list[CarrierEvent]:
-        found = self._head() if self._mode is _Mode.ANSWER else None
+        found = self._head() if self._mode is Mode.ANSWER else None
         if found is None:
             return []
         status, fields = found
-        cookie = _COOKIE.match(fields.get(b"set-cookie", b""))
+        cookie = COOKIE.match(fields.get(b"set-cookie", b""))
         if status != 101 or cookie is None or fields.get(b"sec-websocket-accept") != accept_of(self._key):
             raise Violation("not let in")
         rest = bytes(self._buffer[self._buffer.find(b"\r\n\r\n") + 4 :])
         self._buffer.clear()
-        self._mode = _Mode.OPEN
+        self._mode = Mode.OPEN
         return [Flight(decode_token(cookie[2])), *self._unframe(rest)]
 
     # --- The WebSocket ----------------------------------------------------------------------------------------------
@@ -201,6 +203,6 @@ class HttpClient(Carrier):
         return events
 
     def _over(self) -> list[CarrierEvent]:
-        self._mode = _Mode.OVER
+        self._mode = Mode.OVER
         self._given_up = inf
         return [Finished()]

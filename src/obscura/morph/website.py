@@ -23,6 +23,7 @@ TO_HTTPS: Final = 497  # nginx's own number: cleartext on a TLS port; shown as 4
 REASONS: Final = {
     101: b"Switching Protocols",
     200: b"OK",
+    204: b"No Content",
     206: b"Partial Content",
     301: b"Moved Permanently",
     304: b"Not Modified",
@@ -37,6 +38,8 @@ REASONS: Final = {
     414: b"Request-URI Too Large",
     416: b"Requested Range Not Satisfiable",
     501: b"Not Implemented",
+    502: b"Bad Gateway",
+    504: b"Gateway Time-out",
     505: b"HTTP Version Not Supported",
 }
 INDEX: Final = (b"index.html", b"index.htm", b"index.nginx-debian.html")

@@ -1,0 +1,268 @@
+"""A web site for strangers, on one connection: requests in, answers out, as nginx 1.22 gives them (RFC 9112).
+
+What its protected resources do is the subclass's to say; here they want a token, and no token is right.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum
+from math import inf
+
+from obscura.errors import Violation
+from obscura.limits import (
+    CLIENT_HEADER_S,
+    KEEPALIVE_MOST_S,
+    KEEPALIVE_REQUESTS,
+    KEEPALIVE_S,
+    LINGER_S,
+    SITE_UNREAD_BYTES,
+    SITE_WRITE_BYTES,
+)
+from obscura.morph.carrier import Carrier, CarrierEvent, Finished, Flight, coalesced
+from obscura.morph.request import HTTP_10, ChunkedBody, Refusal, Request, RequestReader
+from obscura.morph.tokens import cookie_of
+from obscura.morph.website import TO_HTTPS, Answer, Website, refuse, respond
+
+
+class Mode(Enum):
+    """What is expected next."""
+
+    HEAD = 1  # a request is awaited
+    BODY = 2  # an answered request's body is discarded
+    VERDICT = 3  # flight 1 is with the channel
+    OPEN = 4  # the WebSocket carries the channel
+    SILENT = 5  # the WebSocket is of no use any more; its application is silent
+    UPLOAD = 6  # the body of a request of the session arrives
+    OVER = 7
+
+
+class WebServer(Carrier):
+    """The side of one connection that everybody sees."""
+
+    def __init__(self, rng: random.Random, site: Website, *, is_misplaced: bool = False) -> None:
+        """``is_misplaced``: this is cleartext on a TLS port, which nginx tells everybody."""
+        self._rng = rng
+        self._site = site
+        self._is_misplaced = is_misplaced
+        self._reader = RequestReader()
+        self._buffer = bytearray()
+        self._out: deque[bytes | memoryview] = deque()
+        self._waiting = 0  # bytes of _out
+        self._mode = Mode.HEAD
+        self._deadline = inf
+        self._began: float | None = None  # the first request
+        self._requests = 0
+        self._body = 0  # bytes of a request's body still to come
+        self._chunks: ChunkedBody | None = None  # or it comes in chunks
+        self._body_until = inf
+        self._closes = False  # after the body
+        self._issued = b""  # the cookie of this connection
+        self._asked: Request | None = None  # the request that waits for its answer
+        self._goes_on = False  # something is left in the buffer that nobody has looked at
+
+    # --- Carrier ----------------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[CarrierEvent]:
+        self._deadline = now + CLIENT_HEADER_S
+        return []
+
+    def receive(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
+        if self._mode is not Mode.OVER:
+            self._buffer += data
+        return self._serve(now)
+
+    def end(self, now: float) -> list[CarrierEvent]:
+        return self._over()
+
+    def due(self, now: float) -> list[CarrierEvent]:
+        if now >= self._deadline:
+            self._buffer.clear()
+            self._mode = Mode.OVER
+        elif not self._goes_on and not self._waiting:
+            return []
+        return self._serve(now)
+
+    def _given(self) -> list[bytes]:
+        """All that waits to be written."""
+        pieces = [bytes(piece) for piece in self._out]
+        self._out.clear()
+        self._waiting = 0
+        return coalesced(pieces)
+
+    def take(self) -> list[bytes]:
+        if self._waiting <= SITE_WRITE_BYTES:
+            return self._given()
+        pieces, size = [], 0
+        while self._out and size < SITE_WRITE_BYTES:
+            piece = self._out.popleft()
+            if len(piece) > SITE_WRITE_BYTES:
+                self._out.appendleft(memoryview(piece)[SITE_WRITE_BYTES:])
+                piece = memoryview(piece)[:SITE_WRITE_BYTES]
+            pieces.append(bytes(piece))
+            size += len(piece)
+        self._waiting -= size
+        return coalesced(pieces)
+
+    def eof(self, now: float) -> list[CarrierEvent]:
+        return self._over()
+
+    def deadline(self) -> float:
+        return 0.0 if self._goes_on or self._waiting else self._deadline  # now: one write was not enough
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._buffer) > SITE_UNREAD_BYTES
+
+    # --- What a subclass knows of the protected resources ------------------------------------------------------------
+
+    def _on_protected(self, request: Request, now: float) -> Flight | None:
+        """A request for one of them: the flight that it brings, or it is answered."""
+        self._answer_unauthorised(request, now)
+        return None
+
+    def _upload(self, now: float, events: list[CarrierEvent]) -> None:
+        """Use what is there of a body that is wanted."""
+
+    @property
+    def _is_hung(self) -> bool:
+        """Whether an answer is owed that comes late, so that no further request is looked at."""
+        return False
+
+    # --- The site ---------------------------------------------------------------------------------------------------
+
+    def _serve(self, now: float) -> list[CarrierEvent]:
+        """Answer what is in the buffer, one request after the other, and not faster than the answers are read."""
+        self._goes_on = False
+        events: list[CarrierEvent] = []
+        while self._waiting <= SITE_WRITE_BYTES:
+            if self._mode is Mode.BODY:
+                self._discard(now)
+            elif self._mode is Mode.UPLOAD:
+                self._upload(now, events)
+            if self._mode is not Mode.HEAD:
+                return events + (self._over() if self._mode is Mode.OVER else [])
+            if self._is_hung:
+                return events
+            if self._buffer and self._deadline == inf:
+                self._deadline = now + CLIENT_HEADER_S
+            found = self._reader.read(self._buffer) if self._buffer else None
+            if found is None:
+                return events
+            flight = self._on_head(found, now)
+            if flight is not None:
+                return [*events, flight]
+        self._goes_on = True
+        return events
+
+    def _on_head(self, found: Request | Refusal, now: float) -> Flight | None:
+        self._requests += 1
+        if self._began is None:
+            self._began = now
+        request = found.request if isinstance(found, Refusal) else found
+        is_protected = isinstance(found, Request) and found.path in self._site.dress.paths
+        if (
+            request is not None
+            and not is_protected
+            and (self._requests >= KEEPALIVE_REQUESTS or now - self._began > KEEPALIVE_MOST_S)
+        ):
+            request.keeps_alive = False
+        if self._is_misplaced and (isinstance(found, Request) or found.status == 413):
+            answer = refuse(self._site, TO_HTTPS, request, [])
+        elif isinstance(found, Refusal):
+            answer = refuse(self._site, found.status, found.request, [])
+        elif found.path in self._site.dress.paths:
+            return self._on_protected(found, now)
+        else:
+            answer = self._page(found, now)
+        self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
+        return None
+
+    def _page(self, request: Request, now: float) -> Answer:
+        """A page or an error; a body that is none spoils both, and who waits with it is asked for it."""
+        is_body = not request.is_chunked or self._is_body(bytearray(self._buffer))
+        request.keeps_alive = request.keeps_alive and is_body
+        answer = respond(self._site, request, self._cookie_for(request, now))
+        if answer.is_file and not is_body:
+            return refuse(self._site, 400, request, [])
+        expected = request.field(b"expect") if request.version > HTTP_10 else None
+        if answer.is_file and expected is not None and expected.lower() == b"100-continue":
+            answer.pieces.insert(0, b"HTTP/1.1 100 Continue\r\n\r\n")
+        return answer
+
+    @staticmethod
+    def _is_body(buffer: bytearray) -> bool:
+        try:
+            ChunkedBody().skip(buffer)
+        except Violation:
+            return False
+        return True
+
+    def _answer_unauthorised(self, request: Request, now: float) -> None:
+        if request.is_chunked and not self._is_body(bytearray(self._buffer)):
+            request.keeps_alive = False
+        challenge = (b"WWW-Authenticate", b'Bearer realm="' + self._site.dress.realm + b'"')
+        answer = refuse(self._site, 401, request, [challenge])
+        self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
+
+    def _answer(self, request: Request | None, pieces: Iterable[bytes], *, keeps: bool, now: float) -> None:
+        self._put(pieces)
+        self._asked = None
+        body = request.length if request is not None else 0
+        if body or (request is not None and request.is_chunked):
+            self._mode = Mode.BODY
+            self._closes = not keeps
+            self._body = body
+            self._chunks = ChunkedBody() if request is not None and request.is_chunked else None
+            self._body_until = now + LINGER_S[1]
+            self._deadline = now + LINGER_S[0]
+        elif keeps:
+            self._mode = Mode.HEAD
+            self._deadline = inf if self._buffer else now + KEEPALIVE_S
+        else:
+            self._mode = Mode.OVER
+
+    def _discard(self, now: float) -> None:
+        if self._chunks is not None:
+            try:
+                is_over = self._chunks.skip(self._buffer)
+            except Violation:
+                is_over = self._closes = True
+        else:
+            taken = min(self._body, len(self._buffer))
+            del self._buffer[:taken]
+            self._body -= taken
+            is_over = not self._body
+        if not is_over:
+            self._deadline = min(now + LINGER_S[0], self._body_until)
+            return
+        self._mode = Mode.OVER if self._closes else Mode.HEAD
+        self._deadline = inf if self._buffer else now + KEEPALIVE_S
+
+    def _issue(self, value: bytes, now: float) -> None:
+        self._issued = value
+
+    def _is_issued(self, value: bytes, now: float) -> bool:
+        return value == self._issued
+
+    def _cookie_for(self, request: Request, now: float) -> list[tuple[bytes, bytes]]:
+        """A visitor without our cookie gets one, as ``add_header Set-Cookie "name=$request_id"`` behind a ``map`` does."""
+        dress = self._site.dress
+        if cookie_of(request, dress.cookie):
+            return []
+        value = self._rng.getrandbits(128).to_bytes(16, "big").hex().encode()
+        self._issue(value, now)
+        return [(b"Set-Cookie", dress.cookie + b"=" + value + dress.attributes)]
+
+    def _put(self, pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            self._out.append(piece)
+            self._waiting += len(piece)
+
+    def _over(self) -> list[CarrierEvent]:
+        lingers = self._mode is Mode.OVER and bool(self._buffer)  # as nginx does where it leaves bytes unread
+        self._mode = Mode.OVER
+        self._deadline = inf
+        return [Finished(lingers=lingers)]
