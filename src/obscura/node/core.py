@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from obscura.node.effects import Effect, LinkId, Merit, Notify
-from obscura.node.peer import DialFailed, Peer
+from obscura.node.peer import DialFailed, Moved, Peer
 from obscura.shaping.watch import Breach
 from obscura.wire.address import Endpoint
 from obscura.wire.frame import Malformed, Unknown
@@ -41,6 +41,10 @@ class Part:
 
     def on_dial_failed(self, failed: DialFailed, now: float) -> Iterable[Effect]:
         """A link that this node wanted did not come up."""
+        return ()
+
+    def on_moved(self, peer: Peer, moved: Moved, now: float) -> Iterable[Effect]:
+        """The link goes on over another connection, or was to. Only who chose that has to care."""
         return ()
 
     def refuses(self, endpoint: Endpoint, now: float) -> str | None:
@@ -130,6 +134,18 @@ class Core:
         effects: list[Effect] = [Notify("dial-failed", fields)]
         for part in self.parts:
             effects += part.on_dial_failed(failed, now)
+        return effects
+
+    def moved(self, moved: Moved, now: float) -> list[Effect]:
+        """A link goes on over another connection, or was to."""
+        peer = self.peers.get(moved.link)
+        if peer is None:
+            return []
+        address = None if moved.address is None else str(moved.address)
+        fields = {"peer": moved.link, "address": address, "generation": moved.generation, "why": moved.why}
+        effects: list[Effect] = [Notify("rotation-failed" if moved.why else "rotated", fields)]
+        for part in self.parts:
+            effects += part.on_moved(peer, moved, now)
         return effects
 
     def refuses(self, endpoint: Endpoint | None, now: float) -> str | None:

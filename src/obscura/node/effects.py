@@ -39,6 +39,13 @@ class Dial(msgspec.Struct, frozen=True):
     face: Face | None = None
 
 
+class Move(msgspec.Struct, frozen=True):
+    """Let an established link that this node made go on over a new connection to the same peer (design 8, rotation)."""
+
+    link: LinkId
+    address: Address
+
+
 class Penalise(msgspec.Struct, frozen=True):
     """A fault in *authenticated* content (design 10): ``points`` against the peer of the link."""
 
@@ -113,4 +120,4 @@ class Notify(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any]
 
 
-Effect = Send | Disconnect | Dial | Penalise | Credit | Notify | Keep | Fetch | AwaitRoom | Lookup | Receipt
+Effect = Send | Disconnect | Dial | Move | Penalise | Credit | Notify | Keep | Fetch | AwaitRoom | Lookup | Receipt

@@ -11,21 +11,19 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from obscura.connection import Connection
-from obscura.errors import AddressError
+from obscura.errors import AddressError, UserError
 from obscura.handshake.machine import Offer
 from obscura.limits import (
-    BLOCKED_POLL_S,
     DISCONNECT_POINTS,
     FLOOD_POINTS,
     MEMORY_BUDGET,
-    SEND_QUEUE_HIGH,
     SEND_QUEUE_LOW,
     SEND_QUEUE_MAX,
     SEND_STALL_S,
 )
-from obscura.linkevents import Ended, Established, Event, Opened, Reason, Shaping, unshaped
+from obscura.linkevents import Ended, Established, Event, Opened, PeerLeft, Reason, Rejoined, Shaping, unshaped
 from obscura.morph.carrier import Carrier
-from obscura.morph.kinds import CLIENTS, JOINABLE
+from obscura.morph.kinds import CLIENTS
 from obscura.node.admission import AdmissionLimits, Admissions
 from obscura.node.broadcast import Receipt
 from obscura.node.core import Core
@@ -40,20 +38,23 @@ from obscura.node.effects import (
     Keep,
     LinkId,
     Lookup,
+    Move,
     Notify,
     Penalise,
     Send,
 )
 from obscura.node.groups import Grouping
-from obscura.node.io import Hold, Io, Listener, Reach, Shut, Write
-from obscura.node.link import SENT, Link, describe, failure_of, sent
+from obscura.node.handover import Handover
+from obscura.node.io import Io, Listener, Reach, Shut, Write
+from obscura.node.link import SENT, Link, describe, failure_of, peer_of, security_of, sent
 from obscura.node.ourselves import Ourselves
-from obscura.node.peer import DialFailed, Face, Failure, Peer, Purpose
-from obscura.node.ratelimit import Rates
+from obscura.node.peer import DialFailed, Face, Failure, Moved, Purpose
+from obscura.node.pressure import Memory, greediest, hold, next_look
+from obscura.node.ratelimit import Meter, Rates
 from obscura.node.timers import Timers
 from obscura.node.traffic import Traffic
 from obscura.security import Bare, Dialling, Listening
-from obscura.wire.address import Address, CarrierNumber, Endpoint
+from obscura.wire.address import Address, Endpoint
 from obscura.wire.catalogue import Catalogue
 from obscura.wire.message import Message
 
@@ -95,14 +96,14 @@ class Engine:
             admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now, grouping=grouping or Grouping()
         )
         self._rates, self._ways = rates or {}, ways
-        self._memory_budget = memory_budget
-        self._memory = 0  # bytes held for all peers
+        self._memory = Memory(memory_budget)
         self._now = now
         self._last_id = 0
         self._io: list[Io] = []
         self._dirty: dict[LinkId, None] = {}  # in order of touching, so that a replay is exact
         self._timers: Timers[LinkId] = Timers()
         self._ourselves = Ourselves()
+        self._handover = Handover(self)
         self._is_stopping = False
 
     # --- Sockets come and go ----------------------------------------------------------------------------------------
@@ -117,17 +118,27 @@ class Engine:
         face: Face | None = None,
     ) -> LinkId:
         """Start a link. Raises ``AddressError`` where that carrier may not be used for that address (design 8)."""
-        self._now = now
         face = face or face_of(address)
-        check_dialable(address, face, self._ways)
-        if self._is_stopping:
-            raise AddressError(f"{address} is not dialled any more: the node stops")
-        unwanted = self.core.refuses(address.endpoint, now)
-        if unwanted is not None:
-            raise AddressError(f"{address.host} is {unwanted}")
+        self._check(address, face, now)
         link = self._new_link(dialled=address, inbound=False, manual=manual, face=face, purpose=purpose)
         self._io.append(Reach(link.id, address))
         return link.id
+
+    def move(self, link_id: LinkId, address: Address, now: float) -> None:
+        """Begin to move an established link to a new connection to the same peer. Raises ``UserError`` where that cannot be.
+
+        The core hears how it went by ``on_moved``; until then, and if it fails, the link goes on as it is.
+        """
+        session = self._handover.movable(link_id)
+        old = session.link
+        if old.dialled is None or face_of(address) is not face_of(old.dialled):
+            raise AddressError(
+                f"{address}: peer {link_id} is reached in another network, and the two must not be linked"
+            )
+        self._check(address, old.face, now)
+        link = self._new_link(dialled=address, inbound=False, manual=old.manual, face=old.face, purpose=old.purpose)
+        link.session, session.next = session, link
+        self._io.append(Reach(link.id, address))
 
     def connected(self, link_id: LinkId, remote: Endpoint | None, now: float) -> None:
         """The socket of a dialled link is up."""
@@ -136,16 +147,7 @@ class Engine:
             return
         address = link.dialled
         link.remote = remote
-        security = (
-            Bare()
-            if address.carrier is CarrierNumber.BARE
-            else Dialling(
-                self._network_id,
-                link.face,
-                address.key,
-                joining=address.key is None and address.carrier in JOINABLE,
-            )
-        )
+        security = security_of(address, link.face, self._network_id)
         self._attach(link, CLIENTS[address.carrier](address, self._rng, self._network_id), security, now)
 
     def unreachable(self, link_id: LinkId, why: str, now: float, failure: Failure = Failure.UNREACHABLE) -> None:
@@ -153,7 +155,8 @@ class Engine:
         link = self.links.pop(link_id, None)
         if link is not None:
             self._now = now
-            self._dial_failed(link, failure, why, now)
+            if not self._handover.failed(link, why, now):
+                self._dial_failed(link, failure, why, now)
 
     def accepted(self, listener: Listener, remote: Endpoint | None, now: float) -> LinkId:
         """A socket was accepted."""
@@ -165,16 +168,8 @@ class Engine:
             self._drop(link)
             return link.id
         self._count_stranger(link)
-        security: Listening | Bare = Bare()
-        if listener.static is not None:
-            security = Listening(
-                self._network_id,
-                listener.face,
-                listener.static,
-                listener.strangers,
-                listener.replay,
-                lambda: self._admissions.of(listener.face).may_try(remote, self._now),
-            )
+        admission = self._admissions.of(listener.face)
+        security = listener.security(self._network_id, lambda: admission.may_try(remote, self._now))
         self._attach(link, listener.carrier(self._rng), security, now)
         return link.id
 
@@ -186,8 +181,8 @@ class Engine:
         self._now = now
         events = link.connection.receive(data, now)
         if events:
-            self._on_events(link, events, now)
-        self._touch(link)
+            self.deliver(link, events, now)
+        self.touch(link)
 
     def eof(self, link_id: LinkId, now: float) -> None:
         """The peer's side of the socket ended, or it broke."""
@@ -196,15 +191,16 @@ class Engine:
             return
         self._now = now
         if link.connection is not None:
-            self._on_events(link, link.connection.eof(now), now)
-        self._drop(link)
+            self.deliver(link, link.connection.eof(now), now)
+        if not self._handover.holds(link):
+            self._drop(link)
 
     def writable(self, link_id: LinkId, is_writable: bool, now: float) -> None:
         """The socket takes no more for now (back-pressure), or takes again."""
         link = self.links.get(link_id)
         if link is not None:
             link.blocked_since = None if is_writable else now
-            self._touch(link)
+            self.touch(link)
 
     # --- The archive ------------------------------------------------------------------------------------------------
 
@@ -222,7 +218,7 @@ class Engine:
 
     def deadline(self) -> float:
         """When ``due`` wants to be called."""
-        return min(self._timers.deadline(), self.core.deadline())
+        return min(self._timers.deadline(), self.core.deadline(), self._handover.deadline())
 
     def due(self, now: float) -> None:
         """A deadline has passed."""
@@ -232,11 +228,12 @@ class Engine:
             if link is None or link.connection is None:
                 continue
             if link.blocked_since is not None and now - link.blocked_since >= SEND_STALL_S:
-                self._cut(link, Reason.STALLED, now)
+                self.cut(link, Reason.STALLED, now)
                 continue
-            self._on_events(link, link.connection.due(now), now)
+            self.deliver(link, link.connection.due(now), now)
             self._react(link, link.meter.ready(now), now)
-            self._touch(link)
+            self.touch(link)
+        self._handover.due(now)
         if self.core.deadline() <= now:
             self.apply(self.core.due(now), now)
 
@@ -259,44 +256,46 @@ class Engine:
                 self.apply(self.core.credit(effect.link, effect.merit, now), now)
             elif isinstance(effect, Dial):
                 self._dial(effect, now)
+            elif isinstance(effect, Move):
+                self._move(effect, now)
 
     def send(self, link_id: LinkId, message: Message, now: float) -> bool:
         """Queue a message. False if the link is not established. A peer for whom too much waits is cut."""
-        link = self.links.get(link_id)
+        link = self._link_of(link_id)
         if link is None or link.connection is None or not link.connection.is_established:
             return False
         link.connection.send(message)
-        self._dirty[link_id] = None
+        self._dirty[link.id] = None
         if link.connection.waiting > SEND_QUEUE_MAX:
-            self._cut(link, Reason.STALLED, now)
+            self.cut(link, Reason.STALLED, now)
         return True
 
     def disconnect(self, link_id: LinkId, why: str, now: float) -> bool:
         """End a link cleanly. False if there is none."""
-        link = self.links.get(link_id)
+        link = self._link_of(link_id)
         if link is None:
             return False
         if link.connection is None:
-            self.unreachable(link_id, why, now, Failure.LOCAL)
+            self.unreachable(link.id, why, now, Failure.LOCAL)
             return True
         events = link.connection.close(now, Reason.LOCAL, why)
         # Without an event it has failed already, perhaps later in the chunk that is being served: for the core it ends here.
-        self._on_events(link, events or [Ended(Reason.LOCAL, why)], now)
-        self._touch(link)
+        self.deliver(link, events or [Ended(Reason.LOCAL, why)], now)
+        self.touch(link)
         return True
 
     def stop(self, now: float) -> None:
         """End every link, and let none come up any more. Links that had ended already and only keep up appearances go at once."""
         self._is_stopping = True
-        for link in list(self.links.values()):
-            if link.has_ended:
-                self._cut(link, Reason.LOCAL, now)
+        for link, has_ended in [(link, link.has_ended) for link in self.links.values()]:
+            if has_ended:
+                self.cut(link, Reason.LOCAL, now)
             else:
                 self.disconnect(link.id, "the node stops", now)
 
     def waiting(self, link_id: LinkId) -> int:
         """Bytes of frames queued for the link and not sealed yet; 0 if it is gone."""
-        link = self.links.get(link_id)
+        link = self._link_of(link_id)
         return link.connection.waiting if link is not None and link.connection is not None else 0
 
     def drain(self, now: float) -> Iterator[Io]:
@@ -324,6 +323,27 @@ class Engine:
         except AddressError as error:
             failed = DialFailed(0, address, Failure.LOCAL, str(error), purpose, manual)
             self.apply(self.core.dial_failed(failed, now), now)
+
+    def _move(self, wanted: Move, now: float) -> None:
+        try:
+            self.move(wanted.link, wanted.address, now)
+        except UserError as error:
+            generation = self._handover.generation(wanted.link)
+            self.moved(Moved(wanted.link, wanted.address, generation, str(error)), now)
+
+    def _check(self, address: Address, face: Face, now: float) -> None:
+        """Whether the address may be dialled. Raises ``AddressError``."""
+        self._now = now
+        check_dialable(address, face, self._ways)
+        if self._is_stopping:
+            raise AddressError(f"{address} is not dialled any more: the node stops")
+        unwanted = self.core.refuses(address.endpoint, now)
+        if unwanted is not None:
+            raise AddressError(f"{address.host} is {unwanted}")
+
+    def _link_of(self, link_id: LinkId) -> Link | None:
+        """By the number that the core knows: the link over which it is reached now."""
+        return self._handover.link_of(link_id) or self.links.get(link_id)
 
     def _dial_failed(self, link: Link, failure: Failure, why: str, now: float) -> None:
         if link.dialled is not None:
@@ -368,11 +388,12 @@ class Engine:
             initiator=not link.inbound,
             now=now,
             shaping=self._shaping,
+            resuming=None if isinstance(security, Bare) else self._handover.resuming(link),
         )
-        self._on_events(link, link.connection.start(now), now)
-        self._touch(link)
+        self.deliver(link, link.connection.start(now), now)
+        self.touch(link)
 
-    def _on_events(self, link: Link, events: list[Event], now: float) -> None:
+    def deliver(self, link: Link, events: list[Event], now: float) -> None:
         """What a chunk brought: within its rates at once, over them later or never."""
         if link.peer is None or not self._rates:
             self._react(link, events, now)
@@ -380,7 +401,7 @@ class Engine:
         served, dropped = link.meter.admit(events, now)
         self._react(link, served, now)
         if dropped:
-            self.apply(self.core.penalise(link.id, dropped * FLOOD_POINTS, "a flood of messages", now), now)
+            self.apply(self.core.penalise(link.peer.link, dropped * FLOOD_POINTS, "a flood of messages", now), now)
 
     def _react(self, link: Link, events: list[Event], now: float) -> None:
         routes, peer = self.core.routes, link.peer
@@ -391,14 +412,14 @@ class Engine:
                 if effects:
                     self.apply(effects, now)
                     peer = link.peer  # nothing more of a peer whose link that ended
-            elif isinstance(event, Opened | Established | Ended):
+            elif isinstance(event, Opened | Established | Rejoined | PeerLeft | Ended):
                 self._on_link_event(link, event, now)
                 if isinstance(event, Established):
-                    self._on_events(link, events[index + 1 :], now)
+                    self.deliver(link, events[index + 1 :], now)
                     return
                 peer = link.peer
 
-    def _on_link_event(self, link: Link, event: Opened | Established | Ended, now: float) -> None:
+    def _on_link_event(self, link: Link, event: Opened | Established | Rejoined | PeerLeft | Ended, now: float) -> None:
         if link.has_ended:
             return
         if isinstance(event, Opened):
@@ -406,8 +427,14 @@ class Engine:
             other = self._ourselves.opened(link.id, event.session_id, inbound=link.inbound)
             if other is not None:
                 self._cut_ourselves(other, link.id, now)
+            self._handover.opened(link)
         elif isinstance(event, Established):
             self._on_established(link, event, now)
+        elif isinstance(event, Rejoined):
+            self._admissions.of(link.face).release(link.id)
+            self._handover.rejoined(link, now)
+        elif isinstance(event, PeerLeft):
+            self._handover.peer_left(link, now)
         else:
             self._on_ended(link, event, now)
 
@@ -416,21 +443,7 @@ class Engine:
         if opened is None and (other := self._ourselves.heard(event.negotiated.peer.nonce)) is not None:
             self._cut_ourselves(other, link.id, now)
             return
-        peer = Peer(
-            link=link.id,
-            face=link.face,
-            carrier=link.carrier,
-            is_inbound=link.inbound,
-            is_manual=link.manual,
-            dialled=link.dialled,
-            remote=link.remote,
-            session_id=opened.session_id if opened is not None else b"",
-            proved_key=opened.peer_key if opened is not None else None,
-            pattern=opened.pattern if opened is not None else "none",
-            negotiated=event.negotiated,
-            since=now,
-            purpose=link.purpose,
-        )
+        peer = peer_of(link, event.negotiated, now)
         room = self.core.room_for(peer, now) if link.inbound else ()
         if room is None:
             self.disconnect(link.id, "no free inbound slot", now)
@@ -439,6 +452,7 @@ class Engine:
         self._admissions.of(link.face).release(link.id)  # from here on it has a slot
         self.traffic.handshakes.observe(now - link.attached)
         link.peer = peer
+        self._handover.begin(link)
         self.apply(self.core.established(peer, now), now)
 
     def _on_ended(self, link: Link, event: Ended, now: float) -> None:
@@ -447,21 +461,18 @@ class Engine:
             self._count_stranger(link)  # its socket lives on for a while, in no slot
         why = f"{event.reason.value}: {event.detail}" if event.detail else event.reason.value
         if link.peer is not None:
-            link.peer = None
+            known, link.peer = link.peer.link, None
+            self._handover.over(link, now)
             if event.reason is Reason.VIOLATION:
-                self.apply(self.core.penalise(link.id, DISCONNECT_POINTS, why, now), now)
-            self.apply(self.core.closed(link.id, why, now), now)
-        elif link.dialled is not None:
-            failure = failure_of(link, event.reason)
-            if failure is Failure.UNPROVEN:
-                place = f"{link.dialled.host}:{link.dialled.port}"
-                why = f"{place} did not prove its key: offline, key changed, wrong clock, or interference"
-            self._dial_failed(link, failure, why, now)
+                self.apply(self.core.penalise(known, DISCONNECT_POINTS, why, now), now)
+            self.apply(self.core.closed(known, why, now), now)
+        elif not self._handover.failed(link, why, now) and link.dialled is not None:
+            self._dial_failed(link, *failure_of(link, event.reason, why), now)
 
     def _cut_ourselves(self, one: LinkId, other: LinkId, now: float) -> None:
         for link_id in (one, other):
             if link_id in self.links:
-                self._cut(self.links[link_id], Reason.OURSELVES, now)
+                self.cut(self.links[link_id], Reason.OURSELVES, now)
 
     def _count_stranger(self, link: Link) -> None:
         """An inbound socket that holds no slot; a newcomer beyond the limit replaces one of its kind."""
@@ -469,19 +480,39 @@ class Engine:
         if victim is not None:
             self._drop(self.links[victim])
 
-    def _cut(self, link: Link, reason: Reason, now: float) -> None:
+    # --- What a handover asks for -------------------------------------------------------------------------------------
+
+    def cut(self, link: Link, reason: Reason, now: float) -> None:
         """End a link without waiting for what is queued."""
         if link.connection is not None:
-            self._on_events(link, link.connection.abort(now, reason) or [Ended(reason)], now)
-            self._touch(link)
+            self.deliver(link, link.connection.abort(now, reason) or [Ended(reason)], now)
+            self.touch(link)
+
+    def retire(self, link: Link, now: float, *, cleanly: bool) -> None:
+        """End a link that carries its session no more, or not yet: the core does not hear of it."""
+        link.peer, link.session, link.meter, link.has_ended = None, None, Meter({}), True
+        if link.connection is None:
+            self._drop(link)
+            return
+        if cleanly:
+            link.connection.finish(now)
+        else:
+            link.connection.abort(now, Reason.LOST)
+        if link.inbound and not link.connection.over:
+            self._count_stranger(link)
+        self.touch(link)
+
+    def moved(self, moved: Moved, now: float) -> None:
+        """Tell the core how a move went."""
+        self.apply(self.core.moved(moved, now), now)
 
     def _await_room(self, link_id: LinkId) -> None:
-        link = self.links.get(link_id)
+        link = self._link_of(link_id)
         if link is not None:
             link.awaits_room = True
-            self._touch(link)
+            self.touch(link)
 
-    def _touch(self, link: Link) -> None:
+    def touch(self, link: Link) -> None:
         """Something changed: flush it at the next drain, and look at its deadline again."""
         self._dirty[link.id] = None
 
@@ -492,34 +523,21 @@ class Engine:
                 self._io.append(Write(link.id, pieces))
             if connection.has_more:
                 self._dirty[link.id] = None
-        if connection.over:
+            if connection.outbox.has_left:
+                self._handover.left(link, now)
+        if connection.over and not self._handover.holds(link):
             self._drop(link)
             return
         waiting = connection.waiting
-        self._count_memory(link, waiting + connection.buffered + link.meter.held, now)
-        is_behind = link.meter.is_behind
-        if (waiting > SEND_QUEUE_HIGH or connection.is_full or is_behind) and not link.held:
-            link.held = True  # who does not read, or sends over its rate, is not read from
-            self._io.append(Hold(link.id, True))
-        elif waiting <= SEND_QUEUE_LOW and link.held and not connection.is_full and not is_behind:
-            link.held = False
-            self._io.append(Hold(link.id, False))
+        if self._memory.count(link, waiting + connection.buffered + link.meter.held):
+            self.cut(greediest(self.links.values()), Reason.STALLED, now)
+        changed = hold(link, connection)
+        if changed is not None:
+            self._io.append(changed)
         if link.awaits_room and waiting <= SEND_QUEUE_LOW:
             link.awaits_room = False
-            self.apply(self.core.room(link.id, now), now)
-        deadline = min(connection.deadline(), link.meter.deadline(now))
-        if link.blocked_since is not None:
-            later = max(deadline, now + BLOCKED_POLL_S)  # a schedule that is due cannot be served now
-            deadline = min(later, link.blocked_since + SEND_STALL_S)
-        self._timers.set(link.id, deadline)
-
-    def _count_memory(self, link: Link, held: int, now: float) -> None:
-        """Keep the sum; over the budget whoever makes us hold most goes, manual peers last."""
-        self._memory += held - link.memory
-        link.memory = held
-        if self._memory > self._memory_budget:
-            greediest = max(self.links.values(), key=lambda other: (not other.manual, other.memory))
-            self._cut(greediest, Reason.STALLED, now)
+            self.apply(self.core.room(link.id if link.peer is None else link.peer.link, now), now)
+        self._timers.set(link.id, next_look(link, connection, now))
 
     def _drop(self, link: Link) -> None:
         """Forget the link and close its socket."""
@@ -530,18 +548,20 @@ class Engine:
             for name, amount in sent(link.connection).items():
                 self.sent_before[name] += amount
         self._timers.clear(link.id)
-        self._memory -= link.memory
-        link.memory = 0
+        self._memory.count(link, 0)
         session_id = None if link.opened is None else link.opened.session_id
         self._ourselves.forget(link.nonce, session_id, inbound=link.inbound)
         if link.peer is not None:
             self._on_ended(link, Ended(Reason.LOST), self._now)
+        elif link.session is not None:
+            self._handover.failed(link, Reason.LOST.value, self._now)
         self._admissions.of(link.face).release(link.id)
         self._io.append(Shut(link.id, *(() if link.connection is None else link.connection.closing)))
 
     def describe(self, now: float) -> list[dict[str, Any]]:
         """One dict per established link, ready for JSON."""
         return [
-            {**describe(peer, self.links[link_id], now), **self.core.describe(link_id, now)}
+            {**describe(peer, link, now), **self.core.describe(link_id, now)}
             for link_id, peer in self.core.peers.items()
+            if (link := self._link_of(link_id)) is not None
         ]

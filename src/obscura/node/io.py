@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from obscura.channel.replay import ReplayCache
@@ -11,6 +13,7 @@ from obscura.morph.kinds import plain_server
 from obscura.node.broadcast import Receipt
 from obscura.node.effects import Fetch, Keep, LinkId, Lookup, Notify
 from obscura.node.face import Face
+from obscura.security import Bare, Listening
 from obscura.wire.address import Address
 
 
@@ -23,6 +26,12 @@ class Listener(msgspec.Struct, frozen=True):
     strangers: bool
     replay: ReplayCache
     carrier: CarrierFactory = plain_server  # the server's side, with the cover that strangers get
+
+    def security(self, network_id: bytes, may_try: Callable[[], bool]) -> Listening | Bare:
+        """The responder's side of the channel on one connection."""
+        if self.static is None:
+            return Bare()
+        return Listening(network_id, self.face, self.static, self.strangers, self.replay, may_try)
 
 
 class Write(msgspec.Struct, frozen=True):

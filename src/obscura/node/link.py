@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from obscura.connection import Connection
+from obscura.handshake.machine import Negotiated
 from obscura.linkevents import Opened, Reason
+from obscura.morph.kinds import JOINABLE
 from obscura.node.effects import LinkId
 from obscura.node.face import Face, Purpose
 from obscura.node.peer import Failure, Peer
 from obscura.node.ratelimit import Meter, Rates
+from obscura.security import Bare, Dialling
 from obscura.wire.address import Address, CarrierNumber, Endpoint
+
+if TYPE_CHECKING:
+    from obscura.node.handover import Session
 
 
 class Link:
@@ -25,6 +31,7 @@ class Link:
         "dialled",
         "face",
         "has_ended",
+        "has_left",
         "held",
         "id",
         "inbound",
@@ -36,6 +43,7 @@ class Link:
         "peer",
         "purpose",
         "remote",
+        "session",
     )
 
     def __init__(
@@ -65,13 +73,50 @@ class Link:
         self.meter = Meter(rates)
         self.memory = 0  # bytes held for it when last counted
         self.held = False  # we do not read from it
-        self.has_ended = False  # the core was told; the socket may live on
+        self.has_ended = False  # the core was told, or need not be; the socket may live on
+        self.session: Session | None = None  # which may move, or was to move here
+        self.has_left = False  # what we send of it goes over another link
         self.awaits_room = False  # the core wants to hear when little waits for it
         self.blocked_since: float | None = None  # its socket takes no more
 
 
-def failure_of(link: Link, reason: Reason) -> Failure:
-    """What the end of a dialled link before its handshake says of the address."""
+def security_of(address: Address, face: Face, network_id: bytes) -> Dialling | Bare:
+    """The initiator's side of the channel for an address."""
+    if address.carrier is CarrierNumber.BARE:
+        return Bare()
+    return Dialling(network_id, face, address.key, joining=address.key is None and address.carrier in JOINABLE)
+
+
+def peer_of(link: Link, negotiated: Negotiated, now: float) -> Peer:
+    """What the reactions get to know of a link that has just been established."""
+    opened = link.opened
+    return Peer(
+        link=link.id,
+        face=link.face,
+        carrier=link.carrier,
+        is_inbound=link.inbound,
+        is_manual=link.manual,
+        dialled=link.dialled,
+        remote=link.remote,
+        session_id=opened.session_id if opened is not None else b"",
+        proved_key=opened.peer_key if opened is not None else None,
+        pattern=opened.pattern if opened is not None else "none",
+        negotiated=negotiated,
+        since=now,
+        purpose=link.purpose,
+    )
+
+
+def failure_of(link: Link, reason: Reason, why: str) -> tuple[Failure, str]:
+    """What the end of a dialled link before its handshake says of the address, and in words."""
+    failure = _failure_of(link, reason)
+    if failure is Failure.UNPROVEN and link.dialled is not None:
+        place = f"{link.dialled.host}:{link.dialled.port}"
+        why = f"{place} did not prove its key: offline, key changed, wrong clock, or interference"
+    return failure, why
+
+
+def _failure_of(link: Link, reason: Reason) -> Failure:
     if reason is Reason.LOCAL:
         return Failure.LOCAL
     if reason is Reason.OURSELVES:
@@ -100,18 +145,18 @@ def sent(connection: Connection) -> dict[str, int]:
 
 
 def describe(peer: Peer, link: Link, now: float) -> dict[str, Any]:
-    """What `obscura peers` shows of the link itself, ready for JSON."""
-    connection = link.connection
+    """What `obscura peers` shows of the link over which the peer is reached now, ready for JSON."""
+    connection, opened = link.connection, link.opened
     return {
         "peer": peer.link,
-        "address": str(peer.dialled or (peer.remote and f"{peer.remote}") or ""),
+        "address": str(link.dialled or (link.remote and f"{link.remote}") or ""),
         "inbound": peer.is_inbound,
         "manual": peer.is_manual,
         "face": peer.face.name.lower(),
-        "carrier": peer.carrier.name.lower(),
-        "pattern": peer.pattern,
-        "session_id": peer.session_id.hex(),
-        "key_proved": peer.proved_key is not None,
+        "carrier": link.carrier.name.lower(),
+        "pattern": opened.pattern if opened is not None else peer.pattern,
+        "session_id": (opened.session_id if opened is not None else peer.session_id).hex(),
+        "key_proved": opened is not None and opened.peer_key is not None,
         "features": list(peer.negotiated.flags.names),
         "protocol_version": peer.negotiated.version,
         "user_agent": peer.negotiated.peer.user_agent,

@@ -48,6 +48,18 @@ class Failure(Enum):
     LOCAL = "not tried or given up by this node"  # nothing about the address
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """An established link was to go on over a new connection, the ``generation``-th one; ``why`` it does not, if it does not.
+
+    ``address``: where that is, if this side dialled.
+    """
+
+    link: LinkId
+    address: Address | None
+    generation: int
+    why: str = ""
+
+
 class DialFailed(msgspec.Struct, frozen=True):
     """A link that this node wanted did not come up. ``link`` 0 = it was not even begun."""
 

@@ -1,0 +1,48 @@
+"""Back-pressure: from whom nothing is read for a while, when a link is looked at again, and what all links together may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from obscura.connection import Connection
+from obscura.limits import BLOCKED_POLL_S, SEND_QUEUE_HIGH, SEND_QUEUE_LOW, SEND_STALL_S
+from obscura.node.io import Hold
+from obscura.node.link import Link
+
+
+def hold(link: Link, connection: Connection) -> Hold | None:
+    """Who does not read, or sends over its rate, is not read from; None where nothing changes."""
+    waiting, is_behind = connection.waiting, link.meter.is_behind
+    if link.held:
+        link.held = waiting > SEND_QUEUE_LOW or connection.is_full or is_behind
+        return None if link.held else Hold(link.id, False)
+    link.held = waiting > SEND_QUEUE_HIGH or connection.is_full or is_behind
+    return Hold(link.id, True) if link.held else None
+
+
+def next_look(link: Link, connection: Connection, now: float) -> float:
+    """When something of the link is due."""
+    deadline = min(connection.deadline(), link.meter.deadline(now))
+    if link.blocked_since is None:
+        return deadline
+    later = max(deadline, now + BLOCKED_POLL_S)  # a schedule that is due cannot be served now
+    return min(later, link.blocked_since + SEND_STALL_S)
+
+
+class Memory:
+    """Bytes held for all peers."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._held = 0
+
+    def count(self, link: Link, held: int) -> bool:
+        """Keep the sum. Whether it is over the budget."""
+        self._held += held - link.memory
+        link.memory = held
+        return self._held > self._budget
+
+
+def greediest(links: Iterable[Link]) -> Link:
+    """Who makes us hold most, manual peers last."""
+    return max(links, key=lambda link: (not link.manual, link.memory))
