@@ -12,12 +12,17 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from dns_pair import dns_host
 from obscura.daemon.covers import make_certificate, server_context, stock_site
 from obscura.limits import SSH_FLIGHT
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
+from obscura.morph.dns import DnsClient
+from obscura.morph.dns_message import name_of
+from obscura.morph.dns_names import origin_for_key, tsig_key
 from obscura.morph.dress import dress, path_for_joining, path_for_key
 from obscura.morph.http import HttpServer
 from obscura.morph.plain import Plain
+from obscura.morph.poller import PollingClient
 from obscura.morph.ssh import SshClient
 from obscura.morph.tls import TlsClient, TlsServer
 from obscura.morph.visitor import HttpClient
@@ -66,7 +71,19 @@ MAKERS: dict[str, Maker] = {
         lambda rng: HttpServer(rng, website(is_tls=False)),
     ),
     "tls": Maker(lambda rng: TlsClient(rng, b"example.org", "example.org", KEY, NETWORK, by_cookie=False), _tls_server),
+    "http, in requests": Maker(
+        lambda rng: PollingClient(rng, b"example.org", path_for_key(KEY)),
+        lambda rng: HttpServer(rng, website(is_tls=False)),
+    ),
+    "tls, in requests": Maker(
+        lambda rng: TlsClient(rng, b"example.org", "example.org", KEY, NETWORK, by_cookie=False, polls=True),
+        _tls_server,
+    ),
     "ssh": Maker(SshClient, lambda rng: host().server(rng)),
+    "dns": Maker(
+        lambda rng: DnsClient(rng, name_of(origin_for_key(KEY)), tsig_key(KEY), KEY),
+        lambda rng: dns_host(KEY).server(rng),
+    ),
     "tls, joining": Maker(lambda rng: TlsClient(rng, b"10.1.2.3", None, None, NETWORK, by_cookie=False), _tls_server),
 }
 

@@ -438,6 +438,7 @@ MAX_UNCONNECTING: Final = 10  # headers messages in a row that connect to nothin
 MAX_GETBLOCKS: Final = 500  # ids in the inv that answers getblocks (Bitcoin)
 ANNOUNCED_HEADERS: Final = 8  # new headers told at once; more are told as one inv (Bitcoin's MAX_BLOCKS_TO_ANNOUNCE)
 CATCHING_UP_S: Final = 1.0  # seconds between two announcements while more blocks are known to come
+TIP_LAG_S: Final = 2.0  # seconds (uniform from 0) after which each face of a node with several shows a new tip
 BLOCKS_WANTED: Final = 1_024  # blocks that one peer may have asked for and not got. Security: memory per peer.
 SERVING_FETCHES: Final = 2  # blocks being read from the disk for one peer at once; more where they are small
 BAD_BLOCK_POINTS: Final = 100  # a block or header that no honest node sends

@@ -20,11 +20,14 @@ from msgspec import Meta
 
 from obscura.channel.uniform import StaticKey
 from obscura.daemon.datadir import write_atomic
+from obscura.daemon.dns_cover import dns_host
+from obscura.daemon.dns_cover import shown as dns_shown
 from obscura.daemon.ssh_cover import shown as ssh_shown
 from obscura.daemon.ssh_cover import ssh_host
 from obscura.errors import ConfigError, UserError
 from obscura.limits import SITE_BYTES, SITE_FILE_BYTES
 from obscura.morph.carrier import Carrier, CarrierFactory
+from obscura.morph.dns_answer import NameServer
 from obscura.morph.dress import Dress, dress, path_for_joining, path_for_key
 from obscura.morph.http import HttpServer, ProxiedServer
 from obscura.morph.kinds import plain_server
@@ -59,6 +62,11 @@ class CoverSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Meta(description="private host keys of carrier=ssh in OpenSSH's format; unset makes them and keeps them"),
     ] = ()
 
+    zone: Annotated[
+        Path | None,
+        Meta(description="zone file that carrier=dns shows, of the zone name= in its address; unset makes one"),
+    ] = None
+
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("cover: give certificate and key together, or neither")
@@ -74,6 +82,7 @@ class Covers:
         self._site: tuple[dict[bytes, Page], frozenset[bytes]] | None = None
         self.shown: list[dict[str, Any]] = []  # what `obscura listen` prints, one per listener
         self.sites: list[Website] = []  # of the web listeners, in order
+        self.name_servers: dict[Address, NameServer] = {}  # of the dns listeners, by where they listen
 
     def carrier_of(self, place: Address, static: StaticKey | None, *, strangers: bool) -> CarrierFactory:
         """How the listener at ``place`` answers. Raises ``UserError`` for files that cannot be used."""
@@ -81,6 +90,11 @@ class Covers:
             host = ssh_host(place, self._settings.ssh_host_keys, self._folder, random.SystemRandom())
             self.shown.append(ssh_shown(place, host))
             return host.server
+        if place.carrier is CarrierNumber.DNS and static is not None:
+            dns = dns_host(place, static, self._settings.zone, self._folder, random.SystemRandom())
+            self.shown.append(dns_shown(place, dns, self._settings.zone))
+            self.name_servers[place] = dns.name_server
+            return dns.server
         if place.carrier not in (CarrierNumber.HTTP, CarrierNumber.TLS) or static is None:
             self.shown.append(
                 {"listen": str(place), "stranger": "nothing: what is not the channel is read and discarded"}

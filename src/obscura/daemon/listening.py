@@ -8,6 +8,7 @@ import contextlib
 from obscura.channel.replay import ReplayCache
 from obscura.daemon.config import Config
 from obscura.daemon.covers import Covers
+from obscura.daemon.datagrams import dns_datagrams
 from obscura.daemon.keys import KeyStore
 from obscura.errors import AddressError, ConfigError
 from obscura.ledger.network import Network
@@ -27,6 +28,8 @@ def listen_address(text: str) -> Address:
         raise ConfigError(f"listen = {text}: {error}") from None
     if place.key is not None:
         raise ConfigError(f"listen = {text}: leave the key out, the node has its own for each address")
+    if place.shape is not None:
+        raise ConfigError(f"listen = {text}: leave shape= out, a listener takes both; who dials chooses")
     return place
 
 
@@ -41,8 +44,6 @@ def check_listenable(place: Address, *, allow_plaintext: bool) -> None:
             f"listen = {place}: carrier plain is for loopback, behind an onion service or an I2P tunnel; "
             "listen on 127.0.0.1"
         )
-    if place.carrier is CarrierNumber.DNS:
-        raise ConfigError(f"listen = {place}: this version has no carrier {place.carrier.name.lower()} yet")
 
 
 async def open_listeners(
@@ -66,6 +67,9 @@ async def open_listeners(
         listener = Listener(place, face_of(place), static, strangers, ReplayCache(), carrier)
         server, port = await tcp.listen(owner, place, listener, values)
         until.callback(server.close)
+        name_server = covers.name_servers.get(place)
+        if name_server is not None and Face.CLEARNET in config.plan.faces:  # UDP has no way through Tor
+            until.callback((await dns_datagrams(name_server, place.host, port)).close)
         public = static.public if static is not None else None
         opened.append(Address(public, place.host, port, place.carrier, place.name, place.binding))
     return opened

@@ -6,8 +6,12 @@ import random
 from collections.abc import Callable
 
 from obscura.morph.carrier import Carrier
+from obscura.morph.dns import DnsClient
+from obscura.morph.dns_message import name_of
+from obscura.morph.dns_names import origin_for_key, tsig_key
 from obscura.morph.dress import path_for_key
 from obscura.morph.plain import Plain
+from obscura.morph.poller import PollingClient
 from obscura.morph.ssh import SshClient
 from obscura.morph.tls import TlsClient
 from obscura.morph.visitor import HttpClient
@@ -22,16 +26,32 @@ def _plain(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
 
 def _http(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
     assert address.key is not None, "check_dialable"
-    return HttpClient(rng, _host_field(address, 80), path_for_key(address.key))
+    polls = address.shape == "requests" if address.shape is not None else rng.random() < 0.5
+    visit = PollingClient if polls else HttpClient
+    return visit(rng, _host_field(address, 80), path_for_key(address.key))
 
 
 def _tls(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
     host = _host_field(address, 443)
-    return TlsClient(rng, host, address.name, address.key, network_id, by_cookie=address.binding == "cookie")
+    return TlsClient(
+        rng,
+        host,
+        address.name,
+        address.key,
+        network_id,
+        by_cookie=address.binding == "cookie",
+        polls=address.shape == "requests",  # outside, nobody sees which; the WebSocket is faster
+    )
 
 
 def _ssh(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
     return SshClient(rng)
+
+
+def _dns(address: Address, rng: random.Random, network_id: bytes) -> Carrier:
+    assert address.key is not None, "check_dialable"
+    origin = name_of(address.name or origin_for_key(address.key)).lower()
+    return DnsClient(rng, origin, tsig_key(address.key), address.key)
 
 
 def _host_field(address: Address, usual_port: int) -> bytes:
@@ -48,6 +68,7 @@ CLIENTS: dict[CarrierNumber, ClientMaker] = {
     CarrierNumber.HTTP: _http,
     CarrierNumber.TLS: _tls,
     CarrierNumber.SSH: _ssh,
+    CarrierNumber.DNS: _dns,
 }
 
 

@@ -50,13 +50,16 @@ class CarrierNumber(IntEnum):
 
 
 _CARRIERS = {number.name.lower(): number for number in CarrierNumber}
-_NAMING_CARRIERS = (CarrierNumber.TLS, CarrierNumber.HTTP)  # SNI, and the Host field
+_NAMING_CARRIERS = (CarrierNumber.TLS, CarrierNumber.HTTP, CarrierNumber.DNS)  # SNI, the Host field, the zone
 
 # IPv6 ranges that stand for something else and must come as what they are (BIP155, appendices; RFC 4291,
 # 2.5.5.2).
 _ONION_CAT = IPv6Network("fd87:d87e:eb43::/48")
+GARLI_CAT: Final = IPv6Network("fd60:db4d:ddb5::/48")  # a node's own numbers for I2P destinations (design 11)
 _MAPPED_IPV4 = IPv6Network("::ffff:0:0/96")
 _CJDNS = IPv6Network("fc00::/8")
+
+SHAPES: Final = ("websocket", "requests")  # of web sessions
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
@@ -65,7 +68,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
     """A network, the raw host of BIP155 (4, 16, 32, 32 or 16 bytes) and a port.
 
     ``ValueError`` for a length that is not the network's, for an IPv6 address that stands for another network
-    (IPv4-mapped, OnionCat, CJDNS), and for a CJDNS address outside ``fc00::/8``.
+    (IPv4-mapped, OnionCat, GarliCat, CJDNS), and for a CJDNS address outside ``fc00::/8``.
     """
 
     network: Network
@@ -79,8 +82,8 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
             raise ValueError("a port is 0 to 65535")
         if self.network in (Network.IPV6, Network.CJDNS):
             address = IPv6Address(self.host)
-            if address in _MAPPED_IPV4 or address in _ONION_CAT:
-                raise ValueError("an IPv6 address that stands for an IPv4 or Tor address")
+            if address in _MAPPED_IPV4 or address in _ONION_CAT or address in GARLI_CAT:
+                raise ValueError("an IPv6 address that stands for an IPv4, Tor or I2P address")
             if (address in _CJDNS) != (self.network is Network.CJDNS):
                 raise ValueError("fc00::/8 is the CJDNS network, and the CJDNS network is fc00::/8")
 
@@ -103,6 +106,10 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
             if address in _ONION_CAT:
                 raise AddressError(
                     f"{host} is the OnionCat form of an old Tor address: use the 56-character .onion name"
+                )
+            if address in GARLI_CAT:
+                raise AddressError(
+                    f"{host} stands for an I2P destination inside one node only: use the 52-character .b32.i2p name"
                 )
             if address.ipv4_mapped is None:
                 network = Network.CJDNS if address in _CJDNS else Network.IPV6
@@ -131,7 +138,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """What ``obscura://KEY@HOST:PORT?carrier=tls&name=SNI&binding=cookie`` says, in its one canonical form.
+    """What ``obscura://KEY@HOST:PORT?carrier=tls&name=SNI&binding=cookie&shape=requests`` says, in its one canonical form.
 
     ``key`` is the 32-byte channel key if it is known; ``host`` is lower case, IPv6 without brackets; ``name``
     is the SNI or Host. ``Address.parse(str(a)) == a``, for port 0 with ``listening``. ``AddressError`` for values
@@ -144,6 +151,7 @@ class Address(msgspec.Struct, frozen=True):
     carrier: CarrierNumber = CarrierNumber.PLAIN
     name: str | None = None
     binding: str | None = None
+    shape: str | None = None  # of a web session that this node dials; None leaves it to the carrier
 
     def __post_init__(self) -> None:
         if self.key is not None and len(self.key) != KEY_BYTES:
@@ -154,11 +162,18 @@ class Address(msgspec.Struct, frozen=True):
             raise AddressError(f"the port {self.port} is not one of 0 to 65535")
         if self.name is not None:
             if self.carrier not in _NAMING_CARRIERS:
-                raise AddressError("name= goes with carrier=tls or carrier=http only")
+                raise AddressError("name= goes with carrier=tls, carrier=http or carrier=dns only")
             if not is_dns_name(self.name):
                 raise AddressError(f"name={self.name[:80]!a} is not a host name in lower case")
         if self.binding is not None and (self.binding != "cookie" or self.carrier is not CarrierNumber.TLS):
             raise AddressError("binding= can only be binding=cookie, with carrier=tls")
+        if self.shape is not None:
+            if self.shape not in SHAPES or self.carrier not in (CarrierNumber.TLS, CarrierNumber.HTTP):
+                raise AddressError(
+                    "shape= can only be shape=websocket or shape=requests, with carrier=http or carrier=tls"
+                )
+            if self.shape == "requests" and self.binding is not None:
+                raise AddressError("shape=requests needs one connection for all requests: not with binding=cookie")
 
     @classmethod
     def parse(cls, text: str, *, listening: bool = False) -> Self:
@@ -192,6 +207,7 @@ class Address(msgspec.Struct, frozen=True):
             carrier=_CARRIERS[carrier],
             name=None if name is None else name.lower(),
             binding=options.pop("binding", None),
+            shape=options.pop("shape", None),
         )
 
     @property
@@ -211,6 +227,7 @@ class Address(msgspec.Struct, frozen=True):
             "" if self.carrier is CarrierNumber.PLAIN else f"carrier={self.carrier.name.lower()}",
             "" if self.name is None else f"name={self.name}",
             "" if self.binding is None else f"binding={self.binding}",
+            "" if self.shape is None else f"shape={self.shape}",
         ]
         query = "&".join(option for option in options if option)
         return f"{SCHEME}{key}{join_host_port(self.host, self.port)}{'?' if query else ''}{query}"
@@ -270,8 +287,8 @@ def _parse_query(query: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for part in query.split("&"):
         key, equals, value = part.partition("=")
-        if key not in ("carrier", "name", "binding"):
-            raise AddressError(f"an address knows carrier=, name= and binding= behind the ?, not {part[:80]!a}")
+        if key not in ("carrier", "name", "binding", "shape"):
+            raise AddressError(f"an address knows carrier=, name=, binding= and shape= behind the ?, not {part[:80]!a}")
         if not equals or not value or key in options:
             raise AddressError(f"{key}= must stand once, with a value")
         options[key] = value

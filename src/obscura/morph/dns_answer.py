@@ -1,0 +1,244 @@
+"""What a stranger's message gets: the answers of BIND 9.18 as a server of its own zones alone (RFC 1035, 2136, 8906).
+
+Equivalent configuration: ``recursion no; minimal-responses yes; version none; hostname none``, ``allow-transfer`` and
+``allow-update`` by a TSIG key, whose secret no stranger has: so every signature is a wrong one here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+from siphashc import siphash
+
+from obscura.errors import Violation
+from obscura.limits import DNS_UDP_BYTES
+from obscura.morph import dns_message as dns
+from obscura.morph.dns_message import Message, Question, Writer, is_below, name_of
+from obscura.morph.dns_tsig import BADKEY, BADSIG, HMAC_SHA256, MAC_BYTES, Key, read_signature, refused
+from obscura.morph.dns_zone import Found, RRset, Zone
+
+_NSID, _ECS, _EXPIRE, _COOKIE, _KEEPALIVE = 3, 8, 9, 10, 11
+_COOKIE_HEAD: Final = Struct("!BBBBI")  # version, three reserved bytes, time (RFC 9018, 4)
+_KEEPALIVE_UNITS: Final = 300  # of 0.1 s (tcp-keepalive-timeout)
+_LEAST_MAC: Final = MAC_BYTES // 2  # bytes (RFC 8945, 5.2.2.1)
+_META: Final = frozenset({dns.OPT, *range(128, 251)})  # types that nobody may ask for
+_UNKNOWN_CLASSES: Final = (0, dns.NONE, dns.ANY_CLASS)
+_KNOWN_CLASSES: Final = (dns.IN, dns.CH, 4)
+_ABOUT: Final = tuple(name_of(name) for name in ("version.bind", "hostname.bind", "authors.bind", "id.server"))
+_ABOUT_TTL: Final = 86_400
+# Algorithms that BIND looks a key up for; any other is a wrong key as well.
+_PRESERVED: Final = dns.RD | dns.CD
+
+
+class NameServer:
+    """What the connections and datagrams of one listener share. ``secret``: 16 random bytes of this process."""
+
+    def __init__(self, zone: Callable[[], Zone], key: Key, secret: bytes, unix: Callable[[], int]) -> None:
+        self.zone = zone
+        self.key = key
+        self.unix = unix
+        self._secret = secret
+
+    def answer(self, wire: bytes, rng: random.Random, *, is_tcp: bool) -> tuple[bytes | None, bytes]:
+        """The answer, None where there is none and a connection is reset; and the cookie that it gives, b"" without."""
+        if len(wire) < dns.HEADER.size:
+            return None, b""
+        message = Message.begun(wire)
+        if message.flags & dns.QR:
+            return None, b""
+        reply = _Reply(self, message, rng, is_tcp=is_tcp)
+        try:
+            dns.read(message)
+        except Violation:
+            message.opt = message.tsig = None
+            return reply.fail(dns.FORMERR), b""
+        return reply.answer(), reply.cookie
+
+    def cookie(self, client: bytes) -> bytes:
+        """A whole COOKIE option (RFC 9018, 4.4). The asker's address is not in it, since carriers know no addresses."""
+        head = _COOKIE_HEAD.pack(1, 0, 0, 0, self.unix() & 0xFFFFFFFF)
+        return client + head + siphash(self._secret, client + head).to_bytes(8, "little")
+
+
+class _Reply:
+    """One answer in the making."""
+
+    def __init__(self, server: NameServer, message: Message, rng: random.Random, *, is_tcp: bool) -> None:
+        self._server = server
+        self._message = message
+        self._rng = rng
+        self._is_tcp = is_tcp
+        self._options: list[tuple[int, bytes]] = []
+        self.cookie = b""
+
+    # --- The order in which a server looks ---------------------------------------------------------------------------
+
+    def answer(self) -> bytes:
+        message = self._message
+        if message.opt is not None:
+            if message.opt.ttl >> 16 & 0xFF:
+                return self.fail(dns.BADVERS)
+            if not self._take_options(dns.options(message.opt)):
+                return self.fail(dns.FORMERR)
+        if message.opcode not in (dns.QUERY, dns.UPDATE, dns.NOTIFY):
+            return self.fail(dns.NOTIMP)
+        if not message.questions:
+            is_cookie_only = message.opcode == dns.QUERY and self.cookie
+            return self._write(Found(0, False, [], [], [])) if is_cookie_only else self.fail(dns.FORMERR)
+        rdclass = message.questions[0].rdclass
+        if rdclass in _UNKNOWN_CLASSES:
+            return self.fail(dns.FORMERR)
+        if rdclass not in _KNOWN_CLASSES:
+            return self.fail(dns.NOTIMP)
+        if message.tsig is not None:
+            return self._wrongly_signed()
+        if message.opcode == dns.QUERY:
+            return self._query(message.questions[0])
+        if message.opcode == dns.UPDATE:
+            return self._update(message.questions[0])
+        return self._notify(message.questions[0])
+
+    def _take_options(self, options: dict[int, bytes]) -> bool:
+        client = options.get(_COOKIE)
+        if client is not None:
+            if len(client) != 8 and not 16 <= len(client) <= 40:
+                return False
+            self.cookie = self._server.cookie(client[:8])
+            self._options.append((_COOKIE, self.cookie))
+        if _EXPIRE in options and self._is_soa_query():
+            self._options.append((_EXPIRE, self._server.zone().soa.data[0][-8:-4]))
+        if _KEEPALIVE in options and self._is_tcp:
+            self._options.append((_KEEPALIVE, _KEEPALIVE_UNITS.to_bytes(2, "big")))
+        return True
+
+    def _is_soa_query(self) -> bool:
+        asked = self._message.questions
+        return bool(asked) and asked[0].type == dns.SOA and asked[0].name.lower() == self._server.zone().origin
+
+    def _wrongly_signed(self) -> bytes:
+        message, key = self._message, self._server.key
+        assert message.tsig is not None
+        try:
+            signature = read_signature(message.wire, message.tsig)
+        except Violation:
+            return self.fail(dns.FORMERR)
+        error, rcode, name = BADSIG, dns.NOTAUTH, key.name
+        if signature.key != key.name or signature.algorithm != HMAC_SHA256:
+            error, name = BADKEY, signature.key
+        elif signature.mac and not _LEAST_MAC <= len(signature.mac) <= MAC_BYTES:
+            rcode = dns.FORMERR
+        return refused(self.fail(rcode), signature, name, error, self._server.unix())
+
+    # --- Questions ----------------------------------------------------------------------------------------------------
+
+    def _query(self, question: Question) -> bytes:
+        kind, name, zone = question.type, question.name.lower(), self._server.zone()
+        if kind in (dns.AXFR, dns.IXFR):
+            return self.fail(dns.REFUSED if name == zone.origin and question.rdclass == dns.IN else dns.NOTAUTH)
+        if kind in _META:
+            return self.fail(dns.FORMERR)
+        if kind in (253, 254):  # MAILB, MAILA
+            return self.fail(dns.NOTIMP)
+        if question.rdclass == dns.CH:
+            return self._about(question)
+        if question.rdclass != dns.IN or not is_below(name, zone.origin):
+            return self.fail(dns.REFUSED)
+        return self._write(zone.answer(question.name, kind, is_secured=self._is_secured))
+
+    def _about(self, question: Question) -> bytes:
+        """``version.bind`` and the like, of a server that does not tell."""
+        name = question.name.lower()
+        zone = next((zone for zone in _ABOUT if is_below(name, zone)), None)
+        if zone is None:
+            return self.fail(dns.REFUSED)
+        numbers = b"".join(number.to_bytes(4, "big") for number in (0, 28_800, 7_200, 604_800, _ABOUT_TTL))
+        soa = RRset(zone, dns.SOA, _ABOUT_TTL, (zone + name_of("hostmaster")[:-1] + zone + numbers,))
+        found = Found(dns.NOERROR, True, [], [], [])
+        if name == zone and question.type in (dns.SOA, dns.ANY):
+            found.answer.append(soa)
+        if name == zone and question.type in (dns.NS, dns.ANY):
+            found.answer.append(RRset(zone, dns.NS, 0, (zone,)))
+        if not found.answer:
+            found.rcode = dns.NOERROR if name == zone else dns.NXDOMAIN
+            found.authority.append(soa)
+        return self._write(found)
+
+    def _update(self, question: Question) -> bytes:
+        if question.type != dns.SOA:
+            return self.fail(dns.FORMERR)
+        if question.rdclass == dns.CH:
+            return self.fail(dns.NOTIMP)
+        is_ours = question.name.lower() == self._server.zone().origin and question.rdclass == dns.IN
+        return self.fail(dns.REFUSED if is_ours else dns.NOTAUTH)
+
+    def _notify(self, question: Question) -> bytes:
+        if question.type != dns.SOA:
+            return self.fail(dns.FORMERR)
+        if question.rdclass == dns.CH:
+            return self.fail(dns.NOTIMP)
+        if question.name.lower() != self._server.zone().origin or question.rdclass != dns.IN:
+            return self.fail(dns.NOTAUTH)
+        return self._write(Found(dns.NOERROR, True, [], [], []))
+
+    # --- Writing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_secured(self) -> bool:
+        return self._message.opt is not None and bool(self._message.opt.ttl & dns.DO)
+
+    def _begun(self, rcode: int, more: int = 0) -> Writer:
+        """A reply with the question, if there is one that may be repeated."""
+        message = self._message
+        kept = message.flags & _PRESERVED if message.opcode == dns.QUERY else 0
+        writer = Writer(message.id, dns.QR | message.opcode << 11 | kept | more | rcode & 15)
+        if message.questions and message.opcode in (dns.QUERY, dns.UPDATE, dns.NOTIFY):
+            writer.question(message.questions[0])
+        return writer
+
+    def fail(self, rcode: int) -> bytes:
+        """An answer without records."""
+        writer = self._begun(rcode)
+        self._finish(writer, rcode)
+        return writer.done()
+
+    def _finish(self, writer: Writer, rcode: int) -> None:
+        opt = self._message.opt
+        if opt is not None:
+            data = b"".join(dns.QUESTION_TAIL.pack(code, len(value)) + value for code, value in self._options)
+            writer.record(3, b"\0", dns.OPT, DNS_UDP_BYTES[1], rcode >> 4 << 24 | opt.ttl & dns.DO, data)
+
+    def _write(self, found: Found) -> bytes:
+        writer = self._begun(found.rcode, dns.AA if found.is_authoritative else 0)
+        limit = 0xFFFF if self._is_tcp else self._most()
+        for number, section in ((1, found.answer), (2, found.authority), (3, found.additional)):
+            for rrset in _by_owner(section):
+                self._rrset(writer, number, rrset)
+        self._finish(writer, found.rcode)
+        wire = writer.done()
+        if len(wire) <= limit:
+            return wire
+        cut = self._begun(found.rcode, dns.TC | (dns.AA if found.is_authoritative else 0))
+        self._finish(cut, found.rcode)
+        return cut.done()
+
+    def _most(self) -> int:
+        opt = self._message.opt
+        return DNS_UDP_BYTES[0] if opt is None else min(max(opt.rdclass, DNS_UDP_BYTES[0]), DNS_UDP_BYTES[1])
+
+    def _rrset(self, writer: Writer, section: int, rrset: RRset) -> None:
+        data = list(rrset.data)
+        self._rng.shuffle(data)
+        for one in data:
+            writer.record(section, rrset.name, rrset.type, self._message.questions[0].rdclass, rrset.ttl, one)
+        if self._is_secured or self._message.questions[0].type == dns.ANY:
+            for one in rrset.signatures:
+                writer.record(section, rrset.name, dns.RRSIG, dns.IN, rrset.ttl, one)
+
+
+def _by_owner(section: list[RRset]) -> list[RRset]:
+    """Names in the order of their first record, each with all of its records (as BIND renders a section)."""
+    order = {name: number for number, name in reversed(list(enumerate(rrset.name.lower() for rrset in section)))}
+    return sorted(section, key=lambda rrset: order[rrset.name.lower()])

@@ -1,0 +1,297 @@
+"""Messages of DNS (RFC 1035, 4; RFC 6891), read from strangers and written to them. The hot path is in ``dns_payload``.
+
+A name is its uncompressed wire form. Lengths of labels are below every letter, so ``bytes.lower`` gives its canonical case.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+import msgspec
+
+from obscura.errors import Violation
+
+A, NS, CNAME, SOA, PTR, MX, TXT, AAAA = 1, 2, 5, 6, 12, 15, 16, 28
+OPT, DS, RRSIG, NSEC, DNSKEY, TKEY, TSIG, IXFR, AXFR, ANY = 41, 43, 46, 47, 48, 249, 250, 251, 252, 255
+IN, CH, NONE, ANY_CLASS = 1, 3, 254, 255
+QUERY, NOTIFY, UPDATE = 0, 4, 5
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH, NOTZONE, BADVERS = 0, 1, 2, 3, 4, 5, 9, 10, 16
+QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
+DO: Final = 0x8000  # of the flags of OPT
+MAX_NAME: Final = 255  # bytes (RFC 1035, 3.1)
+
+HEADER: Final = Struct("!6H")
+QUESTION_TAIL: Final = Struct("!HH")
+RECORD_TAIL: Final = Struct("!HHIH")
+# Types whose data ends in names that are compressed (RFC 1035, 4.1.4; RFC 3597, 4): bytes before them, how many, bytes behind.
+_NAMES_IN: Final = {NS: (0, 1, 0), CNAME: (0, 1, 0), PTR: (0, 1, 0), MX: (2, 1, 0), SOA: (0, 2, 20)}
+_NAMED_AT: Final = {RRSIG: 18, NSEC: 0}  # types with a name at an offset that is never compressed, but pointed at
+_SIZES: Final = {A: 4, AAAA: 16}
+
+
+class Question(msgspec.Struct, frozen=True, gc=False):
+    """``name`` as the sender wrote it."""
+
+    name: bytes
+    type: int
+    rdclass: int
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One resource record. ``at`` and ``end`` are its place in the message; ``data`` is as it stands there."""
+
+    name: bytes
+    type: int
+    rdclass: int
+    ttl: int
+    data: bytes
+    at: int = 0
+    end: int = 0
+
+
+class Message(msgspec.Struct, gc=False):
+    """A whole message, taken apart. The sections are those of RFC 1035 or, by their other names, of RFC 2136."""
+
+    wire: bytes
+    id: int
+    flags: int
+    questions: list[Question]
+    answers: list[Record]
+    authority: list[Record]
+    additional: list[Record]
+    opt: Record | None = None
+    tsig: Record | None = None
+
+    @classmethod
+    def begun(cls, wire: bytes) -> Message:
+        """Its header alone; ``wire`` has one."""
+        id, flags, *_ = HEADER.unpack_from(wire)
+        return cls(wire, id, flags, [], [], [], [])
+
+    @property
+    def opcode(self) -> int:
+        return self.flags >> 11 & 15
+
+
+def labels(name: bytes) -> list[bytes]:
+    """The labels of a name, without the root."""
+    found, at = [], 0
+    while size := name[at]:
+        found.append(name[at + 1 : at + 1 + size])
+        at += 1 + size
+    return found
+
+
+def name_of(text: str) -> bytes:
+    """The wire form of a plain host name, with or without its last dot. Raises ``ValueError``."""
+    parts = [part.encode("ascii") for part in text.rstrip(".").split(".")] if text.rstrip(".") else []
+    if any(not 0 < len(part) < 64 for part in parts):
+        raise ValueError(f"{text!a} has an empty or a long label")
+    name = b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
+    if len(name) > MAX_NAME:
+        raise ValueError(f"{text!a} is too long")
+    return name
+
+
+def text_of(name: bytes) -> str:
+    """For people."""
+    return ".".join(label.decode("ascii", "backslashreplace") for label in labels(name)) or "."
+
+
+def is_below(name: bytes, origin: bytes) -> bool:
+    """Whether ``name`` is ``origin`` or below it; both lower case."""
+    while len(name) >= len(origin):
+        if name == origin:
+            return True
+        if not name[0]:
+            return False
+        name = name[1 + name[0] :]
+    return False
+
+
+def read_name(wire: bytes, at: int) -> tuple[bytes, int]:
+    """A name and where it ends. Raises ``Violation``.
+
+    Pointers go backwards only, each further than the one before, so that none can make a loop.
+    """
+    pieces: list[bytes] = []
+    size, end, before = 1, 0, at
+    while True:
+        if at >= len(wire):
+            raise Violation("a name that goes over the end")
+        kind = wire[at]
+        if kind >= 0xC0:
+            if at + 2 > len(wire):
+                raise Violation("a name that goes over the end")
+            target = (kind & 0x3F) << 8 | wire[at + 1]
+            end = end or at + 2
+            if target >= before:
+                raise Violation("a pointer that does not go back")
+            at = before = target
+            continue
+        if kind > 63:
+            raise Violation("a label of a kind that does not exist")
+        if not kind:
+            return b"".join(pieces) + b"\0", end or at + 1
+        size += 1 + kind
+        if size > MAX_NAME or at + 1 + kind > len(wire):
+            raise Violation("a long name")
+        pieces.append(wire[at : at + 1 + kind])
+        at += 1 + kind
+
+
+def read_record(wire: bytes, at: int) -> Record:
+    """The record at ``at``. Raises ``Violation``."""
+    name, body = read_name(wire, at)
+    start = body + RECORD_TAIL.size
+    if start > len(wire):
+        raise Violation("a record that goes over the end")
+    kind, rdclass, ttl, size = RECORD_TAIL.unpack_from(wire, body)
+    end = start + size
+    if end > len(wire):
+        raise Violation("data that goes over the end")
+    record = Record(name, kind, rdclass, ttl, wire[start:end], at, end)
+    if size and rdclass == IN:
+        _check_data(wire, record, start)
+    return record
+
+
+def _check_data(wire: bytes, record: Record, start: int) -> None:
+    """That data of a common type has the form of that type: what a server notices while it reads. Raises ``Violation``."""
+    kind = record.type
+    if kind in _SIZES and len(record.data) != _SIZES[kind]:
+        raise Violation("an address of another size")
+    if kind in _NAMES_IN:
+        before, count, behind = _NAMES_IN[kind]
+        at = start + before
+        for _ in range(count):
+            _, at = read_name(wire[: record.end], at)
+        if at + behind != record.end:
+            raise Violation("data of another size")
+    if kind == TXT:
+        at = start
+        while at < record.end:
+            at += 1 + wire[at]
+        if at != record.end:
+            raise Violation("a string that goes over the end")
+
+
+def read(message: Message) -> None:
+    """Fill in what ``wire`` holds; what was read before a fault stays. Raises ``Violation``."""
+    wire, at = message.wire, HEADER.size
+    _, _, *counts = HEADER.unpack_from(wire)
+    for _ in range(counts[0]):
+        if message.questions:
+            if message.opcode != UPDATE:
+                message.questions.clear()
+            raise Violation("two questions")
+        name, at = read_name(wire, at)
+        if at + QUESTION_TAIL.size > len(wire):
+            raise Violation("a question that goes over the end")
+        question = Question(name, *QUESTION_TAIL.unpack_from(wire, at))
+        if question.rdclass == ANY_CLASS and message.opcode != QUERY:
+            raise Violation("no class to change")
+        message.questions.append(question)
+        at += QUESTION_TAIL.size
+    for section, count in zip((message.answers, message.authority, message.additional), counts[1:], strict=True):
+        for left in range(count, 0, -1):
+            record = read_record(wire, at)
+            at = record.end
+            if message.tsig is not None:
+                raise Violation("something behind TSIG")
+            if record.type == OPT and (section is not message.additional or message.opt or record.name != b"\0"):
+                raise Violation("OPT in a wrong place")
+            if record.type == TSIG and (section is not message.additional or left > 1 or record.rdclass != ANY_CLASS):
+                raise Violation("TSIG in a wrong place")
+            if record.type == OPT:
+                _options(record.data)
+                message.opt = record
+            elif record.type == TSIG:
+                message.tsig = record
+            else:
+                section.append(record)
+    # Bytes behind the message are ignored, as by BIND.
+
+
+def _options(data: bytes) -> dict[int, bytes]:
+    """The options of OPT by code, the first of each. Raises ``Violation``."""
+    found: dict[int, bytes] = {}
+    at = 0
+    while at < len(data):
+        if at + 4 > len(data):
+            raise Violation("an option that goes over the end")
+        code, size = QUESTION_TAIL.unpack_from(data, at)
+        at += 4 + size
+        if at > len(data):
+            raise Violation("an option that goes over the end")
+        found.setdefault(code, data[at - size : at])
+    return found
+
+
+def options(opt: Record) -> dict[int, bytes]:
+    """The options of an OPT that ``read`` took."""
+    return _options(opt.data)
+
+
+class Writer:
+    """Writes one message; names are compressed against all that stand before them, letter by letter alike (as BIND does)."""
+
+    __slots__ = ("_counts", "_flags", "_id", "_known", "wire")
+
+    def __init__(self, id: int, flags: int) -> None:
+        self._id = id
+        self._flags = flags
+        self._counts = [0, 0, 0, 0]
+        self._known: dict[bytes, int] = {}
+        self.wire = bytearray(HEADER.size)
+
+    def _name(self, name: bytes) -> None:
+        while name[0]:
+            known = self._known.get(name)
+            if known is not None:
+                self.wire += (0xC000 | known).to_bytes(2, "big")
+                return
+            if len(self.wire) < 0x4000:
+                self._known[name] = len(self.wire)
+            self.wire += name[: 1 + name[0]]
+            name = name[1 + name[0] :]
+        self.wire += b"\0"
+
+    def _know(self, name: bytes, at: int) -> None:
+        """A name that is written out at an offset: from now on pointers lead there."""
+        while name[0] and at < 0x4000:
+            self._known[name] = at
+            at += 1 + name[0]
+            name = name[1 + name[0] :]
+
+    def question(self, question: Question) -> None:
+        self._counts[0] += 1
+        self._name(question.name)
+        self.wire += QUESTION_TAIL.pack(question.type, question.rdclass)
+
+    def record(self, section: int, name: bytes, kind: int, rdclass: int, ttl: int, data: bytes) -> None:
+        """``section``: 1 answer, 2 authority, 3 additional. ``data`` is uncompressed and of the right form."""
+        self._counts[section] += 1
+        self._name(name)
+        tail = len(self.wire)
+        self.wire += RECORD_TAIL.pack(kind, rdclass, ttl, 0)
+        start = len(self.wire)
+        if kind in _NAMES_IN:
+            before, count, _ = _NAMES_IN[kind]
+            self.wire += data[:before]
+            at = before
+            for _ in range(count):
+                name, at = read_name(data, at)
+                self._name(name)
+            self.wire += data[at:]
+        else:
+            if kind in _NAMED_AT:
+                self._know(*read_name(data, _NAMED_AT[kind])[:1], start + _NAMED_AT[kind])
+            self.wire += data
+        self.wire[tail + 8 : tail + 10] = (len(self.wire) - start).to_bytes(2, "big")
+
+    def done(self) -> bytes:
+        """The message."""
+        HEADER.pack_into(self.wire, 0, self._id, self._flags, *self._counts)
+        return bytes(self.wire)

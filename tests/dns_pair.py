@@ -1,0 +1,38 @@
+"""A dns listener in memory: its zone, its names, a clock that stands still."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from obscura.daemon.dns_cover import parse_zone, signed
+from obscura.morph.dns_answer import NameServer
+from obscura.morph.dns_names import origin_for_key, tsig_key, zone_text
+from obscura.morph.dns_server import DnsHost
+from obscura.morph.dns_zone import Zone
+
+UNIX = 1_700_000_000
+
+
+@cache
+def zone_key() -> rsa.RSAPrivateKey:
+    """Made once."""
+    return rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+
+
+@cache
+def zone_of(key: bytes) -> Zone:
+    """The generated zone of a listener with this channel key."""
+    origin = origin_for_key(key)
+    return signed(parse_zone(zone_text(b"secret", origin, 2_023_111_401), origin), zone_key(), UNIX)
+
+
+def name_server(key: bytes) -> NameServer:
+    """Its server; each has cookies of its own."""
+    return NameServer(lambda: zone_of(key), tsig_key(key), bytes(range(16)), lambda: UNIX)
+
+
+def dns_host(key: bytes) -> DnsHost:
+    """A listener of its own, so that no cookie was seen before."""
+    return DnsHost(name_server(key), key)
