@@ -102,12 +102,13 @@ def parsed_of(parts: Sequence[Dissected]) -> Parsed:
     """Of one kind of flow, whose counts may lie at several servers."""
     flows = sum(part.flows for part in parts)
     requests = sum(part.requests for part in parts)
+    exchanges = max(requests, sum(part.responses for part in parts))  # a response to nothing is unpaired too
     records = sum(part.records for part in parts)
     sequences: Counter[str] = sum((part.sequences for part in parts), Counter())
     return Parsed(
         flows=flows,
         requests=requests,
-        paired_percent=_share(sum(part.paired for part in parts), requests) if requests else None,
+        paired_percent=_share(sum(part.paired for part in parts), exchanges) if exchanges else None,
         records_opened_percent=_share(sum(part.opened for part in parts), records) if records else None,
         flows_with_http_percent=_share(sum(part.with_http for part in parts), flows) if requests else None,
         sequences=dict(sequences),

@@ -14,7 +14,6 @@ from obscura.lab.flows import Flow, features
 from obscura.lab.leakage import Figure
 
 FOLDS = 5
-_TREES = 300
 
 
 class Areas(msgspec.Struct, frozen=True):
@@ -28,23 +27,25 @@ class Areas(msgspec.Struct, frozen=True):
     genuine: int
 
 
-def tell_apart(ours: Sequence[Flow], genuine: Sequence[Flow], others: Sequence[Flow], seed: int) -> Areas | None:
+def tell_apart(
+    ours: Sequence[Flow], genuine: Sequence[Flow], others: Sequence[Flow], seed: int, *, trees: int = 300
+) -> Areas | None:
     """``others``: a second set of genuine flows of the same run. ``None`` with fewer flows of a set than folds."""
     if min(len(ours), len(genuine), len(others)) < 2 * FOLDS:
         return None
     both = [*genuine, *others]
-    real = _areas(ours, both, seed)
-    null = _areas(genuine, others, seed)
+    real = _areas(ours, both, seed, trees)
+    null = _areas(genuine, others, seed, trees)
     return Areas(*real, *null, flows=len(ours), genuine=len(both))
 
 
-def _areas(one: Sequence[Flow], other: Sequence[Flow], seed: int) -> tuple[Figure, Figure]:
+def _areas(one: Sequence[Flow], other: Sequence[Flow], seed: int, trees: int) -> tuple[Figure, Figure]:
     rows = np.array([features(flow) for flow in (*one, *other)])
     labels = np.array([True] * len(one) + [False] * len(other))
     groups = np.arange(labels.size)  # each flow stands for itself
     models: tuple[Any, Any] = (
-        RandomForestClassifier(_TREES, min_samples_leaf=2, random_state=seed, n_jobs=1),
-        HistGradientBoostingClassifier(max_iter=100, random_state=seed),
+        RandomForestClassifier(trees, min_samples_leaf=2, random_state=seed, n_jobs=1),
+        HistGradientBoostingClassifier(max_iter=trees // 3, random_state=seed),
     )
     forest, boosting = (area(model, rows, labels, groups, seed) for model in models)
     return forest, boosting
