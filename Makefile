@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo docs discovery anonymity examples bench tables clean
+.PHONY: help install test check demo docs discovery anonymity examples bench tables chaos clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -48,6 +48,10 @@ bench: $(STAMP)  ## every figure as JSON lines; ONLY=a,b runs some
 
 tables: $(STAMP)  ## the published precision tables beside the simulator's; RUNS=n, ONLY=text
 	$(BIN)/python tools/tables.py $(if $(RUNS),--runs $(RUNS)) $(if $(ONLY),--only $(ONLY))
+
+chaos: $(STAMP)  ## networks of the real core under seeded faults; SEEDS=n FIRST=n, then the listed bugs must be found (BUGS=no leaves that out)
+	$(BIN)/python tools/chaos.py --seeds $(or $(SEEDS),40) --first $(or $(FIRST),1)
+	$(if $(filter no,$(BUGS)),,$(BIN)/python tools/chaos.py --bugs)
 
 clean:           ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis out

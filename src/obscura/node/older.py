@@ -11,7 +11,7 @@ from obscura.limits import BLOCKS_IN_FLIGHT, HEADERS_S, MAX_GETBLOCKS, PROTOCOL_
 from obscura.node.blocks import Blocks
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.effects import Effect, LinkId, Send
-from obscura.node.headers import NO_STOP, served_ids
+from obscura.node.headers import NO_STOP, Visible, served_ids
 from obscura.wire.messages.blocks import GetBlocks, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData
 
@@ -92,16 +92,16 @@ class OlderWay:
     def due(self, now: float) -> list[Effect]:
         """What did not come is forgotten, and the list asked for again at the next inv."""
         for state in self._links.values():
-            if now - state.progress >= HEADERS_S:
+            if now >= state.progress + HEADERS_S:
                 state.in_flight.clear()
                 state.wanted.clear()
                 state.progress = inf
         return []
 
 
-def answer_getblocks(blocks: Blocks, peer: ChainPeer, message: GetBlocks) -> Iterable[Effect]:
+def answer_getblocks(blocks: Blocks, peer: ChainPeer, message: GetBlocks, visible: Visible) -> Iterable[Effect]:
     """Ids of the blocks that the peer lacks, the oldest first, 500 at most."""
-    ids = served_ids(blocks, message.locator, message.stop_hash, MAX_GETBLOCKS)
+    ids = visible(peer.peer.face, served_ids(blocks, message.locator, message.stop_hash, MAX_GETBLOCKS))
     if not ids:
         return ()
     return (Send(peer.link, Inv(tuple(InventoryItem(InventoryKind.BLOCK, block_id) for block_id in ids))),)

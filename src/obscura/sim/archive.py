@@ -6,7 +6,24 @@ from collections.abc import Callable
 
 from obscura.ledger.chain import Chain
 from obscura.ledger.port import Ledger
+from obscura.node.broadcast import Submission
 from obscura.node.effects import Fetch, Keep, Waiting
+
+
+class MemoryOutbox:
+    """The file of own transactions that are not public yet, on the disk when ``keep`` returns."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, Submission] = {}
+
+    def keep(self, submission: Submission) -> None:
+        self._kept[submission.id] = submission
+
+    def forget(self, id: bytes) -> None:
+        self._kept.pop(id, None)
+
+    def kept(self) -> list[Submission]:
+        return list(self._kept.values())
 
 
 class MemoryArchive:
@@ -21,6 +38,7 @@ class MemoryArchive:
         self.refused: set[bytes] = set()
         self.tip: tuple[bytes, int] | None = None
         self.transactions: dict[bytes, Waiting] = {}
+        self.outbox = MemoryOutbox()
         self._pending: dict[bytes, bytes] = {}
         if ledger.genesis_block:
             self.blocks[ledger.block_id(ledger.genesis)] = ledger.genesis_block

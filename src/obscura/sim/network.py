@@ -13,7 +13,9 @@ from math import inf
 
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
+from obscura.limits import CONNECT_S
 from obscura.node.assembly import Assembly, Settings, assemble
+from obscura.node.broadcast import Receipt
 from obscura.node.core import Part, Reaction
 from obscura.node.effects import Effect, Fetch, Keep, LinkId, Notify
 from obscura.node.io import Hold, Listener, Reach, Shut, Write
@@ -25,6 +27,7 @@ from obscura.wire.message import Message
 
 Latency = Callable[[int, int], float]  # seconds one way, by the numbers of both nodes
 Tamper = Callable[[int, int, LinkId, bytes], bytes]  # sender, receiver, the sender's link, what it wrote: what arrives
+Weather = Callable[[int, int], float]  # seconds by which what leaves now between two is late; TCP loses nothing
 UNIX_AT_START = 1_800_000_000  # unix seconds at virtual time 0: any constant, so that runs repeat
 PORT = 19733
 FIRST_HOST = int(IPv4Address("127.1.0.1"))  # loopback, since that is where carrier plain may run
@@ -64,6 +67,8 @@ class SimNode:
         self.address = Address(static.public, str(IPv4Address(FIRST_HOST + number)), PORT)
         self.listener = Listener(self.address, Face.CLEARNET, static, True, ReplayCache())
         self.told: list[Notify] = []
+        self.receipts: list[Receipt] = []
+        self.clock_error_s = 0.0  # of the clock that people set; the one that measures spans is right
         self.archive = archive
         self.is_running = True
         self._wires: dict[LinkId, _Wire] = {}
@@ -72,10 +77,11 @@ class SimNode:
         self.assembly: Assembly = assemble(
             settings,
             self.rng,
-            lambda: UNIX_AT_START + int(kernel.now),
+            lambda: UNIX_AT_START + int(kernel.now + self.clock_error_s),
             kernel.now,
             chain=archive.load_chain() if archive is not None else None,
             waiting=tuple(archive.transactions.values()) if archive is not None else (),
+            outbox=archive.outbox if archive is not None else None,
             **additions,  # type: ignore[arg-type]  # messages, reactions, parts as assemble takes them
         )
         self._turn()
@@ -138,6 +144,8 @@ class SimNode:
             elif isinstance(io, Notify):
                 self.told.append(io)
                 kernel.note(self.number, 0, io.kind)
+            elif isinstance(io, Receipt):
+                self.receipts.append(io)
             elif isinstance(io, Shut):
                 self._write(io.link, None)
                 self._wires.pop(io.link, None)
@@ -150,6 +158,8 @@ class SimNode:
             elif isinstance(io, Fetch):
                 self._fetch(io)
         self._arm(engine.deadline())
+        if self.network.after_turn is not None:
+            self.network.after_turn(self)
 
     def _write(self, link: LinkId, data: bytes | None) -> None:
         wire = self._wires.get(link)
@@ -157,7 +167,8 @@ class SimNode:
             far, far_link, tamper = wire.far, wire.far_link, self.network.tamper
             if data is not None and tamper is not None:
                 data = tamper(self.number, far.number, link, data)
-            wire.last_arrival = max(wire.last_arrival, self.network.kernel.now + wire.latency)
+            late = self.network.weather(self.number, far.number)
+            wire.last_arrival = max(wire.last_arrival, self.network.kernel.now + wire.latency + late)
             self.network.kernel.at(wire.last_arrival, lambda: far.arrive(far_link, data))
 
     def _hold(self, io: Hold) -> None:
@@ -187,6 +198,19 @@ class SimNode:
     def _later(self, delay_s: float, act: Callable[[], None]) -> None:
         """Unless the node has crashed by then."""
         self.network.kernel.at(self.network.kernel.now + delay_s, lambda: act() if self.is_running else None)
+
+    def cut(self, link: LinkId) -> None:
+        """The connection breaks, at both ends at once."""
+        wire = self._wires.pop(link, None)
+        if wire is not None:
+            wire.far._wires.pop(wire.far_link, None)
+            wire.far.arrive(wire.far_link, None)
+            self.arrive(link, None)
+
+    @property
+    def neighbours(self) -> dict[LinkId, int]:
+        """Numbers of the nodes at the far ends of all connections."""
+        return {link: wire.far.number for link, wire in self._wires.items()}
 
     def apply(self, effects: Iterable[Effect]) -> None:
         """Carry out what the application got from a part."""
@@ -220,6 +244,8 @@ class SimNetwork:
         self.kernel = kernel
         self.latency = latency
         self.tamper: Tamper | None = None  # somebody in between
+        self.weather: Weather = lambda a, b: 0.0
+        self.after_turn: Callable[[SimNode], None] | None = None  # who watches every step
         self.nodes: list[SimNode] = []
         self._starts: dict[int, int] = {}
         self._by_endpoint: dict[Endpoint, SimNode] = {}
@@ -270,7 +296,11 @@ class SimNetwork:
             kernel.at(kernel.now + 0.1, lambda: self._refuse(dialler, wanted))
             return
         one_way = self.latency(dialler.number, listening.number)
-        kernel.at(kernel.now + one_way, lambda: self._accept(dialler, listening, wanted, endpoint, one_way))
+        late = self.weather(dialler.number, listening.number)
+        if late >= CONNECT_S:
+            kernel.at(kernel.now + CONNECT_S, lambda: self._refuse(dialler, wanted))
+            return
+        kernel.at(kernel.now + one_way + late, lambda: self._accept(dialler, listening, wanted, endpoint, one_way))
 
     def _refuse(self, dialler: SimNode, wanted: Reach) -> None:
         if dialler.is_running:

@@ -1,0 +1,97 @@
+"""What goes wrong in one seed's network, drawn before anything happens: values only."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import msgspec
+
+FAULTS_S = 900.0  # seconds in which things go wrong
+SHORTEST_S, LONGEST_S = 5.0, 150.0  # a fault that lasts
+MOST_DELAY_S = 6.0
+MOST_CLOCK_ERROR_S = 6_000.0  # below the two hours by which a block may be ahead
+MOST_DOWN_S = 90.0
+
+Kind = Literal["crash", "disk", "partition", "delay", "cut", "flips", "clock", "block", "blocks", "transaction"]
+WEIGHTS: dict[Kind, int] = {
+    "block": 10,
+    "blocks": 2,
+    "transaction": 6,
+    "crash": 3,
+    "disk": 2,
+    "partition": 2,
+    "delay": 3,
+    "cut": 3,
+    "flips": 2,
+    "clock": 2,
+}
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Something that happens at ``at`` seconds to ``node`` (a number) or to all; some last ``for_s``.
+
+    ``amount``: seconds of delay or clock error, share of nodes on one side, blocks, or writes until a disk fails.
+    """
+
+    at: float
+    kind: Kind
+    node: int
+    for_s: float = 0.0
+    amount: float = 0.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One seed's network and all that happens to it. Nodes from ``honest`` on are hostile."""
+
+    seed: int
+    honest: int
+    hostile: int
+    level: str
+    write_s: float
+    faults: tuple[Fault, ...]
+
+    @property
+    def nodes(self) -> int:
+        return self.honest + self.hostile
+
+    def describe(self) -> str:
+        """One line for people."""
+        kinds = [fault.kind for fault in self.faults]
+        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in WEIGHTS if kind in kinds)
+        return f"{self.honest} honest and {self.hostile} hostile nodes at {self.level}: {counts}"
+
+
+def plan_of(seed: int) -> Plan:
+    """The plan of a seed."""
+    rng = random.Random(f"obscura chaos {seed}")
+    honest, hostile = rng.randint(4, 8), rng.choice((0, 1, 1, 2))
+    count = rng.randint(20, 40)
+    kinds = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=count)
+    faults = sorted((_fault(rng, kind, honest) for kind in kinds), key=lambda fault: fault.at)
+    level = rng.choice(("standard", "standard", "standard", "medium"))
+    return Plan(seed, honest, hostile, level, rng.choice((0.0, 0.01, 0.5, 3.0)), tuple(faults))
+
+
+def _fault(rng: random.Random, kind: Kind, honest: int) -> Fault:
+    at, node = rng.uniform(30.0, FAULTS_S), rng.randrange(honest)
+    for_s = min(rng.uniform(SHORTEST_S, LONGEST_S), FAULTS_S - at)
+    match kind:
+        case "crash":
+            return Fault(at, kind, node, min(rng.uniform(1.0, MOST_DOWN_S), FAULTS_S - at))
+        case "disk":
+            return Fault(at, kind, node, rng.uniform(1.0, MOST_DOWN_S), rng.randrange(4))
+        case "partition":
+            return Fault(at, kind, node, for_s, rng.uniform(0.2, 0.8))
+        case "delay":
+            return Fault(at, kind, node, for_s, rng.uniform(0.2, MOST_DELAY_S))
+        case "flips":
+            return Fault(at, kind, node, for_s, rng.uniform(0.01, 0.2))
+        case "clock":
+            return Fault(at, kind, node, for_s, rng.uniform(-MOST_CLOCK_ERROR_S, MOST_CLOCK_ERROR_S))
+        case "blocks":
+            return Fault(at, kind, node, 0.0, rng.randint(2, 6))
+        case "block":
+            return Fault(at, kind, node, 0.0, 1)
+        case _:
+            return Fault(at, kind, node)

@@ -1,0 +1,195 @@
+"""What no fault may break, looked at after every step of every honest node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from obscura.ledger.network import display_id
+from obscura.limits import MAX_OWN_BROADCASTS, MEMORY_BUDGET, MEMPOOL_BYTES, SEND_QUEUE_MAX, STEM_BYTES
+from obscura.node.broadcast import Stage
+from obscura.node.effects import LinkId
+from obscura.node.face import Purpose
+from obscura.node.relay import ChainRelay
+from obscura.sim.network import SimNode
+from obscura.wire.message import Message
+from obscura.wire.messages.blocks import BlockTxn, CmpctBlock, Inv, InventoryKind
+from obscura.wire.messages.transactions import StemTx, Tx
+
+MOST_LINKS = 125 + 40  # inbound ones, and room for all others
+MOST_STEMMED_TO = 2  # peers that get a transaction from one life of a node: a successor, and the other one once
+
+
+class Broken(Exception):
+    """A rule does not hold: which one, where and when."""
+
+
+class Rules:
+    """Watches the honest nodes of one network."""
+
+    def __init__(self, honest: int) -> None:
+        self.honest = honest
+        self.private: dict[bytes, bytes] = {}  # own transactions that nobody has published: id -> bytes
+        self.own: dict[bytes, int] = {}  # id -> who submitted it
+        self._given_up: set[bytes] = set()
+        self._acknowledged: dict[int, bytes] = {}  # node -> the tip that its application was told
+        self._told: dict[int, int] = {}  # how many notices of a node were looked at
+        self._receipts: dict[int, int] = {}
+        self._stemmed: dict[tuple[int, bytes], set[LinkId]] = {}
+        self.discouraged_hostile = 0
+
+    # --- Lives of nodes -----------------------------------------------------------------------------------------------
+
+    def started(self, node: SimNode) -> None:
+        """A node begins, perhaps again: what it acknowledged before must be there."""
+        number = node.number
+        self._told[number] = self._receipts[number] = 0
+        for key in [key for key in self._stemmed if key[0] == number]:
+            del self._stemmed[key]
+        tip = self._acknowledged.get(number)
+        chain = relay_of(node).chain
+        if tip is not None and not (tip in chain and chain.has_body(tip)):
+            raise Broken(f"node {number} lost block {display_id(tip)}, of which it had told its application")
+        self._watch_sending(node)
+
+    def submitted(self, node: SimNode, id: bytes, raw: bytes) -> None:
+        """An own transaction of an honest node is on its way."""
+        self.own[id] = node.number
+        self.private[id] = raw
+
+    def watch_publishing(self, node: SimNode) -> None:
+        """What any node, a hostile one too, makes public is private no more."""
+        own = node.assembly.own_transactions
+        assert own is not None
+        pool, publish = own.dandelion._pool, own.dandelion._pool.publish
+
+        def published(transaction, source, now):  # type: ignore[no-untyped-def]
+            self.private.pop(transaction.id, None)
+            return publish(transaction, source, now)
+
+        pool.publish = published  # type: ignore[method-assign]
+
+    def _watch_sending(self, node: SimNode) -> None:
+        engine, send = node.assembly.engine, node.assembly.engine.send
+
+        def watched(link: LinkId, message: Message, now: float) -> bool:
+            self._sends(node, link, message)
+            return send(link, message, now)
+
+        engine.send = watched  # type: ignore[method-assign,assignment]
+
+    # --- At every step ------------------------------------------------------------------------------------------------
+
+    def _sends(self, node: SimNode, link: LinkId, message: Message) -> None:
+        if node.number >= self.honest:
+            return
+        if type(message) is StemTx:
+            self._stems(node, link, message.raw)
+            return
+        for id in self._ids_told(node, message):
+            if id in self.private:
+                raise Broken(f"node {node.number} told of a transaction in its stem phase by {type(message).TYPE}")
+
+    def _stems(self, node: SimNode, link: LinkId, raw: bytes) -> None:
+        peer = node.assembly.core.peers.get(link)
+        if peer is not None and (peer.is_inbound or peer.purpose is not Purpose.FULL):
+            raise Broken(f"node {node.number} sent stemtx to a peer that it did not choose")
+        id = relay_of(node).chain.ledger.decode_transaction(raw).id
+        if id in self.private and self.own.get(id) != node.number:
+            to = self._stemmed.setdefault((node.number, id), set())
+            to.add(link)
+            if len(to) > MOST_STEMMED_TO:
+                raise Broken(f"node {node.number} sent one stemtx to {len(to)} peers")
+
+    def _ids_told(self, node: SimNode, message: Message) -> Iterable[bytes]:
+        if isinstance(message, Inv):
+            return [item.hash for item in message.items if item.kind == InventoryKind.TX]
+        if isinstance(message, Tx):
+            return [relay_of(node).chain.ledger.decode_transaction(message.raw).id]
+        if isinstance(message, CmpctBlock | BlockTxn):
+            encoded = message.encode()
+            return [id for id, raw in self.private.items() if raw in encoded]
+        return ()
+
+    def after_turn(self, node: SimNode) -> None:
+        """The node has done something."""
+        if node.number >= self.honest:
+            return
+        self._hear(node)
+        engine = node.assembly.engine
+        held = sum(link.memory for link in engine.links.values())
+        if held > MEMORY_BUDGET or len(engine.links) > MOST_LINKS:
+            raise Broken(f"node {node.number} holds {held} bytes for {len(engine.links)} links")
+        for link in engine.links:
+            if engine.waiting(link) > SEND_QUEUE_MAX:
+                raise Broken(f"node {node.number} has {engine.waiting(link)} bytes waiting for one link")
+        pool = relay_of(node).transactions.mempool
+        own = node.assembly.own_transactions
+        assert own is not None
+        if pool.bytes > MEMPOOL_BYTES or own.dandelion._bytes > STEM_BYTES or len(own._own) > MAX_OWN_BROADCASTS:
+            raise Broken(f"node {node.number} keeps more transactions than it may")
+
+    def _hear(self, node: SimNode) -> None:
+        number = node.number
+        for notice in node.told[self._told[number] :]:
+            if notice.kind == "tip":
+                self._acknowledged[number] = relay_of(node).blocks.tip
+            elif notice.kind == "discouraged":
+                self._discouraged(node)
+        self._told[number] = len(node.told)
+        for receipt in node.receipts[self._receipts[number] :]:
+            if receipt.stage is Stage.EXPIRED:
+                self._given_up.add(receipt.id)
+                self.private.pop(receipt.id, None)
+        self._receipts[number] = len(node.receipts)
+
+    def _discouraged(self, node: SimNode) -> None:
+        reputation = node.assembly.neighbours.reputation
+        for other in node.network.nodes:
+            if reputation.is_discouraged(other.address.endpoint, node.network.kernel.now):
+                if other.number < self.honest:
+                    why = [notice.fields["why"] for notice in node.told if notice.kind in ("penalty", "discouraged")]
+                    raise Broken(f"node {node.number} discourages honest node {other.number}: {why[-1]}")
+                self.discouraged_hostile += 1
+
+    # --- At the end ---------------------------------------------------------------------------------------------------
+
+    def unfinished(self, honest: list[SimNode]) -> str | None:
+        """What is still owed once the faults are over; None = nothing."""
+        tips = {relay_of(node).blocks.tip for node in honest}
+        most = max(relay_of(node).chain.work(relay_of(node).blocks.tip) for node in honest)
+        if len(tips) > 1:
+            heights = [relay_of(node).blocks.tip_height for node in honest]
+            return f"the honest nodes have {len(tips)} tips, at heights {heights}"
+        for number, told in self._acknowledged.items():
+            chain = relay_of(honest[number]).chain
+            if told not in chain or chain.work(told) > most:
+                return f"node {number} had more work than all have now"
+        mined = _mined(honest[0])
+        for id, owner in self.own.items():
+            if id in self._given_up:
+                continue
+            without = [node.number for node in honest if id not in relay_of(node).transactions.mempool]
+            if without and id in mined:
+                continue
+            if without:
+                return f"transaction {display_id(id)} of node {owner} is not at {without}, and nobody was told"
+        return None
+
+
+def relay_of(node: SimNode) -> ChainRelay:
+    """The chain part of a node that has one."""
+    relay = node.assembly.relay
+    assert relay is not None
+    return relay
+
+
+def _mined(node: SimNode) -> set[bytes]:
+    """Ids of all transactions in the blocks of a node's chain."""
+    relay = relay_of(node)
+    chain = relay.chain
+    ids: set[bytes] = set()
+    assert node.archive is not None
+    for height in range(1, relay.blocks.tip_height + 1):
+        block = chain.ledger.decode_block(node.archive.blocks[relay.blocks.at(height)])
+        ids.update(transaction.id for transaction in block.transactions)
+    return ids

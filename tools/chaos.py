@@ -1,0 +1,99 @@
+"""Whole networks under seeded faults: each seed is reproducible, each broken rule is printed with its seed.
+
+python tools/chaos.py --seeds 1000 --first 1        # exit status 1 if any seed breaks a rule
+python tools/chaos.py --bugs                        # puts each of the listed bugs in; exit status 1 if one is not found
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from statistics import median
+
+from chaos_bugs import BUGS
+from obscura.sim.chaos.run import Verdict, run
+
+MOST_TRIES = 60  # seeds in which a bug has to show
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    if arguments.bugs:
+        return _find_bugs(arguments.processes, arguments.first)
+    if arguments.bug:
+        BUGS[arguments.bug].insert()
+    verdicts, broken = [], []
+    for verdict in _verdicts(range(arguments.first, arguments.first + arguments.seeds), arguments.processes):
+        verdicts.append(verdict)
+        if verdict.broken is not None:
+            broken.append(verdict)
+            print(_told(verdict, arguments.bug), flush=True)
+        elif arguments.verbose:
+            print(f"seed {verdict.seed}: fine; {verdict.plan}; trace {verdict.trace[:16]}", flush=True)
+    fine = [verdict for verdict in verdicts if verdict.broken is None]
+    print(
+        f"{len(verdicts)} seeds, {len(broken)} broken: {sum(v.events for v in verdicts):,} events, "
+        f"{sum(v.blocks for v in verdicts):,} blocks, {sum(v.transactions for v in verdicts):,} own transactions, "
+        f"hostile peers discouraged {sum(v.hostile_discouraged for v in verdicts):,} times, "
+        f"all in order {median(v.recovered_s for v in fine) if fine else 0:.0f} s after the last fault (median; "
+        f"at most {max((v.recovered_s for v in fine), default=0):.0f} s)"
+    )
+    return 1 if broken else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Whole networks under seeded faults.")
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--bug", choices=BUGS, help="put this bug in")
+    parser.add_argument("--bugs", action="store_true", help="put in one bug after the other, each until it is found")
+    parser.add_argument("--verbose", action="store_true", help="a line for each seed")
+    return parser
+
+
+def _verdicts(seeds: range, processes: int) -> Iterator[Verdict]:
+    if processes == 1 or len(seeds) == 1:
+        yield from map(run, seeds)
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
+        for done in as_completed([pool.submit(run, seed) for seed in seeds]):
+            yield done.result()
+
+
+def _told(verdict: Verdict, bug: str | None) -> str:
+    again = f"python tools/chaos.py --first {verdict.seed} --seeds 1" + (f" --bug {bug}" if bug else "")
+    return f"seed {verdict.seed} at {verdict.at:.1f} s: {verdict.broken}\n  {verdict.plan}\n  again: {again}"
+
+
+def _find_bugs(processes: int, first: int) -> int:
+    missed = 0
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
+        searches = {name: pool.submit(_search_apart, name, first) for name in BUGS}
+        for name, search in searches.items():
+            found = search.result()
+            missed += found is None
+            end = "NOT FOUND" if found is None else f"seed {found.seed}: {found.broken}"
+            print(f"{name} ({BUGS[name].what}): {end}", flush=True)
+    print(f"{len(BUGS) - missed} of {len(BUGS)} bugs found")
+    return 1 if missed else 0
+
+
+def _search_apart(name: str, first: int) -> Verdict | None:
+    """In a process of its own, since a bug stays in the process that has it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as alone:
+        return alone.submit(_search, name, first).result()
+
+
+def _search(name: str, first: int) -> Verdict | None:
+    BUGS[name].insert()
+    verdicts = map(run, range(first, first + MOST_TRIES))
+    return next((verdict for verdict in verdicts if verdict.broken is not None), None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
