@@ -363,7 +363,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"only_net": ("tor",)}, 'needs tor: set tor = "auto"'),
     ({"proxy": "tor"}, 'needs tor: set tor = "auto"'),
     ({"only_net": ("onion",)}, "'onion' is no network"),
-    ({"only_net": ("i2p",)}, "does not reach I2P yet"),
+    ({"only_net": ("garlic",)}, "'garlic' is no network: use clearnet, tor or i2p"),
     ({"proxy": "proxy.example:1080"}, "names are not looked up"),
     ({"tor": "auto", "only_net": ("tor",), "proxy": "127.0.0.1:1080"}, "remove one of them"),
     (

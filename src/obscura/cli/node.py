@@ -31,7 +31,10 @@ def _assignments(context: click.Context, parameter: click.Parameter, values: tup
 @click.option("--no-listen", is_flag=True, help="Accept no links.")
 @click.option("--connect", metavar="ADDRESS", multiple=True, help="Keep a link to this peer; may be repeated.")
 @click.option("--tor", metavar="WHICH", help="auto: a tor that runs here; managed: one of its own; off.")
-@click.option("--only-net", metavar="NETWORK", multiple=True, help="Use nothing but tor, or clearnet; may be repeated.")
+@click.option("--i2p", metavar="WHICH", help="auto: the I2P router that runs here (SAM); off.")
+@click.option(
+    "--only-net", metavar="NETWORK", multiple=True, help="Use nothing but tor, i2p or clearnet; may be repeated."
+)
 @click.option("--proxy", metavar="IP:PORT", help="SOCKS5 proxy for clearnet and lookups, or the word tor.")
 @click.option("--unlisted", is_flag=True, help="Never announce the own address.")
 @click.option("--allow-unauthenticated", is_flag=True, help="Link to clearnet addresses without a key.")

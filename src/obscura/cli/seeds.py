@@ -132,9 +132,9 @@ def _asked(globals: Globals) -> dict[str, Any]:
 
     from obscura.daemon.discovery import ask_once
 
-    if globals.load().value.plan.hides_lookups:
+    if not globals.load().value.plan.may_ask_directly:
         raise Failure(
-            "this would ask directly, but tor or a proxy is configured: start the node, which asks through it"
+            "this would ask directly, but tor, a proxy or I2P alone is configured: start the node, which asks through it"
         )
     wanted = _planned(globals)
     asyncio.run(ask_once(wanted, random.SystemRandom()))

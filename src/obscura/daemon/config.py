@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from obscura.daemon import layers
 from obscura.daemon.covers import CoverSettings
+from obscura.daemon.i2p_settings import I2pSettings
 from obscura.daemon.mapping import check_mapping
 from obscura.daemon.ways import Plan, TorSettings, plan
 from obscura.daemon.web import Loopback
@@ -113,6 +114,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Literal["auto", "managed", "off"],
         Meta(description="auto uses a tor that runs on this machine, managed runs one of its own, off uses none"),
     ] = "off"
+    i2p: Annotated[
+        Literal["auto", "off"],
+        Meta(description="auto uses the I2P router that runs on this machine, off uses none"),
+    ] = "off"
     only_net: Annotated[
         Texts,
         Meta(description='the networks that may be used, such as ["tor"]: no byte leaves by another; [] = all of them'),
@@ -176,6 +181,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = AdmissionLimits()
     cover: Annotated[CoverSettings, Meta(description="what strangers see on web carriers")] = CoverSettings()
     tor_daemon: Annotated[TorSettings, Meta(description="how tor is reached, and the onion service")] = TorSettings()
+    i2p_router: Annotated[I2pSettings, Meta(description="how the I2P router is reached, and its tunnels")] = (
+        I2pSettings()
+    )
     seeds: Annotated[SeedSettings, Meta(description="how the first peers are found")] = SeedSettings()
 
     def __post_init__(self) -> None:
@@ -214,6 +222,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             listen=self.listen or (),
             external_address=self.external_address,
             settings=self.tor_daemon,
+            i2p=self.i2p,
+            i2p_settings=self.i2p_router,
         )
 
     @property

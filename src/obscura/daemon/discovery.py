@@ -22,7 +22,7 @@ from obscura.node.seeds import Seeds, SeedSource
 from obscura.wire.address import Address
 
 if TYPE_CHECKING:
-    from obscura.transport.doh import OpenSocket
+    from obscura.transport.through import OpenSocket
 
 log = logging.getLogger(__name__)
 

@@ -91,7 +91,7 @@ class Node:
         self._listening: list[Address] = []
         self.covers: Covers | None = None  # what its web listeners show to strangers
         self._tcp = TcpProfile(self.config.tcp_profile, self._rng)
-        self.routes = Routes(self.config, self.network, self.data_dir, self._rng, self._on_tor)
+        self.routes = Routes(self.config, self.network, self.data_dir, self._rng, self._on_way)
         self._sockets: dict[LinkId, tcp.Socket] = {}
         self._outcomes: dict[LinkId, asyncio.Future[str]] = {}
         self._pongs: dict[LinkId, list[asyncio.Future[float]]] = {}
@@ -545,8 +545,8 @@ class Node:
         resources.push_async_callback(self.routes.end)
         await self.routes.start(self, keys, values, resources)
 
-    def _on_tor(self, kind: str, fields: Mapping[str, Any], own: Address | None) -> None:
-        """News of tor; ``own`` is how this node can be reached from now on."""
+    def _on_way(self, kind: str, fields: Mapping[str, Any], own: Address | None) -> None:
+        """News of tor or of I2P; ``own`` is how this node can be reached from now on."""
         if own is not None and own not in self._listening:
             near = self.assembly.neighbours
             self._listening.append(own)

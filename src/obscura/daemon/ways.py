@@ -1,4 +1,4 @@
-"""What the configuration says of the ways out of this machine: Tor, a proxy, or directly. No socket is opened here."""
+"""What the configuration says of the ways out of this machine: Tor, I2P, a proxy, or directly. No socket is opened here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from obscura.daemon.i2p_settings import I2pSettings
 from obscura.errors import AddressError, ConfigError
 from obscura.node.dialable import Way, Ways, face_of
 from obscura.node.face import Face
@@ -92,12 +93,18 @@ class Plan(msgspec.Struct, frozen=True):
     faces: frozenset[Face]  # where peers are looked for
     ways: Ways
     uses_tor: bool
+    uses_i2p: bool
     proxy: Endpoint | None  # for clearnet, if it is not tor
 
     @property
     def hides_lookups(self) -> bool:
         """Whether questions to DNS leave through tor or the proxy."""
         return self.uses_tor or self.proxy is not None
+
+    @property
+    def may_ask_directly(self) -> bool:
+        """Whether this machine itself may ask DNS servers."""
+        return self.ways.clearnet is Way.DIRECT and not self.hides_lookups
 
 
 def plan(
@@ -108,13 +115,21 @@ def plan(
     listen: Texts,
     external_address: Texts,
     settings: TorSettings,
+    i2p: str = "off",
+    i2p_settings: I2pSettings | None = None,
 ) -> Plan:
     """What the keys of these names amount to. Raises ``ConfigError`` for those that contradict each other."""
     only = _only(only_net)
-    wants_tor = tor != "off"
+    wants_tor, wants_i2p = tor != "off", i2p != "off"
     settings.check()
+    if i2p_settings is not None:
+        i2p_settings.check()
+    if Face.I2P in only and not wants_i2p:
+        raise ConfigError('only-net = ["i2p"] needs I2P: set i2p = "auto" (--i2p auto)')
     if Face.ONION in only and not wants_tor:
         raise ConfigError('only-net = ["tor"] needs tor: set tor = "auto" or "managed" (--tor auto)')
+    if proxy == THROUGH_TOR and only == {Face.I2P}:
+        raise ConfigError('proxy = "tor" is for clearnet, which only-net leaves out: remove one of them')
     if proxy == THROUGH_TOR and not wants_tor:
         raise ConfigError('proxy = "tor" needs tor: set tor = "auto" or "managed" (--tor auto)')
     other_proxy = None if proxy in (None, THROUGH_TOR) else _endpoint("proxy", proxy or "")
@@ -124,11 +139,17 @@ def plan(
         raise ConfigError("proxy is for clearnet, which only-net leaves out: remove one of them")
     if not has_clearnet:
         _check_hidden(listen, external_address)
-    by_proxy = not has_clearnet or proxy is not None
+    has_i2p = wants_i2p and (not only or Face.I2P in only)
+    uses_tor = has_onion or proxy == THROUGH_TOR
+    clearnet = Way.DIRECT
+    if not has_clearnet or proxy is not None:
+        clearnet = Way.PROXY if uses_tor or other_proxy is not None else Way.CLOSED
+    has = {Face.CLEARNET: has_clearnet, Face.ONION: has_onion, Face.I2P: has_i2p}
     return Plan(
-        faces=frozenset(face for face, has in ((Face.CLEARNET, has_clearnet), (Face.ONION, has_onion)) if has),
-        ways=Ways(clearnet=Way.PROXY if by_proxy else Way.DIRECT, onion=has_onion),
-        uses_tor=has_onion or proxy == THROUGH_TOR,
+        faces=frozenset(face for face in Face if has[face]),
+        ways=Ways(clearnet=clearnet, onion=has_onion, i2p=has_i2p),
+        uses_tor=uses_tor,
+        uses_i2p=has_i2p,
         proxy=other_proxy,
     )
 
@@ -136,9 +157,7 @@ def plan(
 def _only(names: Iterable[str]) -> frozenset[Face]:
     for name in names:
         if name not in NETWORKS:
-            raise ConfigError(f"only-net: {name!r} is no network: use clearnet or tor")
-        if NETWORKS[name] is Face.I2P:
-            raise ConfigError("only-net: this version does not reach I2P yet: use clearnet or tor")
+            raise ConfigError(f"only-net: {name!r} is no network: use clearnet, tor or i2p")
     return frozenset(NETWORKS[name] for name in names)
 
 

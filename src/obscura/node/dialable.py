@@ -17,6 +17,7 @@ class Way(Enum):
 
     DIRECT = "direct"
     PROXY = "proxy"  # a Tor exit, or a SOCKS5 proxy: somebody in the middle whom nobody knows
+    CLOSED = "closed"  # not at all
 
 
 class Ways(msgspec.Struct, frozen=True):
@@ -24,6 +25,7 @@ class Ways(msgspec.Struct, frozen=True):
 
     clearnet: Way = Way.DIRECT
     onion: bool = False
+    i2p: bool = False
 
 
 DIRECT = Ways()
@@ -33,7 +35,7 @@ def face_of(address: Address) -> Face:
     """The face through which an address is dialled."""
     if address.host.endswith(".onion"):
         return Face.ONION
-    return Face.I2P if address.host.endswith(".b32.i2p") else Face.CLEARNET
+    return Face.I2P if address.host.endswith(".i2p") else Face.CLEARNET
 
 
 def check_dialable(address: Address, face: Face, ways: Ways = DIRECT) -> None:
@@ -48,12 +50,16 @@ def check_dialable(address: Address, face: Face, ways: Ways = DIRECT) -> None:
         )
     if address.carrier in (CarrierNumber.HTTP, CarrierNumber.DNS) and address.key is None:
         raise AddressError(f"{address}: carrier {address.carrier.name.lower()} opens with a known key only")
+    if face is not face_of(address) and face_of(address) is not Face.CLEARNET:
+        raise AddressError(f"{address}: an onion or I2P address is dialled through its own network only")
+    if face is Face.CLEARNET and ways.clearnet is Way.CLOSED:
+        raise AddressError(f"{address}: only-net leaves clearnet out, and there is no tor to reach it by")
     if face is Face.CLEARNET and ways.clearnet is Way.PROXY:
         _check_proxied(address, is_loopback=is_loopback)
-    elif endpoint is None:
+    elif endpoint is None and face is not Face.I2P:
         raise AddressError(f"{address}: names are not looked up, since that would tell others; give its IP address")
     if face is Face.I2P:
-        raise AddressError(f"{address}: this version does not reach I2P addresses yet")
+        _check_i2p(address, ways)
     if face is Face.ONION and not ways.onion:
         raise AddressError(f"{address}: tor is not used; start the node with --tor auto, or set tor and only-net")
     if face is Face.ONION and address.carrier is not CarrierNumber.PLAIN:
@@ -62,6 +68,16 @@ def check_dialable(address: Address, face: Face, ways: Ways = DIRECT) -> None:
         raise AddressError(
             f"{address}: this version has no carrier {address.carrier.name.lower()} yet; use carrier=plain"
         )
+
+
+def _check_i2p(address: Address, ways: Ways) -> None:
+    """Names are for the router's own address book; they come from the operator alone, since gossip carries none."""
+    if not ways.i2p:
+        raise AddressError(f"{address}: I2P is not used; start the node with --i2p auto, or set i2p and only-net")
+    if address.carrier is not CarrierNumber.PLAIN:
+        raise AddressError(f"{address}: I2P destinations are reached with carrier=plain")
+    if address.port:
+        raise AddressError(f"{address}: I2P has no ports; write {address.host}:0")
 
 
 def _check_proxied(address: Address, *, is_loopback: bool) -> None:

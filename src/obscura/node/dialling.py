@@ -31,7 +31,8 @@ def may_learn(endpoint: Endpoint, carrier: int, *, loopback: bool) -> bool:
         return False
     is_plain = carrier == CarrierNumber.PLAIN
     if endpoint.network in ANONYMOUS:
-        return is_plain and (endpoint.network is Network.I2P or _is_harmless(endpoint.port))
+        # I2P has no ports (BIP155): with any, one destination would be 65,536 places of the book.
+        return is_plain and (not endpoint.port if endpoint.network is Network.I2P else _is_harmless(endpoint.port))
     if endpoint.network not in (Network.IPV4, Network.IPV6):
         return False
     if endpoint.is_loopback:

@@ -11,7 +11,7 @@ import os
 import random
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import h2.config
 import h2.connection
@@ -22,11 +22,10 @@ import h2.settings
 from obscura.limits import DOH_ANSWER, DOH_CONNECT_S, DOH_CONNECTION, DOH_S
 from obscura.node.resolvers import Answer, Provider
 from obscura.transport.dns_query import query, read_answer
+from obscura.transport.through import OpenSocket
 
 _MEDIA_TYPE = "application/dns-message"
 _READ = 16 << 10  # bytes of one read
-
-OpenSocket = Callable[[str, int], Awaitable[socket.socket]]
 
 
 class _Fault(Exception):

@@ -10,14 +10,13 @@ import asyncio
 import contextlib
 import random
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from obscura.limits import SOCKS_CREDENTIAL_BYTES
+from obscura.transport.through import ThroughFault
 from obscura.wire.address import Endpoint
-
-OpenSocket = Callable[[str, int], Awaitable[socket.socket]]
 
 _VERSION, _CONNECT = 5, 1
 _NO_LOGIN, _PASSWORD = 0, 2
@@ -43,14 +42,12 @@ REPLIES: dict[int, str] = {
 }
 
 
-class SocksFault(OSError):
-    """No connection, and why in one phrase. ``is_offline``: the proxy itself cannot be used, which says nothing of the host."""
+class SocksFault(ThroughFault):
+    """``reply``: the proxy's own word, if it was that which refused."""
 
     def __init__(self, why: str, *, is_offline: bool = False, is_late: bool = False, reply: int | None = None) -> None:
-        super().__init__(why)
-        self.is_offline = is_offline
-        self.is_late = is_late  # the time was over
-        self.reply = reply  # the proxy's answer, if there was one
+        super().__init__(why, is_offline=is_offline, is_late=is_late)
+        self.reply = reply
 
 
 class Credentials(NamedTuple):

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from obscura.errors import UserError
 from obscura.limits import CONNECT_S, LINGER_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
 from obscura.transport.profile import STOCK, TcpValues, apply
-from obscura.transport.socks5 import OpenSocket, SocksFault
+from obscura.transport.through import OpenSocket, ThroughFault
 from obscura.wire.address import Address, Endpoint, join_host_port
 
 
@@ -212,7 +212,7 @@ async def _dial_through(owner: Owner, address: Address, tag: object, through: Op
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: Socket(owner, tag, address.endpoint), sock=sock)
             until_owned.pop_all()
-        except SocksFault as fault:
+        except ThroughFault as fault:
             return Missed(f"{join_host_port(address.host, address.port)}: {fault}", fault.is_offline)
         except OSError as error:
             return Missed(f"{join_host_port(address.host, address.port)}: {_reason(error)}")

@@ -1,0 +1,169 @@
+"""Internal socket addresses of I2P destinations (specification, *Address Mapping*; design 11): an injective map, and its file.
+
+An I2P destination is 391 bytes; software that knows socket addresses gets an IPv6 address of ``fd60:db4d:ddb5::/48`` instead,
+the range that GarliCat gave to I2P. It means something inside one node only: addresses of that range are refused from the wire
+and from configuration (``obscura.wire.address``). The 80 bits below the prefix are a kind (16 bits) and a number (64 bits) that
+is never given twice, so that two destinations never have one address, and one destination never two of a kind at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+from obscura.limits import DESTINATION_BYTES, I2P_DIALLED, I2P_INBOUND
+from obscura.transport.sam_words import Destination
+from obscura.wire.address import GARLI_CAT
+
+SocketAddress = tuple[str, int]  # an IPv6 address as text, and the port 0: I2P has none
+
+_DIALLED, _INBOUND = 1, 2
+_DIGEST = 8
+
+
+def _address(kind: int, number: int) -> SocketAddress:
+    return str(GARLI_CAT.network_address + (kind << 64 | number)), 0
+
+
+class Destinations:
+    """Those that were dialled keep their address, over restarts with a ``file``; those that dial us while they are linked."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        """Raises ``OSError`` if there is a file that cannot be read."""
+        self._file = DialledFile(file) if file is not None else None
+        self._dialled: OrderedDict[bytes, tuple[int, Destination]] = OrderedDict()  # by hash, longest unused first
+        self._inbound: dict[bytes, list[int]] = {}  # by hash: number, streams
+        self._hosts: dict[SocketAddress, Destination] = {}
+        self._last = 0
+        self._last_inbound = 0
+        for number, destination in self._file.load() if self._file is not None else ():
+            self._last = max(self._last, number)
+            self._remember(number, destination)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Destinations that were dialled, and that are linked to us."""
+        return len(self._dialled), len(self._inbound)
+
+    def dialled(self, destination: Destination) -> SocketAddress:
+        """The address of a destination that we dial; of 65,536 the one that was not dialled for longest makes room."""
+        known = self._dialled.get(destination.hash)
+        if known is not None:
+            self._dialled.move_to_end(destination.hash)
+            return _address(_DIALLED, known[0])
+        self._last += 1
+        self._remember(self._last, destination)
+        if self._file is not None:
+            self._file.add(self._last, destination)
+        return _address(_DIALLED, self._last)
+
+    def known(self, hash: bytes) -> Destination | None:
+        """A dialled destination by its hash: a lookup that is not needed."""
+        found = self._dialled.get(hash)
+        return None if found is None else found[1]
+
+    def came(self, destination: Destination) -> SocketAddress | None:
+        """The address of a destination from which a stream came; None if there are too many. To be matched by ``went``."""
+        known = self._inbound.get(destination.hash)
+        if known is None:
+            if len(self._inbound) >= I2P_INBOUND:
+                return None
+            self._last_inbound += 1
+            known = self._inbound[destination.hash] = [self._last_inbound, 0]
+            self._hosts[_address(_INBOUND, self._last_inbound)] = destination
+        known[1] += 1
+        return _address(_INBOUND, known[0])
+
+    def went(self, destination: Destination) -> None:
+        """One of its streams is over; with the last one its address goes, for good."""
+        known = self._inbound[destination.hash]
+        known[1] -= 1
+        if not known[1]:
+            del self._inbound[destination.hash]
+            del self._hosts[_address(_INBOUND, known[0])]
+
+    def at(self, address: SocketAddress) -> Destination | None:
+        """The destination of an internal address."""
+        return self._hosts.get(address)
+
+    def _remember(self, number: int, destination: Destination) -> None:
+        self._dialled[destination.hash] = number, destination
+        self._hosts[_address(_DIALLED, number)] = destination
+        if len(self._dialled) > I2P_DIALLED:
+            _, (gone, _) = self._dialled.popitem(last=False)
+            del self._hosts[_address(_DIALLED, gone)]
+
+
+class DialledFile:
+    """Records of number u64, length u16, destination, checksum 8; appended to, rewritten at a start if some are of no use.
+
+    Mode 0600. What a crash left unfinished at its end, or a fault of the disk spoilt, is dropped with all that follows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> list[tuple[int, Destination]]:
+        """The newest 65,536 that are whole, each number and each destination once. Raises ``OSError``."""
+        try:
+            with self._path.open("rb") as file:
+                raw = file.read(2 * I2P_DIALLED * (DESTINATION_BYTES[1] + 18))
+        except FileNotFoundError:
+            return []
+        found: dict[bytes, tuple[int, Destination]] = {}
+        last = 0
+        whole = 0
+        for number, destination, end in _records(raw):
+            if number <= last:
+                break
+            last, whole = number, end
+            found[destination.hash] = number, destination
+        kept = sorted(found.values())[-I2P_DIALLED:]
+        if whole != len(raw) or len(kept) != len(found):
+            self._rewrite(kept)
+        return kept
+
+    def add(self, number: int, destination: Destination) -> None:
+        """Append one. A disk that is full costs the record and nothing else."""
+        try:
+            with open(self._path, "ab", opener=_private) as file:
+                file.write(_record(number, destination))
+        except OSError:
+            return
+
+    def _rewrite(self, kept: list[tuple[int, Destination]]) -> None:
+        other = self._path.with_name(self._path.name + ".new")
+        other.unlink(missing_ok=True)
+        with open(other, "xb", opener=_private) as file:
+            for number, destination in kept:
+                file.write(_record(number, destination))
+        other.replace(self._path)
+
+
+def _record(number: int, destination: Destination) -> bytes:
+    head = number.to_bytes(8, "little") + len(destination.raw).to_bytes(2, "little") + destination.raw
+    return head + blake2b(head, digest_size=_DIGEST).digest()
+
+
+def _records(raw: bytes) -> Iterator[tuple[int, Destination, int]]:
+    """Number, destination and the offset behind it, up to the first record that is not whole."""
+    at = 0
+    while at + 10 <= len(raw):
+        size = int.from_bytes(raw[at + 8 : at + 10], "little")
+        end = at + 10 + size + _DIGEST
+        head, digest = raw[at : end - _DIGEST], raw[end - _DIGEST : end]
+        if end > len(raw) or blake2b(head, digest_size=_DIGEST).digest() != digest:
+            return
+        try:
+            destination = Destination.parse(Destination(head[10:]).text)
+        except ValueError:
+            return
+        yield int.from_bytes(head[:8], "little"), destination, end
+        at = end
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
