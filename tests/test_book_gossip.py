@@ -198,11 +198,24 @@ def test_what_one_face_heard_no_other_face_is_told() -> None:
     talk = Talk(faces=(Face.CLEARNET, Face.ONION))
     clear, onion = crowd(talk, 4), crowd(talk, 4, Face.ONION, first=200)
     talk.hear(clear[0], entry("20.1.0.1"))
-    talk.hear(onion[0], entry("21.1.0.1"))
+    talk.hear(onion[0], AddrEntry(entry("20.1.0.1").time, 1, Network.TORV3, bytes([21]) * 32, 9_733, 0, None))
     for link, news in talk.wait(300):
         assert (link < 200) == (news.host[0] == 20)
     assert {shown.host[0] for shown in talk.ask(clear[1])} == {20}
     assert {shown.host[0] for shown in talk.ask(onion[1])} == {21}
+
+
+def test_a_clearnet_address_told_through_an_onion_link_is_passed_on_there_and_goes_into_no_book() -> None:
+    """It would be missing in, or show its time and key in, what the clearnet face answers."""
+    talk = Talk(faces=(Face.CLEARNET, Face.ONION))
+    onion = crowd(talk, 4, Face.ONION, first=200)
+    talk.hear(onion[0], entry("20.1.0.1"))
+    assert {link for link, _ in talk.wait(300)} <= {someone.link for someone in onion[1:]}
+    assert len(talk.book) == 0
+    alone = Talk(faces=(Face.ONION,))
+    (teller,) = crowd(alone, 1, Face.ONION, first=200)
+    alone.hear(teller, entry("20.1.0.1"))
+    assert len(alone.book) == 1  # one face: an exit reaches it
 
 
 def test_private_and_odd_places_are_neither_learnt_nor_passed_on() -> None:

@@ -1,16 +1,22 @@
-"""Telling peers of a new tip, in the way that costs each of them least (specification, *inv*, *headers*; BIP130, BIP152)."""
+"""Telling peers of a new tip, in the way that costs each of them least (specification, *inv*, *headers*; BIP130, BIP152).
+
+A node with several faces shows a new tip at each of them after a delay of its own: else who watches two faces sees both change at
+the same moment, block after block.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+import random
+from collections.abc import Container, Iterable, Mapping, Sequence
 from math import inf
 
-from obscura.limits import ANNOUNCED_HEADERS, CATCHING_UP_S
+from obscura.limits import ANNOUNCED_HEADERS, CATCHING_UP_S, TIP_LAG_S
 from obscura.node.blocks import Blocks, NewTip
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.compactrelay import CompactRelay
 from obscura.node.effects import Effect, LinkId, Send
 from obscura.node.face import Face
+from obscura.node.timers import Timers
 from obscura.wire.messages.blocks import CmpctBlock, Headers, Inv, InventoryItem, InventoryKind
 
 
@@ -18,7 +24,13 @@ class Announcing:
     """Who was told of which tip. At once; while more blocks are known to come, once in a while."""
 
     def __init__(
-        self, blocks: Blocks, peers: Mapping[LinkId, ChainPeer], compact: CompactRelay, by_inv: Container[LinkId]
+        self,
+        blocks: Blocks,
+        peers: Mapping[LinkId, ChainPeer],
+        compact: CompactRelay,
+        by_inv: Container[LinkId],
+        rng: random.Random,
+        faces: Iterable[Face],
     ) -> None:
         """``by_inv``: links whose peers take no headers."""
         self._blocks = blocks
@@ -27,6 +39,28 @@ class Announcing:
         self._by_inv = by_inv
         self._late: NewTip | None = None  # nobody was told of it yet
         self._told_at = -inf
+        self._rng = rng
+        self._faces = frozenset(faces)
+        self._shown: dict[Face, bytes] = {}  # tips that faces show; what is missing shows the newest
+        self._steps: dict[Face, NewTip] = {}  # not shown yet
+        self._lags: Timers[Face] = Timers()
+
+    # --- What each face shows -----------------------------------------------------------------------------------------
+
+    def shown(self, face: Face) -> bytes:
+        """The tip that this face shows."""
+        return self._shown.get(face, self._blocks.tip)
+
+    def is_hidden(self, face: Face, block_id: bytes) -> bool:
+        """Whether the block came lately and this face does not show it yet."""
+        chain = self._blocks.chain
+        return face in self._lags and block_id in chain and chain.height(block_id) > chain.height(self.shown(face))
+
+    def visible(self, face: Face, ids: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of the ids, in order of height, that this face shows."""
+        return [block_id for block_id in ids if not self.is_hidden(face, block_id)] if face in self._lags else ids
+
+    # --- News ---------------------------------------------------------------------------------------------------------
 
     def tell(self, step: NewTip, now: float) -> list[Effect]:
         """The acknowledged tip has moved."""
@@ -34,11 +68,23 @@ class Announcing:
             self._late = step
             return []
         self._late, self._told_at = None, now
+        if len(self._faces) < 2:
+            return self._tell(step, self._peers.values())
+        chain, way = self._blocks.chain, step.way
+        before = chain.ledger.parent_id(chain.header(way.connect[0] if way.connect else step.tip))
+        for face in sorted(self._faces):
+            self._steps[face] = step
+            if face not in self._lags:
+                self._shown.setdefault(face, before)
+                self._lags.set(face, now + self._rng.uniform(0, TIP_LAG_S))
+        return []
+
+    def _tell(self, step: NewTip, peers: Iterable[ChainPeer]) -> list[Effect]:
         chain, tip = self._blocks.chain, step.tip
         parent = chain.ledger.parent_id(chain.header(tip))
         effects: list[Effect] = []
         forms: dict[Face, CmpctBlock] = {}
-        for peer in self._peers.values():
+        for peer in peers:
             if peer.knows(chain, tip):
                 continue
             if peer.wants_compact and step.block is not None and peer.knows(chain, parent):
@@ -63,7 +109,15 @@ class Announcing:
         return Send(peer.link, Headers(tuple(map(chain.header, ids))))
 
     def deadline(self) -> float:
-        return inf if self._late is None else self._told_at + CATCHING_UP_S
+        late = inf if self._late is None else self._told_at + CATCHING_UP_S
+        return min(late, self._lags.deadline())
 
     def due(self, now: float) -> list[Effect]:
-        return [] if self._late is None else self.tell(self._late, now)
+        effects: list[Effect] = []
+        if self._late is not None and now >= self._told_at + CATCHING_UP_S:
+            effects += self.tell(self._late, now)
+        for face in self._lags.due(now):
+            step = self._steps.pop(face)
+            self._shown[face] = step.tip
+            effects += self._tell(step, [peer for peer in self._peers.values() if peer.peer.face is face])
+        return effects

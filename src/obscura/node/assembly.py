@@ -37,6 +37,7 @@ from obscura.node.ratelimit import rates_of
 from obscura.node.relay import ChainRelay
 from obscura.node.reputation import Reputation
 from obscura.node.resolvers import SeedSettings
+from obscura.node.rotation import Rotation, RotationSettings
 from obscura.node.seeds import Seeds, SeedSource
 from obscura.node.slots import OutboundLimits, Slots, Tip
 from obscura.node.stem import StemTerms
@@ -74,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True):
     seed_source: SeedSource | None = None  # what the network says of its seeds; None = nobody is ever asked
     are_lookups_proxied: bool = False  # questions to DNS leave through an anonymity network
     seed_sequences: dict[str, int] = {}  # of the newest list of each name that an earlier run saw
+    rotation: RotationSettings = RotationSettings()
     rate_factor: float = 1.0  # how much more than ``limits.RATES`` a peer may send; ``inf`` = anything
 
 
@@ -109,6 +111,7 @@ class Assembly:
     neighbours: Neighbours
     relay: ChainRelay | None
     own_transactions: OwnTransactions | None
+    rotation: Rotation
 
     @property
     def book(self) -> Book:
@@ -141,7 +144,16 @@ def assemble(
     near = _neighbours(settings, liveness, rng, unix, now, tip)
     own = None if relay is None else _own_transactions(settings.knobs, relay, liveness, rng, now, outbox)
     about_chain = () if relay is None or own is None else (relay, own.dandelion, own)
-    core = Core([liveness, *near.parts, Cover(), *about_chain, *parts])
+    rotation = Rotation(
+        settings.rotation,
+        near.book,
+        rng,
+        unix,
+        carriers=settings.knobs.carriers,
+        ways=settings.ways,
+        named=settings.manual,
+    )
+    core = Core([liveness, *near.parts, Cover(), rotation, *about_chain, *parts])
     budget = Budget(settings.knobs.cover_bytes_per_s, settings.knobs.cover_bytes_per_day, now)
     for message, reaction in (reactions or {}).items():
         core.route(message, reaction)
@@ -150,7 +162,7 @@ def assemble(
         catalogue = catalogue.with_message(message)
 
     def offer(face: Face, remote: Endpoint | None, is_bare: bool) -> Offer:
-        made = _offer(settings, face, remote, is_bare, best_block(), unix(), rng)
+        made = _offer(settings, face, remote, is_bare, best_block(face), unix(), rng)
         return made if relay is None else msgspec.structs.replace(made, compact=SendCmpct(False, COMPACT_VERSION))
 
     engine = Engine(
@@ -168,7 +180,7 @@ def assemble(
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
         ways=settings.ways,
     )
-    return Assembly(engine, core, liveness, near, relay, own)
+    return Assembly(engine, core, liveness, near, relay, own, rotation)
 
 
 def _own_transactions(
@@ -243,7 +255,7 @@ def _seeds(settings: Settings, book: Book, rng: random.Random, unix: Callable[[]
     return Seeds(wanted, source, book, rng, unix, now, allow_loopback=settings.is_dev, sequences=known)
 
 
-def _no_block() -> tuple[bytes, int]:
+def _no_block(face: Face) -> tuple[bytes, int]:
     return NO_BLOCK
 
 

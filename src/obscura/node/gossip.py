@@ -145,7 +145,8 @@ class Gossip(Part):
             if endpoint.network in ANONYMOUS and own_face(endpoint) is not peer.face:
                 continue  # told through another network: it could be used on neither without linking the two
             link.known.add(_mark(told))
-            self._learn(peer, endpoint, told)
+            if own_face(endpoint) is peer.face or len(self._faces) == 1:  # else one face's book would show at another
+                self._learn(peer, endpoint, told)
             if is_news and not was_asked and told.time > self._unix() - ADDR_FRESH_S:
                 self._relay(peer, endpoint, told, now)
         if len(link.known) > ADDR_KNOWN:
@@ -196,7 +197,10 @@ class Gossip(Part):
     def _relay(self, teller: Peer, endpoint: Endpoint, told: AddrEntry, now: float) -> None:
         """To one or two peers of the same face, the same ones all day, so that news neither storms nor maps our links."""
         entry = self._book.get((endpoint, CarrierNumber(told.carrier)))
-        key = entry.keys.verified if entry is not None else None  # only verified keys are passed on (design 10)
+        is_known = entry is not None and entry.face is teller.face
+        key = (
+            entry.keys.verified if entry is not None and is_known else None
+        )  # only verified ones are passed on (design 10)
         news = AddrEntry(told.time, told.services, told.network, told.host, told.port, told.carrier, key)
         mark = _mark(told)
         day = int(self._unix() + int.from_bytes(told.host[-2:], "big")) // _DAY_S

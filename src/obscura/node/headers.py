@@ -6,7 +6,7 @@ While we are behind, one peer leads; the others are asked once it has nothing mo
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from obscura.ledger.chain import Chain
 from obscura.ledger.port import Fault, FaultKind
@@ -23,6 +23,7 @@ from obscura.limits import (
 from obscura.node.blocks import Blocks
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.effects import Disconnect, Effect, LinkId, Penalise, Send
+from obscura.node.face import Face
 from obscura.node.timers import Timers
 from obscura.wire.messages.blocks import GetHeaders, Headers
 
@@ -222,6 +223,9 @@ class HeaderSync:
         return [Penalise(link, points, f"a header: {fault.reason}")]
 
 
+Visible = Callable[[Face, Sequence[bytes]], Sequence[bytes]]  # those of the ids that a face shows
+
+
 def served_ids(blocks: Blocks, locator: Sequence[bytes], stop: bytes, limit: int) -> list[bytes]:
     """What getheaders and getblocks are answered with: ids below the tip that we vouch for, never more."""
     chain, tip = blocks.chain, blocks.chain.tip
@@ -240,9 +244,9 @@ def served_ids(blocks: Blocks, locator: Sequence[bytes], stop: bytes, limit: int
     return ids[: ids.index(stop) + 1] if stop in ids else ids
 
 
-def answer_getheaders(blocks: Blocks, peer: ChainPeer, message: GetHeaders) -> Iterable[Effect]:
+def answer_getheaders(blocks: Blocks, peer: ChainPeer, message: GetHeaders, visible: Visible) -> Iterable[Effect]:
     """The headers that the peer lacks; an empty message says that there are none."""
-    ids = served_ids(blocks, message.locator, message.stop_hash, MAX_HEADERS)
+    ids = visible(peer.peer.face, served_ids(blocks, message.locator, message.stop_hash, MAX_HEADERS))
     if ids:
         peer.sent = ids[-1]
     return (Send(peer.link, Headers(tuple(map(blocks.chain.header, ids)))),)

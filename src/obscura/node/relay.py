@@ -71,7 +71,7 @@ class ChainRelay(Part):
         self._compact = CompactRelay(self.blocks, self.download, self.transactions.mempool, rng)
         self._older = OlderWay(self.blocks)
         self._reentry = Reentry(self.blocks, self.transactions)
-        self._announcing = Announcing(self.blocks, self._peers, self._compact, self._older)
+        self._announcing = Announcing(self.blocks, self._peers, self._compact, self._older, rng, faces)
 
     def reactions(self) -> Mapping[type[Received], Reaction]:
         reactions: dict[type[Received], Reaction] = {
@@ -101,9 +101,10 @@ class ChainRelay(Part):
 
     # --- What the application asks ------------------------------------------------------------------------------------
 
-    def best_block(self) -> tuple[bytes, int]:
-        """Id and height of the acknowledged tip."""
-        return self.blocks.tip, self.blocks.tip_height
+    def best_block(self, face: Face | None = None) -> tuple[bytes, int]:
+        """Id and height of the acknowledged tip, or of what a face shows of it."""
+        tip = self.blocks.tip if face is None else self._announcing.shown(face)
+        return tip, self.chain.height(tip)
 
     def submit_block(self, raw: bytes, now: float) -> tuple[list[Effect], Fault | None]:
         """A block from the application. Without a fault it is on its way to the archive."""
@@ -172,10 +173,10 @@ class ChainRelay(Part):
         return effects + self.download.assign(now)
 
     def on_getheaders(self, peer: Peer, message: GetHeaders, now: float) -> Iterable[Effect]:
-        return answer_getheaders(self.blocks, self._peers[peer.link], message)
+        return answer_getheaders(self.blocks, self._peers[peer.link], message, self._announcing.visible)
 
     def on_getblocks(self, peer: Peer, message: GetBlocks, now: float) -> Iterable[Effect]:
-        return answer_getblocks(self.blocks, self._peers[peer.link], message)
+        return answer_getblocks(self.blocks, self._peers[peer.link], message, self._announcing.visible)
 
     # --- Blocks -------------------------------------------------------------------------------------------------------
 
@@ -252,7 +253,10 @@ class ChainRelay(Part):
                 wanted.append(self._compact.wanted(item, peer.face))
             else:
                 wanted.append(Wanted(item))
-        return self._serving.ask(peer.link, [w for w in wanted if w.item.kind in _KNOWN_KINDS])
+        early = [w.item for w in wanted if self._announcing.is_hidden(peer.face, w.item.hash)]
+        shown = [w for w in wanted if w.item not in early] if early else wanted
+        effects = self._serving.ask(peer.link, [w for w in shown if w.item.kind in _KNOWN_KINDS])
+        return [*effects, Send(peer.link, NotFound(tuple(early)))] if early else effects
 
     def on_notfound(self, peer: Peer, message: NotFound, now: float) -> Iterable[Effect]:
         link = peer.link
