@@ -53,6 +53,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def nodes(self) -> int:
+        """All of them."""
         return self.honest + self.hostile
 
     def describe(self) -> str:
