@@ -28,7 +28,8 @@ EXPANSION_MESSAGES = 200
 SHAPES = {  # name: options of the address; the goals: MB/s at 16 KiB, messages/s at 400 B, wire bytes per byte at 1,400 B
     "plain": ("carrier=plain", 300, 60_000, 1.01),
     "tls": ("carrier=tls", 300, 60_000, 1.06),
-    "http": ("carrier=http", 250, 60_000, 1.06),
+    "http": ("carrier=http&shape=websocket", 250, 60_000, 1.06),
+    "http_requests": ("carrier=http&shape=requests", 250, 60_000, 1.35),
     "ssh": ("carrier=ssh", 100, 30_000, 1.06),
 }
 TUNNELS: dict[str, Callable[[int], AbstractContextManager[tunnels.Way]]] = {
@@ -99,7 +100,7 @@ def expansion(options: str) -> float:
     """
     place = Address.parse(f"127.0.0.1:8080?{options}")
     static = StaticKey.from_bytes(bytes(range(32)))
-    address = Address(static.public, place.host, place.port, place.carrier, place.name, place.binding)
+    address = Address(static.public, place.host, place.port, place.carrier, place.name, place.binding, place.shape)
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
         make = Covers(CoverSettings(), Path(folder), bytes(32)).carrier_of(place, static, strangers=False)

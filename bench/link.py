@@ -51,8 +51,9 @@ class Flow:
 @contextmanager
 def nodes(size: int, rule: str, loop: str, options: str = "carrier=plain") -> Iterator[Measure]:
     """Two nodes of ours. ``options``: of the address between them."""
-    with python("bench.link_worker", "receive", str(size), rule, loop, options) as receiver:
-        address = receiver.hear()["address"]
+    listening, ampersand, shape = options.partition("&shape=")  # which is for who dials to choose
+    with python("bench.link_worker", "receive", str(size), rule, loop, listening) as receiver:
+        address = receiver.hear()["address"] + ampersand + shape
         with python("bench.link_worker", "send", str(size), rule, loop, address) as sender:
             sender.hear()
             yield Flow(sender, receiver, size).run

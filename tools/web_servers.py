@@ -36,7 +36,8 @@ http {{
   }}
 }}
 """
-PROTECTED = """location = {path} {{ add_header WWW-Authenticate 'Bearer realm="{realm}"' always; return 401; }}
+PROTECTED = """location = {path} {{ keepalive_requests 1000000000; keepalive_time 365d;
+      add_header WWW-Authenticate 'Bearer realm="{realm}"' always; return 401; }}
 """
 
 

@@ -1,0 +1,374 @@
+"""The web carriers in requests and answers: what h11 makes of every byte, who gets in, what polls and uploads cost and hold."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import h11
+import pytest
+
+from carriers import FLIGHT_1, FLIGHT_2, KEY, MAKERS, Wire, website
+from obscura.limits import (
+    BODY_S,
+    KEEPALIVE_REQUESTS,
+    MAX_PICTURE,
+    POLL_END_S,
+    POLL_S,
+    POST_AHEAD,
+    PROXY_READ_S,
+    SITE_UNREAD_BYTES,
+)
+from obscura.morph.carrier import CarrierEvent, Data, Finished, Flight
+from obscura.morph.dress import dress, path_for_key
+from obscura.morph.exchange import PICTURE, Pile, decode_answer, encode_answer
+from obscura.morph.http import HttpServer, ProxiedServer
+from obscura.morph.tokens import decode_token, encode_token
+
+PATH = path_for_key(KEY)
+NAME = "http, in requests"
+EITHER = pytest.mark.parametrize("name", ["http, in requests", "tls, in requests"])
+BARE = b"GET " + PATH + b" HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def opening(seed: int = 1) -> tuple[bytes, bytes]:
+    """The two requests of a recorded opening that was let in."""
+    page, login = bytes(Wire(MAKERS[NAME], seed=seed).opened().tapped[True]).split(b"\r\n\r\n")[:2]
+    return page + b"\r\n\r\n", login + b"\r\n\r\n"
+
+
+class Visit:
+    """A stranger on one connection; every flight is refused."""
+
+    def __init__(self, kind: type[HttpServer] = HttpServer) -> None:
+        self.server = kind(random.Random(9), website(is_tls=False))
+        self.server.start(0.0)
+        self.flights = 0
+        self.is_over = False
+
+    def say(self, data: bytes, now: float = 0.0) -> bytes:
+        answer = b""
+        self.on(self.server.receive(data, now), now)
+        for _ in range(10_000):
+            answer += b"".join(self.server.take())
+            if self.is_over or self.server.deadline() > now:
+                return answer
+            self.on(self.server.due(now), now)
+        raise AssertionError("it does not come to rest")
+
+    def on(self, events: list[CarrierEvent], now: float) -> None:
+        for event in events:
+            assert not isinstance(event, Data), "a stranger's bytes"
+            if isinstance(event, Flight):
+                self.flights += 1
+                self.server.refuse(now)
+            self.is_over |= isinstance(event, Finished)
+
+
+# --- A library as judge -----------------------------------------------------------------------------------------------
+
+
+def conversation(wire: Wire) -> list[tuple[h11.Request, bytes, h11.Response, bytes]]:
+    """Every request with its answer, as h11 reads both sides; nothing may be left over but one poll."""
+    server, client = h11.Connection(h11.SERVER), h11.Connection(h11.CLIENT)
+    server.receive_data(bytes(wire.tapped[True]))
+    client.receive_data(bytes(wire.tapped[False]))
+    pairs = []
+    while isinstance(request := server.next_event(), h11.Request):
+        body = body_of(server)
+        client.send(h11.Request(method=request.method, target=request.target, headers=[("host", "h")]))
+        client.send(h11.EndOfMessage())
+        response = client.next_event()
+        if not isinstance(response, h11.Response):
+            assert client.trailing_data == (b"", False), "an answer that is none"
+            break
+        answer = body_of(client)
+        pairs.append((request, body, response, answer))
+        server.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+        server.send(h11.EndOfMessage())
+        server.start_next_cycle()
+        client.start_next_cycle()
+    return pairs
+
+
+def body_of(side: h11.Connection) -> bytes:
+    body = b""
+    while not isinstance(event := side.next_event(), h11.EndOfMessage):
+        assert isinstance(event, h11.Data), event
+        body += event.data
+    return body
+
+
+def test_h11_reads_every_request_and_every_answer() -> None:
+    wire = Wire(MAKERS[NAME]).opened()
+    rng = random.Random(3)
+    said = {True: b"", False: b""}
+    for _ in range(60):
+        for carrier, mine in ((wire.client.carrier, True), (wire.server.carrier, False)):
+            if rng.random() < 0.6:
+                data = rng.randbytes(rng.choice((1, 400, 30_000)))
+                carrier.send(data, wire.now)
+                said[mine] += data
+        wire.run(rng.randint(1, 6))
+    wire.run()
+    wire.now = wire.server.carrier.deadline()  # the last upload is held as a poll until then
+    wire.due(wire.server)
+    wire.run()
+    page, login, *session = conversation(wire)
+    assert (page[0].method, page[0].target, page[2].status_code) == (b"GET", b"/", 200)
+    assert dict(login[0].headers)[b"authorization"] == b"Bearer " + encode_token(FLIGHT_1)
+    token = decode_answer(login[3])
+    assert token is not None
+    assert decode_token(token) == FLIGHT_2
+    assert len(session) > 20
+    bodies = {True: b"", False: b""}
+    for request, up, answer, down in session:
+        assert request.target == PATH
+        assert (request.method == b"POST") == bool(up)
+        assert (answer.status_code == 200) == bool(down)
+        for mine, body, fields in ((True, up, request.headers), (False, down, answer.headers)):
+            if body:
+                assert body.startswith(PICTURE)
+                assert dict(fields)[b"content-type"] == b"image/jpeg"
+                bodies[mine] += body[len(PICTURE) :]
+    assert bodies == said
+
+
+def test_the_fields_come_in_the_orders_of_nginx_and_of_the_library() -> None:
+    wire = Wire(MAKERS[NAME]).opened()
+    wire.client.carrier.send(b"up", 0.0)
+    wire.run()
+    wire.server.carrier.send(b"down", 0.0)
+    wire.run()
+    heads = [
+        re.findall(rb"(?m)^([A-Za-z-]+): ", part)
+        for part in bytes(wire.tapped[True]).split(b"\r\n\r\n")
+        if part.startswith(PICTURE) or b"POST" in part
+    ]
+    assert heads[0] == [
+        *(b"Host", b"Accept", b"Accept-Encoding", b"User-Agent", b"Cookie", b"Content-Length", b"Content-Type")
+    ]
+    down = bytes(wire.tapped[False]).rpartition(b"HTTP/1.1 200")[2].partition(b"\r\n\r\n")[0]
+    assert re.findall(rb"(?m)^([A-Za-z-]+): ", down) == [
+        *(b"Server", b"Date", b"Content-Type", b"Content-Length", b"Connection")
+    ]
+
+
+# --- Polls and uploads ------------------------------------------------------------------------------------------------
+
+
+@EITHER
+def test_a_poll_is_held_for_a_time_and_then_answered_with_nothing(name: str) -> None:
+    wire = Wire(MAKERS[name]).opened()
+    wire.run()
+    first = wire.server.carrier.deadline()
+    assert POLL_S[0] <= first - wire.now <= POLL_S[1]
+    wire.now = first
+    wire.due(wire.server)
+    wire.run()
+    assert wire.server.finished is None
+    assert wire.server.carrier.deadline() - wire.now == pytest.approx(first), "one application waits as long each time"
+    wire.server.carrier.send(b"still there", wire.now)
+    wire.run()
+    assert bytes(wire.client.data) == b"still there"
+
+
+def test_an_upload_frees_the_poll_and_never_more_than_two_requests_are_out() -> None:
+    wire = Wire(MAKERS[NAME]).opened()
+    wire.run()
+    before = len(wire.tapped[False])
+    for at in range(30):
+        wire.client.carrier.send(bytes([at]) * 100_000, 0.0)
+    wire.collect(wire.client)
+    assert bytes(wire.server.inbox).count(b"POST ") == POST_AHEAD - 1, "beside the poll"
+    assert wire.client.carrier.is_blocked
+    wire.run()
+    assert not wire.client.carrier.is_blocked
+    answers = bytes(wire.tapped[False][before:])
+    assert answers.count(b"HTTP/1.1 204 No Content\r\n") == bytes(wire.tapped[True]).count(b"POST ")
+    assert len(wire.server.data) == 3_000_000
+
+
+def test_what_waits_while_no_request_is_there_leaves_with_the_next() -> None:
+    wire = Wire(MAKERS[NAME]).opened()
+    wire.run()
+    big = random.Random(1).randbytes(3 * MAX_PICTURE)
+    for at in range(0, len(big), 60_000):
+        wire.server.carrier.send(big[at : at + 60_000], 0.0)
+    wire.run()
+    assert bytes(wire.client.data) == big
+    sizes = [int(size) for size in re.findall(rb"Content-Length: (\d+)", bytes(wire.tapped[False]))]
+    assert max(sizes) <= MAX_PICTURE
+
+
+def test_a_pile_gives_all_in_order_and_no_body_is_too_large() -> None:
+    pile, rng, all_of_it, got = Pile(), random.Random(2), b"", b""
+    for size in (1, 1 << 20, 3 << 20, 5, 0, 60_000, 1 << 19, 1 << 19):
+        data = rng.randbytes(size)
+        pile.put(data)
+        all_of_it += data
+    while pile.size:
+        body = b"".join(pile.take())
+        assert body.startswith(PICTURE)
+        assert len(PICTURE) < len(body) <= MAX_PICTURE
+        got += body[len(PICTURE) :]
+    assert got == all_of_it
+
+
+@EITHER
+def test_a_session_has_as_many_requests_as_it_likes(name: str) -> None:
+    wire = Wire(MAKERS[name]).opened()
+    for number in range(KEEPALIVE_REQUESTS + 10):
+        wire.client.carrier.send(b"%d," % number, 0.0)
+        wire.run(4)
+    wire.run()
+    assert bytes(wire.server.data).endswith(b",%d," % (KEEPALIVE_REQUESTS + 9))
+    assert wire.client.finished is None
+
+
+@EITHER
+def test_a_server_that_ends_says_so_in_its_last_answer_and_first_says_everything(name: str) -> None:
+    wire = Wire(MAKERS[name]).opened()
+    wire.run()
+    wire.server.carrier.send(b"x" * 100, 0.0)
+    wire.collect(wire.server)  # the poll is answered, the next one has not come
+    wire.server.carrier.send(b"last", 0.0)
+    wire.server.on(wire.server.carrier.end(0.0), 0.0)
+    assert wire.server.finished is None
+    assert wire.server.carrier.deadline() == POLL_END_S
+    wire.run()
+    assert bytes(wire.client.data) == b"x" * 100 + b"last"
+    assert wire.client.finished is not None
+    assert wire.server.finished is not None
+    if name == NAME:
+        assert bytes(wire.tapped[False]).count(b"Connection: close") == 1
+
+
+def test_an_upload_that_stops_ends_the_session_when_nginx_would() -> None:
+    wire = Wire(MAKERS[NAME]).opened()
+    wire.run()
+    wire.client.carrier.send(b"y" * 1_000, 0.0)
+    wire.collect(wire.client)
+    del wire.server.inbox[-500:]
+    wire.run()
+    assert wire.server.carrier.deadline() == BODY_S
+    assert any(isinstance(event, Finished) for event in wire.server.carrier.due(BODY_S))
+
+
+def test_a_broken_channel_becomes_an_application_that_hangs() -> None:
+    wire = Wire(MAKERS[NAME]).opened()
+    wire.run()
+    wire.server.carrier.refuse(3.0)
+    wire.client.carrier.send(b"z" * 200, 3.0)
+    wire.run()
+    assert wire.server.carrier.deadline() == 3.0 + PROXY_READ_S
+    before = len(wire.tapped[False])
+    wire.now = 3.0 + PROXY_READ_S
+    wire.due(wire.server)
+    wire.run()
+    said = bytes(wire.tapped[False][before:])
+    assert said.startswith(b"HTTP/1.1 504 Gateway Time-out\r\n")
+    assert b"HTTP/1.1 401 " in said, "and what came meanwhile is a stranger's"
+    assert not wire.server.data
+
+
+def test_a_peer_that_goes_on_after_a_failure_is_not_read_without_end() -> None:
+    wire = Wire(MAKERS[NAME]).opened()
+    wire.run()
+    server = wire.server.carrier
+    server.refuse(3.0)
+    for _ in range(SITE_UNREAD_BYTES // 1_000 + 2):
+        server.receive(bytes(1_000), 3.0)
+    assert server.is_full
+
+
+# --- Strangers --------------------------------------------------------------------------------------------------------
+
+
+def masked(data: bytes) -> bytes:
+    """Without cookie values."""
+    return re.sub(rb"(Set-Cookie: [^=]*=)[^;]*", rb"\1", data)
+
+
+def test_whatever_is_wrong_with_a_login_is_answered_as_no_login_is() -> None:
+    page, login = opening()
+    nobody = masked(Visit().say(page + BARE))
+    assert nobody.count(b"HTTP/1.1 401 ") == 1
+    mine = Visit()
+    cookie = mine.say(page).partition(b"Set-Cookie: ")[2].partition(b";")[0]
+    ours = login.replace(login.partition(b"Cookie: ")[2].partition(b"\r\n")[0], cookie)
+    for wrong in (
+        login,  # replayed: another connection's cookie
+        login.replace(b"Cookie: ", b"X: "),
+        login.replace(b"Bearer ", b"Basic "),
+        ours.replace(b"GET ", b"POST ", 1),
+        ours.replace(b"\r\n\r\n", b"\r\nUpgrade: websocket\r\n\r\n"),  # a half of an upgrade
+        ours.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Key: eA==\r\n\r\n"),
+    ):
+        visit = Visit()
+        assert masked(visit.say(page + wrong)) == nobody, wrong
+        assert visit.flights == 0, wrong
+    assert masked(mine.say(ours)) == nobody[nobody.index(b"HTTP/1.1 401") :], "the channel did not take it"
+    assert mine.flights == 1
+    assert masked(mine.say(ours)) == nobody[nobody.index(b"HTTP/1.1 401") :], "nor is a second one tried"
+    assert mine.flights == 1
+    upload = b"POST " + PATH + b" HTTP/1.1\r\nHost: h\r\nContent-Length: 30\r\n\r\n" + PICTURE + bytes(10)
+    assert mine.say(upload).startswith(b"HTTP/1.1 401 "), "and no message without a session"
+
+
+def test_each_changed_bit_of_a_login_gets_an_answer_of_nginx() -> None:
+    page, login = opening()
+    for at in range(len(login)):
+        changed = bytearray(login)
+        changed[at] ^= 1 << (at % 8)
+        answer = Visit().say(page + bytes(changed))
+        last = answer[answer.rindex(b"HTTP/1.1 ") :]
+        assert last[9:12] in (b"401", b"400", b"404", b"405", b"505", b"200"), at
+        assert b"application/json" not in answer
+
+
+def test_a_whole_recorded_session_opens_nothing() -> None:
+    wire = Wire(MAKERS[NAME]).opened()
+    wire.client.carrier.send(b"secret" * 50, 0.0)
+    wire.run()
+    visit = Visit()
+    answers = visit.say(bytes(wire.tapped[True]))
+    assert visit.flights == 0
+    assert answers.count(b"HTTP/1.1 401 ") == bytes(wire.tapped[True]).count(PATH)
+
+
+def test_behind_a_proxy_that_ends_tls_there_is_no_such_session() -> None:
+    page, login = opening()
+    visit = Visit(ProxiedServer)
+    cookie = visit.say(page).partition(b"Set-Cookie: ")[2].partition(b";")[0]
+    visit.say(login.replace(login.partition(b"Cookie: ")[2].partition(b"\r\n")[0], cookie))
+    assert visit.flights == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",  # shorter than a picture's beginning
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",  # nobody asked for the second
+        b"\0" * 40_000,
+    ],
+)
+def test_a_server_that_breaks_the_session_ends_it(answer: bytes) -> None:
+    wire = Wire(MAKERS[NAME]).opened()
+    wire.run()
+    events = wire.client.carrier.receive(answer, 0.0)
+    assert any(isinstance(event, Finished) for event in events)
+    assert not any(isinstance(event, Data) for event in events)
+
+
+def test_the_answer_to_a_login_has_a_name_of_the_listeners_own() -> None:
+    rng = random.Random(3)
+    names = {dress(rng.randbytes(32), frozenset(), is_tls=False).answer for _ in range(40)}
+    assert len(names) >= 8
+    for name in names:
+        assert decode_answer(encode_answer(name, b"A" * 200)) == b"A" * 200
+    assert decode_answer(b'{"token":"short"}') is None
