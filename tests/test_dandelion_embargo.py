@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import ceil, inf
+from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 
+from obscura.cli import root
 from obscura.limits import DIFFUSION_RETURN_S, STEM_HOP_S, TX_INBOUND_MEAN_S, TX_OUTBOUND_MEAN_S
 from obscura.node.effects import Send
 from obscura.node.embargo import clamped_hop, closed_form, embargo_mean, undisturbed
 from obscura.node.explain import explanation
 from obscura.node.stem import StemTerms
+from obscura.shaping.levels import CustomKnobs, PrivacyLevel, explained, knobs_of
 from obscura.sim.ledger import TokenLedger
 from obscura.sim.relay import Announcements
 from obscura.wire.messages.transactions import StemTx
@@ -120,10 +127,57 @@ def test_the_same_test_tells_poisson_and_uniform_times_from_exponential_ones(mea
     assert p_value([rng.expovariate(1 / mean) for _ in range(800)], mean) > 0.001
 
 
+def explained_at(level: PrivacyLevel, custom: CustomKnobs | None = None) -> dict[str, Any]:
+    sources = {row["knob"]: row["source"] for row in explained(level, custom)}
+    return explanation(knobs_of(level, custom), sources)
+
+
 def test_explanation_names_where_each_value_comes_from() -> None:
-    told = explanation(0.1, "medium")
+    told = explained_at(PrivacyLevel.MEDIUM)
     assert all(row["origin"] for row in told["parameters"])
     assert told["expected"]["stem_hops"] == 10
     assert told["expected"]["embargo_mean_s"] > told["expected"]["embargo_closed_form_s"]
     costs = [row["embargo_mean_s"] for row in told["changing_q"]]
     assert costs == sorted(costs, reverse=True)
+
+
+def test_explanation_of_the_level_custom_reads_its_knobs() -> None:
+    custom = CustomKnobs(fluff_probability=0.25, slot_ms=(4_000, 4_000), waits_for_epoch=True)
+    told = explained_at(PrivacyLevel.CUSTOM, custom)
+    values = {row["parameter"]: row for row in told["parameters"]}
+    assert values["fluff probability q"]["value"] == 0.25
+    assert "privacy-custom.fluff-probability" in values["fluff probability q"]["origin"]
+    assert told["expected"]["stem_hops"] == 4
+    assert values["time of a hop d"]["value"] == "4 s"  # a slot is waited for
+    assert values["own transactions leave"]["value"] == "in the next epoch"
+    assert told["expected"]["embargo_mean_s"] > explained_at(PrivacyLevel.STANDARD)["expected"]["embargo_mean_s"]
+
+
+def test_explanation_from_a_configuration_file(tmp_path: Path) -> None:
+    file = tmp_path / "obscura.toml"
+    file.write_text('privacy = "custom"\n\n[privacy-custom]\nfluff-probability = 0.3\n')
+    words = ["--config", str(file), "--data-dir", str(tmp_path), "--json", "dandelion", "explain"]
+    done = CliRunner().invoke(root, words)
+    assert done.exit_code == 0, done.output
+    (q,) = [row for row in json.loads(done.stdout)["parameters"] if row["parameter"] == "fluff probability q"]
+    assert (q["value"], q["origin"]) == (0.3, f"{file}:4")
+
+
+def test_who_ends_an_embargo_early_is_as_others_found_it() -> None:
+    """q = 0.2, 350 ms a hop, 2.25 s back: T = 157.6 s, first to fire the origin in 21.5 % of cases, then 17 and 14 %."""
+    rng, q, hop, back = random.Random(3), 0.2, 0.35, 2.25
+    mean = embargo_mean(q, hop, back)
+    assert mean == pytest.approx(157.6, abs=0.05)
+    assert undisturbed(144, q, hop, back) == pytest.approx(0.892, abs=0.001)
+    firsts: Counter[int] = Counter()
+    stems = 60_000
+    for _ in range(stems):
+        k = 1
+        while rng.random() >= q:
+            k += 1
+        end = (k - 1) * hop + back
+        fired, position = min((place * hop + rng.expovariate(1 / mean), place) for place in range(k))
+        firsts[position if fired < end else -1] += 1
+    early = stems - firsts[-1]
+    assert early / stems == pytest.approx(0.1, abs=0.005)
+    assert [firsts[n] / early for n in range(3)] == pytest.approx([0.215, 0.17, 0.14], abs=0.02)

@@ -25,11 +25,17 @@ def explain(globals: Globals, fluff: float | None, hop_s: float | None) -> None:
       obscura dandelion explain --fluff 0.2
     """
     from obscura.node.explain import explanation
-    from obscura.shaping.levels import LEVELS, PrivacyLevel
+    from obscura.shaping.levels import PrivacyLevel, explained
 
     loaded = globals.load()
-    level = PrivacyLevel(loaded.value.privacy)
-    told = explanation(LEVELS[level].fluff_probability, level.value, fluff, hop_s)
+    config = loaded.value
+    rows = explained(
+        PrivacyLevel(config.privacy),
+        config.privacy_custom,
+        constant_slots=config.constant_slots,
+        origins=loaded.origins,
+    )
+    told = explanation(config.knobs, {row["knob"]: row["source"] for row in rows}, fluff, hop_s)
     if globals.json:
         show_json(told)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import log
 from typing import Any
 
@@ -15,7 +16,8 @@ from obscura.limits import (
     TX_INBOUND_MEAN_S,
     TX_OUTBOUND_MEAN_S,
 )
-from obscura.node.embargo import closed_form, embargo_mean
+from obscura.node.embargo import clamped_hop, closed_form, embargo_mean
+from obscura.shaping.levels import Knobs
 
 SPIES = (0.05, 0.1, 0.2, 0.3)
 FLUFFS = (0.05, 0.1, 0.2, 0.3)
@@ -33,12 +35,19 @@ def first_spy_line(p: float) -> float:
     return p * p * log(1 / p) / (1 - p)
 
 
-def explanation(q_in_force: float, level: str, q: float | None = None, hop_s: float | None = None) -> dict[str, Any]:
-    """Parameters with their origin, what is to be expected of them, and the same for other q. Times in seconds."""
-    fluff = q_in_force if q is None else q
-    hop = STEM_HOP_S[0] if hop_s is None else hop_s
-    origin_q = f"privacy level {level}" if q is None else "--fluff"
-    origin_hop = "least that is believed; a node measures its own" if hop_s is None else "--hop-s"
+def explanation(
+    knobs: Knobs, sources: Mapping[str, str], q: float | None = None, hop_s: float | None = None
+) -> dict[str, Any]:
+    """Parameters with their origin, what is to be expected of them, and the same for other q. Times in seconds.
+
+    ``sources``: where each knob's value comes from, by its name in the configuration. ``q`` and ``hop_s`` are tried instead.
+    """
+    fluff = knobs.fluff_probability if q is None else q
+    hop = clamped_hop(knobs.mean_hold_s) if hop_s is None else hop_s
+    origin_q = sources["fluff-probability"] if q is None else "--fluff"
+    least, most = STEM_HOP_S
+    held = f"own shaping holds {knobs.mean_hold_s * 1_000:.0f} ms; a node adds half its pings, {least:g}-{most:g} s are believed"
+    origin_hop = held if hop_s is None else "--hop-s"
     rows = (
         ("fluff probability q", fluff, origin_q),
         ("successors per epoch", STEM_SUCCESSORS, "Dandelion++ paper, quasi-4-regular graph"),
@@ -49,6 +58,16 @@ def explanation(q_in_force: float, level: str, q: float | None = None, hop_s: fl
         ("return of the diffusion r", f"{DIFFUSION_RETURN_S:g} s", "measured in the simulator"),
         ("early end of some embargo e", EMBARGO_MISS, "Dandelion++ paper, proposition 3"),
         ("embargo", "exponential, at its end once to the other successor, then diffused", "design"),
+        (
+            "own transactions' first hop",
+            "over Tor or I2P if there is one" if knobs.anonymous_first_hop else "any successor",
+            sources["anonymous-first-hop"],
+        ),
+        (
+            "own transactions leave",
+            "in the next epoch" if knobs.waits_for_epoch else "at once",
+            sources["waits-for-epoch"],
+        ),
         ("announcement timers", f"{TX_OUTBOUND_MEAN_S:g} s outbound, {TX_INBOUND_MEAN_S:g} s inbound", "Bitcoin Core"),
     )
     return {
