@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo docs discovery anonymity examples bench tables chaos clean
+.PHONY: help install test check demo docs discovery shaping anonymity examples bench tables chaos clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -36,6 +36,9 @@ discovery: $(STAMP)  ## real DNS-over-HTTPS servers and a real router (root; apt
 
 carriers: $(STAMP)  ## carriers beside real servers and clients (apt install nginx-light curl openssl openssh-server ssh-audit nmap; 5 minutes)
 	$(BIN)/python -m pytest tests_real/test_carrier_web.py tests_real/test_carrier_ssh.py
+
+shaping: $(STAMP)  ## lengths, gaps and SYNs of real links as tshark sees them (apt install tshark; 1 minute)
+	$(BIN)/python -m pytest tests_real/test_shaping_wire.py
 
 anonymity: $(STAMP)  ## nodes over a real, private Tor network; needs tor (apt install tor); 6 minutes at most
 	$(BIN)/python -m pytest tests_real/test_tor.py tests_real/test_tor_namespace.py --durations=0
