@@ -60,9 +60,9 @@ asyncio.run(main())
 
 
 def run(*words: str, **options: Any) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, **options)
+    done: Any = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, **options)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
-    return done.stdout
+    return str(done.stdout)
 
 
 class Home:
@@ -140,7 +140,8 @@ def test_a_node_behind_a_real_router_is_reached_from_outside(home: Home, tmp_pat
     assert node.stdout is not None
     facts = json.loads(node.stdout.readline())
     with Client(Path(facts["rpc"])) as client:
-        until, own = time.monotonic() + 20, []
+        until = time.monotonic() + 20
+        own: list[str] = []
         while not own and time.monotonic() < until:
             own = [one for one in client.call("addresses.own") if OUTSIDE in one]
             time.sleep(0.1)
