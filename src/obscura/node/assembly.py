@@ -13,12 +13,13 @@ from obscura.handshake import features
 from obscura.handshake.features import Flags
 from obscura.handshake.machine import Offer
 from obscura.ledger.chain import Chain
-from obscura.limits import COARSE_TIMESTAMP_S, COMPACT_VERSION, MAX_INBOUND, PROTOCOL_VERSION
+from obscura.limits import COMPACT_VERSION, MAX_INBOUND, PROTOCOL_VERSION
 from obscura.node.admission import AdmissionLimits
 from obscura.node.asmap import Asmap
 from obscura.node.bans import Bans
 from obscura.node.book import Book
 from obscura.node.broadcast import Outbox
+from obscura.node.coarse import CoarseClock
 from obscura.node.core import Core, Part, Reaction
 from obscura.node.cover import Budget, Cover, shaping
 from obscura.node.dandelion import Dandelion
@@ -161,8 +162,10 @@ def assemble(
     for message in messages:
         catalogue = catalogue.with_message(message)
 
+    coarse = CoarseClock(unix, rng)
+
     def offer(face: Face, remote: Endpoint | None, is_bare: bool) -> Offer:
-        made = _offer(settings, face, remote, is_bare, best_block(face), unix(), rng)
+        made = _offer(settings, face, remote, is_bare, best_block(face), (unix(), coarse.shown(face)), rng)
         return made if relay is None else msgspec.structs.replace(made, compact=SendCmpct(False, COMPACT_VERSION))
 
     engine = Engine(
@@ -265,7 +268,7 @@ def _offer(
     remote: Endpoint | None,
     is_bare: bool,
     best: tuple[bytes, int],
-    unix: int,
+    times: tuple[int, int],  # exact, coarse
     rng: random.Random,
 ) -> Offer:
     is_clearnet = face is Face.CLEARNET
@@ -275,7 +278,7 @@ def _offer(
     observed = is_clearnet and remote is not None and remote.network in (Network.IPV4, Network.IPV6)
     version = Version(
         protocol_version=PROTOCOL_VERSION,
-        timestamp=unix if is_direct else round(unix / COARSE_TIMESTAMP_S) * COARSE_TIMESTAMP_S,
+        timestamp=times[0] if is_direct else times[1],
         feature_flags=flags.features,
         privacy_feature_flags=flags.privacy,
         user_agent=USER_AGENT,

@@ -23,6 +23,7 @@ from obscura.limits import (
     MAX_ADDR,
 )
 from obscura.node.book import Book, Entry
+from obscura.node.coarse import CoarseClock
 from obscura.node.core import Part, Reaction, Received
 from obscura.node.dialling import ANONYMOUS, may_learn, own_face
 from obscura.node.effects import Effect, LinkId, Send
@@ -85,6 +86,7 @@ class Gossip(Part):
         self._grouping = grouping
         self._rng = rng
         self._unix = unix
+        self._coarse = CoarseClock(unix, rng)
         self._key = key
         self._loopback = loopback
         self._services = services
@@ -225,7 +227,7 @@ class Gossip(Part):
     def _announce(self, link: _Link, now: float) -> Iterable[Effect]:
         peer = link.peer
         self._timers.set(("announce", peer.link), now + self._rng.expovariate(1 / ANNOUNCE_S))
-        unix = int(self._unix())
+        unix = int(self._unix()) if peer.face is Face.CLEARNET else self._coarse.shown(peer.face)
         told = [_entry_of(address, unix, self._services) for address in self._own.announced(peer.face)]
         return (Send(peer.link, Addr(tuple(told[:ADDR_RELAYED]))),) if told else ()
 
