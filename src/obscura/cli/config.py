@@ -1,4 +1,4 @@
-"""config show, config check, config init."""
+"""config show, config check, config init, config reload."""
 
 from __future__ import annotations
 
@@ -59,6 +59,18 @@ def check(globals: Globals, file: str | None) -> None:
         show_json({"file": path, "valid": True, "network": name})
     else:
         click.echo(f"{printable(str(path or 'the configuration'))} is valid (network {name})")
+
+
+@config.command()
+@pass_globals
+def reload(globals: Globals) -> None:
+    """Have the running node read its configuration again, as SIGHUP does; its links stay."""
+    found = globals.call("config.reload")
+    if globals.json:
+        show_json(found)
+        return
+    for what, keys in (("changed", found["changed"]), ("needs a restart", found["needs_restart"])):
+        click.echo(f"{what}: {', '.join(keys) or 'nothing'}")
 
 
 @config.command()

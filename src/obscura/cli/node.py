@@ -39,7 +39,9 @@ def _assignments(context: click.Context, parameter: click.Parameter, values: tup
 @click.option("--unlisted", is_flag=True, help="Never announce the own address.")
 @click.option("--allow-unauthenticated", is_flag=True, help="Link to clearnet addresses without a key.")
 @click.option("--allow-plaintext", is_flag=True, help="Accept links without the secure channel.")
-@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error; also MODULE=LEVEL.")
+@click.option("--log-format", metavar="FORM", help="text or json.")
+@click.option("--unsafe-logs", is_flag=True, help="Log addresses, keys and transactions: for debugging only.")
 @click.option(
     "--set",
     "assigned",
@@ -75,7 +77,7 @@ def run(globals: Globals, /, listen: tuple[str, ...], no_listen: bool, assigned:
             click.echo(address)
         sys.stdout.flush()  # what started the node may wait for it
 
-    return runtime.run(config, ready=ready)
+    return runtime.run(config, ready=ready, load=lambda: globals.load(flags, assigned))
 
 
 @click.command(cls=Command)

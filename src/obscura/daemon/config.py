@@ -22,6 +22,7 @@ from obscura.daemon import layers
 from obscura.daemon.covers import CoverSettings
 from obscura.daemon.i2p_settings import I2pSettings
 from obscura.daemon.mapping import check_mapping
+from obscura.daemon.logs import levels
 from obscura.daemon.ways import Plan, TorSettings, plan
 from obscura.daemon.web import Loopback
 from obscura.errors import AddressError, ConfigError
@@ -88,8 +89,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Meta(description="whose socket parameters to show: the own system's, random ones, or another system's in part"),
     ] = "host"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="how much is said on standard error")
+        str,
+        Meta(
+            description='how much is said on standard error: debug, info, warning or error, also by module, such as "info,'
+            'daemon.tor=debug"'
+        ),
     ] = "info"
+    log_format: Annotated[Literal["text", "json"], Meta(description="lines of text, or a JSON object in each")] = "text"
+    unsafe_logs: Annotated[
+        bool, Meta(description="write addresses, keys and transactions into the log; for debugging only")
+    ] = False
     rpc_http: Annotated[
         str | None,
         Meta(
@@ -194,7 +203,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         experimental(self.experimental)
         if self.prune is not None:
             parse_bytes(self.prune)
-        _ = self.plan, self.router  # raises
+        _ = self.plan, self.router, self.fronts, levels(self.log_level)  # raises
         for key, texts in (("connect", self.connect), ("external-address", self.external_address)):
             for text in texts:
                 try:

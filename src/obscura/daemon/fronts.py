@@ -10,21 +10,28 @@ from obscura.daemon.control import ControlServer
 from obscura.daemon.gate import Gate
 from obscura.daemon.http_rpc import RpcRoutes
 from obscura.daemon.http_server import HttpServer
+from obscura.daemon.logs import follow
 from obscura.daemon.methods import rpc_methods
 from obscura.daemon.metrics import Metrics
 from obscura.daemon.node import Node
+from obscura.daemon.reload import Load
 from obscura.daemon.tokens import TokenFile, cookie_file
 from obscura.daemon.web import Access
 from obscura.limits import METRICS_CONNECTIONS
 
 
 @contextlib.asynccontextmanager
-async def fronts(node: Node) -> AsyncIterator[dict[str, str]]:
-    """Open what the configuration asks for, for the length of the block; gives where each is. Raises ``UserError``."""
-    registry = rpc_methods(node)
+async def fronts(node: Node, load: Load | None = None) -> AsyncIterator[dict[str, str]]:
+    """Open what the configuration asks for, for the length of the block; gives where each is. Raises ``UserError``.
+
+    ``load`` reads the configuration again when asked to.
+    """
+    registry = rpc_methods(node, load)
     shown: dict[str, str] = {}
     rpc_at, metrics_at = node.config.fronts
     async with contextlib.AsyncExitStack() as stack:
+        following = follow(node.events(), is_unsafe=node.config.unsafe_logs)
+        stack.push_async_callback(ended, asyncio.create_task(following))
         metrics = Metrics(node)
         stack.push_async_callback(ended, asyncio.create_task(metrics.follow(node.events())))
         await stack.enter_async_context(ControlServer(node.data_dir.rpc_socket, registry, node.events_out))

@@ -11,8 +11,10 @@ from obscura.daemon.chain_methods import chain_methods
 from obscura.daemon.control import ControlServer
 from obscura.daemon.doctor_methods import doctor_methods
 from obscura.daemon.node import Node
+from obscura.daemon.openrpc import describe_itself
 from obscura.daemon.peer_methods import peer_methods
 from obscura.daemon.privacy_methods import privacy_methods
+from obscura.daemon.reload import Load, reload_methods
 from obscura.daemon.rpc import MethodRegistry
 from obscura.daemon.scope import SCOPES, Scope
 from obscura.errors import AddressError, UserError
@@ -21,11 +23,12 @@ from obscura.node.face import Face
 from obscura.wire.address import Address, key_text
 
 
-def rpc_methods(node: Node) -> MethodRegistry:
+def rpc_methods(node: Node, load: Load | None = None) -> MethodRegistry:
     """All methods of a running node, each for callers of its scope: what every transport of the RPC answers from."""
     registry = MethodRegistry()
-    for name, method in control_methods(node).items():
+    for name, method in (control_methods(node) | reload_methods(node, load)).items():
         registry.method(name, SCOPES.get(name, Scope.ADMIN))(method)
+    describe_itself(registry)
     return registry
 
 

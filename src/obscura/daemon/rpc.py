@@ -20,7 +20,7 @@ import inspect
 import logging
 import traceback
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Protocol, TypeVar, get_type_hints
+from typing import Any, NamedTuple, Protocol, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import UNSET
@@ -45,6 +45,15 @@ class Session(Protocol):
         """Stop that; whether there was a subscription."""
 
 
+class Parameter(NamedTuple):
+    """One parameter of a method, its annotation resolved."""
+
+    name: str
+    annotation: Any
+    is_required: bool
+    default: Any
+
+
 class Method:
     """One registered function with its parameters as a checked struct."""
 
@@ -60,6 +69,11 @@ class Method:
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         if any(p.kind not in named or p.name not in hints for p in self.parameters):
             raise TypeError(f"method {name}: every parameter needs a name and an annotation")
+        self.returns = hints.get("return", Any)
+        self.typed = [
+            Parameter(p.name, hints[p.name], p.default is p.empty, None if p.default is p.empty else p.default)
+            for p in self.parameters
+        ]
         fields = [
             (p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], p.default)
             for p in self.parameters

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import logging
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from obscura.daemon import logs
 from obscura.daemon.config import Config
 from obscura.daemon.fronts import fronts
 from obscura.daemon.node import Node
+from obscura.daemon.reload import Load, reload_and_log
 from obscura.limits import KEPT_FREE_BYTES
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -27,19 +27,17 @@ Told = Callable[[Mapping[str, Any]], None]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
-def run(config: Config, *, ready: Told) -> int:
+def run(config: Config, *, ready: Told, load: Load | None = None) -> int:
     """Run a node until SIGTERM, SIGINT or the method ``stop``. ``ready`` gets what a caller needs to reach it.
+
+    ``load`` reads the configuration again, at SIGHUP or when asked by RPC.
 
     The exit status. Raises ``UserError`` if the node cannot start.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=config.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.begin(config.log_level, config.log_format, is_unsafe=config.unsafe_logs)
     keep_freed_memory()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(Node(config), ready))
+        return runner.run(_serve(Node(config), ready, load))
 
 
 def keep_freed_memory() -> None:
@@ -56,11 +54,13 @@ def keep_freed_memory() -> None:
     set_option(_M_MMAP_THRESHOLD, KEPT_FREE_BYTES)
 
 
-async def _serve(node: Node, ready: Told) -> int:
+async def _serve(node: Node, ready: Told, load: Load | None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, node, loop, number)
-    async with node, fronts(node) as shown:
+    if load is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload_and_log, node, load)
+    async with node, fronts(node, load) as shown:
         ready(
             {
                 "network": node.network.name,

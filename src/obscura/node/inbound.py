@@ -41,6 +41,10 @@ class Inbound(Part):
         self._peers: dict[LinkId, Peer] = {}
         self._last: dict[tuple[LinkId, Merit], float] = {}
 
+    def allow(self, max_inbound: int) -> None:
+        """From now on so many slots; links that stand beyond them stay until they end."""
+        self._max = max_inbound
+
     def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
         if peer.is_inbound:
             self._peers[peer.link] = peer

@@ -24,6 +24,18 @@ class ManualPeers(Part):
         for address in self._waits:
             self._timers.set(address, now)
 
+    def keep(self, addresses: Iterable[Address], now: float) -> None:
+        """From now on these are the addresses; links to others stand, but are not made again."""
+        wanted = dict.fromkeys(addresses)
+        for address in [address for address in self._waits if address not in wanted]:
+            del self._waits[address]
+            self._links.pop(address, None)
+            self._timers.clear(address)
+        for address in wanted:
+            if address not in self._waits:
+                self._waits[address] = Backoff()
+                self._timers.set(address, now)
+
     def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
         if peer.dialled is not None and peer.dialled in self._waits:
             self._waits[peer.dialled] = Backoff()
