@@ -199,7 +199,7 @@ class Connection:
         if self._stage in (_Stage.ENDING, _Stage.OVER):
             return []
         self._send_last(now)
-        if self._sealer is not None and not self.peer_has_left:
+        if self._opener is not None and not self._opener.ended:
             self._stage = _Stage.ENDING
             self._deadline = now + CLEAN_END_S
         else:
@@ -219,11 +219,6 @@ class Connection:
     def is_parked(self) -> bool:
         """Whether a session goes on here that still hears its old connection."""
         return self._parked is not None
-
-    @property
-    def peer_has_left(self) -> bool:
-        """Whether the peer's direction has ended."""
-        return self._opener is not None and self._opener.ended
 
     def release(self, old: Connection, now: float) -> list[Event]:
         """The peer has left the old connection: what came here meanwhile, and from now on at once."""

@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "peers": Lazy(_PEERS, "peers", "List the peers of the running node."),
         "connect": Lazy(_PEERS, "connect", "Make a link to a peer."),
         "disconnect": Lazy(_PEERS, "disconnect", "End the link to a peer."),
+        "rotate": Lazy(_PEERS, "rotate", "Move links to new connections, under load and without a gap."),
         "ping": Lazy(_PEERS, "ping", "Measure the round trip to a peer."),
         "addresses": Lazy(_ADDRESSES, "addresses", "List the addresses of other nodes that the node knows."),
         "ban": Lazy(_ADDRESSES, "ban", "Ban hosts, networks and autonomous systems."),

@@ -1,4 +1,4 @@
-"""peers, connect, disconnect, ping."""
+"""peers, connect, disconnect, rotate, ping."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import click
 from obscura.cli.frame import Command, Globals, pass_globals
 from obscura.cli.output import show_fields, show_json, show_rows
 
-COLUMNS = ("peer", "address", "inbound", "carrier", "pattern", "user_agent", "connected_s")  # --json has all
+COLUMNS = (
+    "peer",
+    "address",
+    "inbound",
+    "carrier",
+    "pattern",
+    "user_agent",
+    "rotations",
+    "connected_s",
+)  # --json has all
 
 
 @click.command(cls=Command)
@@ -51,6 +60,34 @@ def disconnect(globals: Globals, peer: int) -> None:
         show_json(result)
     else:
         click.echo(f"disconnected peer {peer}")
+
+
+@click.command(cls=Command)
+@click.argument("peer", type=int, required=False)
+@click.option("--to", metavar="ADDRESS", help="Another address of the same peer.")
+@click.option("--carrier", help="The carrier to move to, of those that the peer is known to have.")
+@pass_globals
+def rotate(globals: Globals, peer: int | None, to: str | None, carrier: str | None) -> int:
+    """Move links to new connections, under load and without a gap.
+
+    PEER is its number in `obscura peers`; without it all links that this node made are moved. What a peer is known to
+    have beside its present address is chosen from at random. A peer that made its link itself is asked to move it, and
+    may decline. If a move fails, the link goes on as it was.
+
+    \b
+    Examples:
+      obscura rotate
+      obscura rotate 3 --carrier ssh
+      obscura rotate 3 --to obscura://KEY@127.0.0.1:4443?carrier=tls
+    """
+    rows = globals.call("rotate", peer=peer, to=to, carrier=carrier)
+    if globals.json:
+        show_json(rows)
+    else:
+        shown = ("peer", "outcome", "address", "carrier", "rotations", "why")
+        rows_shown = [{key: row.get(key) for key in shown} for row in rows]
+        show_rows(rows_shown, "No links that this node made; `obscura peers` lists all.", shown)
+    return int(any(row["outcome"] == "failed" for row in rows))
 
 
 @click.command(cls=Command)

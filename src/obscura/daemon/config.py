@@ -21,8 +21,8 @@ from msgspec import Meta
 from obscura.daemon import layers
 from obscura.daemon.covers import CoverSettings
 from obscura.daemon.i2p_settings import I2pSettings
-from obscura.daemon.mapping import check_mapping
 from obscura.daemon.logs import levels
+from obscura.daemon.mapping import check_mapping
 from obscura.daemon.ways import Plan, TorSettings, plan
 from obscura.daemon.web import Loopback
 from obscura.errors import AddressError, ConfigError
@@ -31,6 +31,7 @@ from obscura.ledger.networks import BUILT_IN, load_network
 from obscura.limits import LEAST_PRUNE_TARGET, MAX_INBOUND, OUTBOUND_FULL
 from obscura.node.admission import AdmissionLimits
 from obscura.node.resolvers import SeedSettings
+from obscura.node.rotation import RotationSettings
 from obscura.shaping.levels import CustomKnobs, Knobs, PrivacyLevel, knobs_of
 from obscura.wire.address import Address
 
@@ -193,6 +194,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     i2p_router: Annotated[I2pSettings, Meta(description="how the I2P router is reached, and its tunnels")] = (
         I2pSettings()
     )
+    rotation: Annotated[
+        RotationSettings, Meta(description="moving links to new connections, so that no pattern lasts")
+    ] = RotationSettings()
     seeds: Annotated[SeedSettings, Meta(description="how the first peers are found")] = SeedSettings()
 
     def __post_init__(self) -> None:

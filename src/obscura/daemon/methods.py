@@ -15,6 +15,7 @@ from obscura.daemon.openrpc import describe_itself
 from obscura.daemon.peer_methods import peer_methods
 from obscura.daemon.privacy_methods import privacy_methods
 from obscura.daemon.reload import Load, reload_methods
+from obscura.daemon.rotation_methods import rotation_methods
 from obscura.daemon.rpc import MethodRegistry
 from obscura.daemon.scope import SCOPES, Scope
 from obscura.errors import AddressError, UserError
@@ -157,6 +158,7 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
         **chain_methods(node),
         **privacy_methods(node),
         **peer_methods(node),
+        **rotation_methods(node),
         **doctor_methods(node),
     }
 

@@ -32,6 +32,7 @@ def neighbour_settings(config: Config, network: Network) -> dict[str, Any]:
         "outbound": OutboundLimits(config.max_outbound, OUTBOUND_BLOCKS if config.max_outbound else 0),
         "allow_unauthenticated": config.allow_unauthenticated,
         "rate_factor": config.rate_factor,
+        "rotation": config.rotation,
         "spacing_s": _spacing(network.ledger),
     }
 

@@ -276,7 +276,7 @@ class Node:
     async def drained(self, peer: Peer | LinkId) -> None:
         """Return once what waits for the peer has been handed to its socket (or the link is gone)."""
         link = peer if isinstance(peer, int) else peer.link
-        if link in self.engine.links and self.engine.waiting(link):
+        if self.engine.waiting(link):
             room: asyncio.Future[None] = self._loop.create_future()
             self._drained.setdefault(link, []).append(room)
             self._plan_turn()

@@ -40,6 +40,11 @@ class Timers(Generic[Key]):
         if len(self._heap) > 64 + 4 * len(self._when):
             self._compact()
 
+    def when(self, key: Key) -> float | None:
+        """The key's deadline, if it has one."""
+        known = self._when.get(key)
+        return None if known is None else known[0]
+
     def clear(self, key: Key) -> None:
         """Forget the key's deadline, if it has one."""
         self._when.pop(key, None)
