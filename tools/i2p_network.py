@@ -298,7 +298,7 @@ def main() -> None:
         else:
             network = running.enter_context(I2pNetwork(folder))
             for client in network.clients:
-                print(f"sam {client.sam}, in this namespace: nsenter -t {os.getpid()} -Un --preserve-credentials")
+                print(f"sam {client.sam}, in this namespace: nsenter -t {os.getpid()} -U -n --preserve-credentials")
             print(f"up in {network.took_s:.1f} s")
         sys.stdout.flush()
         signal.pause()

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from obscura.daemon import layers
 from obscura.errors import ConfigError
 from obscura.transport.sam_words import session_options
 from obscura.transport.tor_words import endpoint_of
@@ -33,6 +34,9 @@ class I2pSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     lease_set_encryption: Annotated[
         tuple[int, ...], Meta(description="i2cp.leaseSetEncType: 4 is ECIES-X25519; [] leaves it to the router")
     ] = (4,)
+
+    def __post_init__(self) -> None:
+        layers.check(self)
 
     def check(self) -> None:
         """Raises ``ConfigError`` for what does not mean anything."""

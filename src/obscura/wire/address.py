@@ -194,7 +194,7 @@ class Address(msgspec.Struct, frozen=True):
         key_text, at, place = rest.rpartition("@")
         options = _parse_query(query) if question else {}
         host, port = split_host_port(place)
-        if not port and not listening and not host.lower().endswith(".b32.i2p"):
+        if not port and not listening and not host.lower().endswith(".i2p"):
             raise AddressError("port 0 cannot be dialled: write the port that the peer listens on")
         carrier = options.pop("carrier", "plain")
         if carrier not in _CARRIERS:
