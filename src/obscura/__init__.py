@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from obscura.daemon.async_client import AsyncClient
+    from obscura.daemon.client import Client
     from obscura.daemon.config import Config
     from obscura.daemon.node import Node
     from obscura.errors import AddressError, ConfigError, ObscuraError, Unreachable, UserError
@@ -23,6 +25,8 @@ __version__ = "1.0.0.dev0"
 _HOMES = {
     "Address": "obscura.wire.address",
     "AddressError": "obscura.errors",
+    "AsyncClient": "obscura.daemon.async_client",
+    "Client": "obscura.daemon.client",
     "Config": "obscura.daemon.config",
     "ConfigError": "obscura.errors",
     "Disconnect": "obscura.node.effects",
@@ -39,6 +43,8 @@ _HOMES = {
 __all__ = [
     "Address",
     "AddressError",
+    "AsyncClient",
+    "Client",
     "Config",
     "ConfigError",
     "Disconnect",

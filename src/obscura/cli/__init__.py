@@ -56,6 +56,7 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "lab": Lazy("obscura.cli.lab", "lab", "Measure what an observer learns."),
         "privacy": Lazy("obscura.cli.privacy", "privacy", "Show what hides the traffic, and why."),
         "rpc": Lazy("obscura.cli.control", "rpc", "Call a method of the running node."),
+        "token": Lazy("obscura.cli.token", "token", "Make and end tokens for the RPC over HTTP."),
         "wire": Lazy("obscura.cli.wire", "wire", "Turn frames into JSON and back."),
         "version": Lazy("obscura.cli.version", "version", "Print the version."),
     },

@@ -35,8 +35,10 @@ def rpc(globals: Globals, method: str, params: Any) -> None:
     \b
     Examples:
       obscura rpc rpc.methods
+      obscura rpc schema            the OpenRPC document, as rpc.discover
       obscura rpc ping '{"peer": 1}'
     """
+    method = "rpc.discover" if method == "schema" else method
     if isinstance(params, list):
         show_json(globals.call(method, *params))
     else:

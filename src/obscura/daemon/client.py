@@ -1,4 +1,4 @@
-"""A blocking client of a node's control socket, for the command line and scripts. Imports no event loop."""
+"""A blocking client of a node's RPC, for the command line and scripts."""
 
 from __future__ import annotations
 
@@ -13,28 +13,62 @@ import msgspec
 
 from obscura.daemon import jsonrpc
 from obscura.daemon.datadir import socket_address
-from obscura.errors import Unreachable
+from obscura.daemon.http_client import HttpLine, Secret, is_url
+from obscura.daemon.nonode import START as START
+from obscura.daemon.nonode import NoNode as NoNode
 from obscura.limits import RPC_CALL_S
-
-START = "obscura run"  # the command that starts a node, as the error for a missing one says
-
-
-class NoNode(Unreachable):
-    """No node answers on the control socket, or it went away."""
 
 
 class Client:
-    """One connection to a node.
+    """One connection to a node: to its control socket, or to its HTTP server with the cookie or a token.
 
     >>> with Client(DataDir(root, "dev").rpc_socket) as node:    # doctest: +SKIP
     ...     node.call("connect", address="obscura://...")
+    >>> Client("http://127.0.0.1:8470", DataDir(root, "dev").rpc_cookie)    # doctest: +SKIP
 
-    Raises ``NoNode`` if there is no node, ``jsonrpc.RemoteError`` for what the node refuses.
+    ``secret`` is a text, or the path of the file that holds it. Raises ``NoNode`` if there is no node,
+    ``jsonrpc.RemoteError`` for what the node refuses.
     """
 
-    def __init__(self, path: Path, timeout_s: float = RPC_CALL_S, start: str = START) -> None:
-        self._path = path
+    def __init__(
+        self, where: Path | str, secret: Secret = None, *, timeout_s: float = RPC_CALL_S, start: str = START
+    ) -> None:
         self._calls = 0
+        self._line: HttpLine | _SocketLine
+        if isinstance(where, str) and is_url(where):
+            self._line = HttpLine(where, secret, timeout_s)
+        else:
+            self._line = _SocketLine(Path(where), timeout_s, start)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._line.close()
+
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """The result of a method, with parameters by position or by name (not both)."""
+        if args and kwargs:
+            raise TypeError("JSON-RPC takes parameters by position or by name, not both")
+        self._calls += 1
+        return self._line.ask(jsonrpc.request(method, list(args) or kwargs, self._calls), self._calls)
+
+    def events(self, kinds: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Events as they happen, without end; ``{"kind": "lost", "lost": N}`` stands where N are missing."""
+        return self._line.events(kinds)
+
+
+class _SocketLine:
+    """The control socket: one text per line both ways."""
+
+    def __init__(self, path: Path, timeout_s: float, start: str) -> None:
+        self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
         self._timeout_s = timeout_s
@@ -48,33 +82,21 @@ class Client:
             raise NoNode(f"no node is running on {path.parent}: start one with `{start}`") from None
         self._file = self._socket.makefile("rb")
 
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         self._file.close()
         self._socket.close()
 
-    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
-        """The result of a method, with parameters by position or by name (not both)."""
-        if args and kwargs:
-            raise TypeError("JSON-RPC takes parameters by position or by name, not both")
-        self._calls += 1
+    def ask(self, request: bytes, number: int) -> Any:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the reason may wait to be read
-            self._socket.sendall(jsonrpc.request(method, list(args) or kwargs, self._calls))
+            self._socket.sendall(request)
         while True:
             reply = self._receive()
-            if "method" not in reply and reply.get("id") in (self._calls, None):
+            if "method" not in reply and reply.get("id") in (number, None):
                 return jsonrpc.result(reply)
 
-    def events(self, kinds: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Events as they happen, without end; ``{"kind": "lost", "lost": N}`` stands where N are missing."""
-        self.call("events.subscribe", kinds=None if kinds is None else list(kinds))
+    def events(self, kinds: Collection[str] | None) -> Iterator[dict[str, Any]]:
+        asked = {"kinds": None if kinds is None else list(kinds)}
+        self.ask(jsonrpc.request("events.subscribe", asked, 0), 0)
         self._socket.settimeout(None)
         while True:
             told = self._receive()
