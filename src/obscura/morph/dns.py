@@ -163,10 +163,10 @@ class DnsClient(Stream):
         id = self._fresh()
         self._updates.add(id)
         start = HEADER.size + len(self._origin) + 4
-        pieces, count = self._payload.records(data, self._up.next(), start, HEADER.size)
+        records, count = self._payload.records(data, self._up.next(), start, HEADER.size)
         head = HEADER.pack(id, UPDATE_FLAGS, 1, 0, count, 0)
         zone = self._origin + dns.QUESTION_TAIL.pack(dns.SOA, dns.IN)
-        self._sign(b"".join((head, zone, *pieces)), now)
+        self._sign(b"".join((head, zone, records)), now)
 
     def _transfer(self, now: float) -> None:
         self._asked = self._fresh()
@@ -210,8 +210,8 @@ class DnsClient(Stream):
         """The first answer: when the server thinks it is, how its zone is signed, and the binding."""
         message = Message.begun(wire)
         dns.read(message)
-        options = dns.options(message.opt) if message.opt is not None else {}
-        cookie = options.get(COOKIE, b"")
+        options = dns.options(message.opt) if message.opt is not None else None
+        cookie = (options or {}).get(COOKIE, b"")
         signatures = [record.data for record in message.answers if record.type == dns.RRSIG]
         if message.id != self._asked or len(cookie) < 24 or not signatures or len(signatures[0]) < 20:
             raise Violation("no zone of the kind")

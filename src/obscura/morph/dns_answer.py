@@ -11,16 +11,17 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+import msgspec
 from siphashc import siphash
 
 from obscura.errors import Violation
 from obscura.limits import DNS_UDP_BYTES
 from obscura.morph import dns_message as dns
 from obscura.morph.dns_message import Message, Question, Writer, is_below, name_of
-from obscura.morph.dns_tsig import BADKEY, BADSIG, HMAC_SHA256, MAC_BYTES, Key, read_signature, refused
+from obscura.morph.dns_tsig import BADKEY, BADSIG, HMAC_SHA256, MAC_BYTES, Key, Signature, read_signature, refused
 from obscura.morph.dns_zone import Found, RRset, Zone
 
-_NSID, _ECS, _EXPIRE, _COOKIE, _KEEPALIVE = 3, 8, 9, 10, 11
+_ECS, _EXPIRE, _COOKIE, _KEEPALIVE = 8, 9, 10, 11
 _COOKIE_HEAD: Final = Struct("!BBBBI")  # version, three reserved bytes, time (RFC 9018, 4)
 _KEEPALIVE_UNITS: Final = 300  # of 0.1 s (tcp-keepalive-timeout)
 _LEAST_MAC: Final = MAC_BYTES // 2  # bytes (RFC 8945, 5.2.2.1)
@@ -29,7 +30,9 @@ _UNKNOWN_CLASSES: Final = (0, dns.NONE, dns.ANY_CLASS)
 _KNOWN_CLASSES: Final = (dns.IN, dns.CH, 4)
 _ABOUT: Final = tuple(name_of(name) for name in ("version.bind", "hostname.bind", "authors.bind", "id.server"))
 _ABOUT_TTL: Final = 86_400
-# Algorithms that BIND looks a key up for; any other is a wrong key as well.
+_ERROR: Final = 15
+_PROHIBITED: Final = b"\0\x12"  # RFC 8914, 4.19
+_OPCODES: Final = (dns.QUERY, dns.UPDATE, dns.NOTIFY)
 _PRESERVED: Final = dns.RD | dns.CD
 
 
@@ -52,10 +55,11 @@ class NameServer:
         reply = _Reply(self, message, rng, is_tcp=is_tcp)
         try:
             dns.read(message)
+            signature = read_signature(wire, message.tsig) if message.tsig is not None else None
         except Violation:
             message.opt = message.tsig = None
             return reply.fail(dns.FORMERR), b""
-        return reply.answer(), reply.cookie
+        return reply.answer(signature), reply.cookie
 
     def cookie(self, client: bytes) -> bytes:
         """A whole COOKIE option (RFC 9018, 4.4). The asker's address is not in it, since carriers know no addresses."""
@@ -76,14 +80,14 @@ class _Reply:
 
     # --- The order in which a server looks ---------------------------------------------------------------------------
 
-    def answer(self) -> bytes:
+    def answer(self, signature: Signature | None) -> bytes:
         message = self._message
         if message.opt is not None:
             if message.opt.ttl >> 16 & 0xFF:
                 return self.fail(dns.BADVERS)
             if not self._take_options(dns.options(message.opt)):
                 return self.fail(dns.FORMERR)
-        if message.opcode not in (dns.QUERY, dns.UPDATE, dns.NOTIFY):
+        if message.opcode not in _OPCODES and (message.tsig is None or not message.questions):
             return self.fail(dns.NOTIMP)
         if not message.questions:
             is_cookie_only = message.opcode == dns.QUERY and self.cookie
@@ -93,21 +97,27 @@ class _Reply:
             return self.fail(dns.FORMERR)
         if rdclass not in _KNOWN_CLASSES:
             return self.fail(dns.NOTIMP)
-        if message.tsig is not None:
-            return self._wrongly_signed()
+        if signature is not None:
+            return self._wrongly_signed(signature)
         if message.opcode == dns.QUERY:
             return self._query(message.questions[0])
         if message.opcode == dns.UPDATE:
             return self._update(message.questions[0])
         return self._notify(message.questions[0])
 
-    def _take_options(self, options: dict[int, bytes]) -> bool:
+    def _take_options(self, options: dict[int, bytes] | None) -> bool:
+        if options is None:
+            return False
         client = options.get(_COOKIE)
         if client is not None:
-            if len(client) != 8 and not 16 <= len(client) <= 40:
-                return False
             self.cookie = self._server.cookie(client[:8])
             self._options.append((_COOKIE, self.cookie))
+        subnet = options.get(_ECS)
+        if subnet is not None:
+            shown = _subnet(subnet)
+            if shown is None:
+                return False
+            self._options.append((_ECS, shown))
         if _EXPIRE in options and self._is_soa_query():
             self._options.append((_EXPIRE, self._server.zone().soa.data[0][-8:-4]))
         if _KEEPALIVE in options and self._is_tcp:
@@ -116,15 +126,11 @@ class _Reply:
 
     def _is_soa_query(self) -> bool:
         asked = self._message.questions
-        return bool(asked) and asked[0].type == dns.SOA and asked[0].name.lower() == self._server.zone().origin
+        is_soa = self._message.opcode == dns.QUERY and bool(asked) and asked[0].type == dns.SOA
+        return is_soa and asked[0].name.lower() == self._server.zone().origin
 
-    def _wrongly_signed(self) -> bytes:
-        message, key = self._message, self._server.key
-        assert message.tsig is not None
-        try:
-            signature = read_signature(message.wire, message.tsig)
-        except Violation:
-            return self.fail(dns.FORMERR)
+    def _wrongly_signed(self, signature: Signature) -> bytes:
+        key = self._server.key
         error, rcode, name = BADSIG, dns.NOTAUTH, key.name
         if signature.key != key.name or signature.algorithm != HMAC_SHA256:
             error, name = BADKEY, signature.key
@@ -137,7 +143,13 @@ class _Reply:
     def _query(self, question: Question) -> bytes:
         kind, name, zone = question.type, question.name.lower(), self._server.zone()
         if kind in (dns.AXFR, dns.IXFR):
-            return self.fail(dns.REFUSED if name == zone.origin and question.rdclass == dns.IN else dns.NOTAUTH)
+            is_apex = (
+                name == zone.origin if question.rdclass == dns.IN else name in _ABOUT and question.rdclass == dns.CH
+            )
+            if not is_apex:
+                return self.fail(dns.NOTAUTH)
+            self._options.append((_ERROR, _PROHIBITED))
+            return self.fail(dns.REFUSED)
         if kind in _META:
             return self.fail(dns.FORMERR)
         if kind in (253, 254):  # MAILB, MAILA
@@ -146,7 +158,10 @@ class _Reply:
             return self._about(question)
         if question.rdclass != dns.IN or not is_below(name, zone.origin):
             return self.fail(dns.REFUSED)
-        return self._write(zone.answer(question.name, kind, is_secured=self._is_secured))
+        found = zone.answer(question.name, kind, is_secured=self._is_secured)
+        if kind == dns.SOA and found.rcode == dns.NXDOMAIN:  # zero-no-soa-ttl
+            found.authority = [_dying(rrset) if rrset.type == dns.SOA else rrset for rrset in found.authority]
+        return self._write(found)
 
     def _about(self, question: Question) -> bytes:
         """``version.bind`` and the like, of a server that does not tell."""
@@ -158,12 +173,14 @@ class _Reply:
         soa = RRset(zone, dns.SOA, _ABOUT_TTL, (zone + name_of("hostmaster")[:-1] + zone + numbers,))
         found = Found(dns.NOERROR, True, [], [], [])
         if name == zone and question.type in (dns.SOA, dns.ANY):
-            found.answer.append(soa)
+            found.answer.append(msgspec.structs.replace(soa, name=question.name))
         if name == zone and question.type in (dns.NS, dns.ANY):
-            found.answer.append(RRset(zone, dns.NS, 0, (zone,)))
+            found.answer.append(RRset(question.name, dns.NS, 0, (zone,)))
         if not found.answer:
             found.rcode = dns.NOERROR if name == zone else dns.NXDOMAIN
             found.authority.append(soa)
+        if question.type == dns.SOA and found.rcode == dns.NXDOMAIN:
+            found.authority = [_dying(soa)]
         return self._write(found)
 
     def _update(self, question: Question) -> bytes:
@@ -194,7 +211,7 @@ class _Reply:
         message = self._message
         kept = message.flags & _PRESERVED if message.opcode == dns.QUERY else 0
         writer = Writer(message.id, dns.QR | message.opcode << 11 | kept | more | rcode & 15)
-        if message.questions and message.opcode in (dns.QUERY, dns.UPDATE, dns.NOTIFY):
+        if message.questions and message.opcode in _OPCODES:
             writer.question(message.questions[0])
         return writer
 
@@ -233,9 +250,26 @@ class _Reply:
         self._rng.shuffle(data)
         for one in data:
             writer.record(section, rrset.name, rrset.type, self._message.questions[0].rdclass, rrset.ttl, one)
-        if self._is_secured or self._message.questions[0].type == dns.ANY:
+        if self._is_secured or (section == 1 and self._message.questions[0].type == dns.ANY):
             for one in rrset.signatures:
                 writer.record(section, rrset.name, dns.RRSIG, dns.IN, rrset.ttl, one)
+
+
+def _dying(rrset: RRset) -> RRset:
+    return msgspec.structs.replace(rrset, ttl=0)
+
+
+def _subnet(option: bytes) -> bytes | None:
+    """ECS as it is repeated by who makes no use of it (RFC 7871, 7.2.1); None for one that is malformed."""
+    if len(option) < 4:
+        return None
+    family, source, scope = int.from_bytes(option[:2], "big"), option[2], option[3]
+    most = {0: 0, 1: 32, 2: 128}.get(family)
+    if most is None or source > most or scope or len(option) != 4 + -(-source // 8):
+        return None
+    if source % 8 and option[-1] & 0xFF >> source % 8:
+        return None
+    return option
 
 
 def _by_owner(section: list[RRset]) -> list[RRset]:

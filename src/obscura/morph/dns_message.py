@@ -5,10 +5,15 @@ A name is its uncompressed wire form. Lengths of labels are below every letter, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
 import msgspec
+from dns.exception import DNSException
+from dns.rdata import from_wire
+from dns.rdataclass import RdataClass
+from dns.rdatatype import RdataType
 
 from obscura.errors import Violation
 
@@ -26,8 +31,18 @@ QUESTION_TAIL: Final = Struct("!HH")
 RECORD_TAIL: Final = Struct("!HHIH")
 # Types whose data ends in names that are compressed (RFC 1035, 4.1.4; RFC 3597, 4): bytes before them, how many, bytes behind.
 _NAMES_IN: Final = {NS: (0, 1, 0), CNAME: (0, 1, 0), PTR: (0, 1, 0), MX: (2, 1, 0), SOA: (0, 2, 20)}
+# Options of a fixed form, by the sizes that they may have.
+_OPTION_SIZES: Final[dict[int, Callable[[int], bool]]] = {
+    1: lambda size: size == 18,  # LLQ
+    2: lambda size: size in (4, 8),  # update lease
+    9: lambda size: size in (0, 4),  # expire
+    10: lambda size: size == 8 or 16 <= size <= 40,  # cookie
+    14: lambda size: size > 0 and size % 2 == 0,  # key tags
+    15: lambda size: size >= 2,  # extended error
+    16: lambda size: size == 2,  # client tag
+    17: lambda size: size == 2,  # server tag
+}
 _NAMED_AT: Final = {RRSIG: 18, NSEC: 0}  # types with a name at an offset that is never compressed, but pointed at
-_SIZES: Final = {A: 4, AAAA: 16}
 
 
 class Question(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +86,7 @@ class Message(msgspec.Struct, gc=False):
 
     @property
     def opcode(self) -> int:
+        """QUERY, UPDATE, ..."""
         return self.flags >> 11 & 15
 
 
@@ -151,30 +167,27 @@ def read_record(wire: bytes, at: int) -> Record:
     end = start + size
     if end > len(wire):
         raise Violation("data that goes over the end")
-    record = Record(name, kind, rdclass, ttl, wire[start:end], at, end)
-    if size and rdclass == IN:
-        _check_data(wire, record, start)
-    return record
+    return Record(name, kind, rdclass, ttl, wire[start:end], at, end)
 
 
-def _check_data(wire: bytes, record: Record, start: int) -> None:
-    """That data of a common type has the form of that type: what a server notices while it reads. Raises ``Violation``."""
-    kind = record.type
-    if kind in _SIZES and len(record.data) != _SIZES[kind]:
-        raise Violation("an address of another size")
-    if kind in _NAMES_IN:
-        before, count, behind = _NAMES_IN[kind]
-        at = start + before
-        for _ in range(count):
-            _, at = read_name(wire[: record.end], at)
-        if at + behind != record.end:
-            raise Violation("data of another size")
-    if kind == TXT:
-        at = start
-        while at < record.end:
-            at += 1 + wire[at]
-        if at != record.end:
-            raise Violation("a string that goes over the end")
+def _check(message: Message, record: Record) -> None:
+    """That a record has the class of its message and data of its type's form: what a server notices while it reads.
+
+    Raises ``Violation``.
+    """
+    changes = message.opcode == UPDATE
+    if not changes and 128 <= record.type <= 255 and record.type != TKEY:
+        raise Violation("a type that no record has")
+    if not changes and message.questions and record.rdclass != message.questions[0].rdclass:
+        raise Violation("a record of another class")
+    if changes and (record.rdclass == ANY_CLASS or (record.rdclass == NONE and not record.data)):
+        return
+    start = record.end - len(record.data)
+    try:
+        rdclass = RdataClass(IN if record.rdclass == NONE else record.rdclass)
+        from_wire(rdclass, RdataType(record.type), message.wire, start, len(record.data))
+    except DNSException:
+        raise Violation("data of another form") from None
 
 
 def read(message: Message) -> None:
@@ -205,19 +218,23 @@ def read(message: Message) -> None:
             if record.type == TSIG and (section is not message.additional or left > 1 or record.rdclass != ANY_CLASS):
                 raise Violation("TSIG in a wrong place")
             if record.type == OPT:
-                _options(record.data)
+                options(record)
                 message.opt = record
             elif record.type == TSIG:
                 message.tsig = record
             else:
+                _check(message, record)
                 section.append(record)
     # Bytes behind the message are ignored, as by BIND.
 
 
-def _options(data: bytes) -> dict[int, bytes]:
-    """The options of OPT by code, the first of each. Raises ``Violation``."""
+def options(opt: Record) -> dict[int, bytes] | None:
+    """The options of OPT by code, the first of each; None from one on that has a size of none of its kind.
+
+    Raises ``Violation`` for what goes over the end before that.
+    """
     found: dict[int, bytes] = {}
-    at = 0
+    data, at = opt.data, 0
     while at < len(data):
         if at + 4 > len(data):
             raise Violation("an option that goes over the end")
@@ -225,13 +242,10 @@ def _options(data: bytes) -> dict[int, bytes]:
         at += 4 + size
         if at > len(data):
             raise Violation("an option that goes over the end")
+        if code in _OPTION_SIZES and not _OPTION_SIZES[code](size):
+            return None
         found.setdefault(code, data[at - size : at])
     return found
-
-
-def options(opt: Record) -> dict[int, bytes]:
-    """The options of an OPT that ``read`` took."""
-    return _options(opt.data)
 
 
 class Writer:
@@ -247,25 +261,26 @@ class Writer:
         self.wire = bytearray(HEADER.size)
 
     def _name(self, name: bytes) -> None:
-        while name[0]:
-            known = self._known.get(name)
-            if known is not None:
-                self.wire += (0xC000 | known).to_bytes(2, "big")
+        for start in (0, 1 + name[0]):
+            rest = name[start:]
+            known = self._known.get(rest)
+            if known is not None and rest[0]:
+                self._know(name, len(self.wire), until=start)
+                self.wire += name[:start] + (0xC000 | known).to_bytes(2, "big")
                 return
-            if len(self.wire) < 0x4000:
-                self._known[name] = len(self.wire)
-            self.wire += name[: 1 + name[0]]
-            name = name[1 + name[0] :]
-        self.wire += b"\0"
+            if not rest[0]:
+                break
+        self._know(name, len(self.wire))
+        self.wire += name
 
-    def _know(self, name: bytes, at: int) -> None:
-        """A name that is written out at an offset: from now on pointers lead there."""
-        while name[0] and at < 0x4000:
-            self._known[name] = at
-            at += 1 + name[0]
-            name = name[1 + name[0] :]
+    def _know(self, name: bytes, at: int, until: int = MAX_NAME) -> None:
+        """A name that begins at an offset: from now on pointers lead to it and to its parent, but to no more of it (BIND)."""
+        for start in (0, 1 + name[0]):
+            if start < until and start < len(name) - 1 and at + start < 0x4000:
+                self._known[name[start:]] = at + start
 
     def question(self, question: Question) -> None:
+        """Before all records."""
         self._counts[0] += 1
         self._name(question.name)
         self.wire += QUESTION_TAIL.pack(question.type, question.rdclass)
@@ -292,6 +307,6 @@ class Writer:
         self.wire[tail + 8 : tail + 10] = (len(self.wire) - start).to_bytes(2, "big")
 
     def done(self) -> bytes:
-        """The message."""
+        """The whole message."""
         HEADER.pack_into(self.wire, 0, self._id, self._flags, *self._counts)
         return bytes(self.wire)

@@ -22,14 +22,15 @@ from obscura.morph.dns_message import IN, RRSIG, SOA, A, labels
 SIGNATURE: Final = 256  # bytes of one signature
 _PER_OWNER: Final = 4  # signatures of one name
 _COVERED: Final = (1, 28, 16, 47)  # A, AAAA, TXT, NSEC
-_HEAD: Final = Struct(
-    "!HHIHHBBIIIH"
-)  # type, class, TTL, size; covered, algorithm, labels, TTL, expiration, inception, tag
+# Type, class, TTL, size; covered, algorithm, labels, TTL, the high half of the expiration.
+_HEAD: Final = Struct("!HHIHHBBIH")
 _TAIL: Final = Struct("!HHIH")  # type, class, TTL, size
+_KIND: Final = Struct("!HxxxxxxH")  # the same, type and size alone
+_ADDRESS_BYTES: Final = 14  # of an address record behind its name
 _RSASHA256: Final = 8
 _POINTABLE: Final = 0x4000  # offsets that a pointer reaches
 _VALID_S: Final = 30 * 86_400 + 3_600
-_HOSTS: Final = (
+_NAMES: Final = (
     *(
         b"www",
         b"mail",
@@ -62,6 +63,7 @@ _HOSTS: Final = (
     ),
     *(b"srv2", b"srv3", b"nas", b"print1", b"print2", b"cam1"),
 )
+_HOSTS: Final = tuple(bytes((len(name),)) + name for name in _NAMES)  # 32 labels
 
 
 class Style(msgspec.Struct, frozen=True):
@@ -97,76 +99,72 @@ class Masks:
 class Payload:
     """Both ways between bytes and the records of one zone. ``room``: bytes that one message takes."""
 
-    __slots__ = ("_labels", "_net", "_origin", "_rng", "_size", "_style", "room")
+    __slots__ = ("_address", "_heads", "_origin", "_rng", "_size", "_tail", "room")
 
     def __init__(self, origin: bytes, style: Style, rng: random.Random) -> None:
         self._origin = origin
-        self._style = style
         self._rng = rng
-        self._labels = len(labels(origin)) + 1
-        self._net = b"\x0a" + rng.randbytes(2)
+        self._address = _TAIL.pack(A, IN, style.ttl, 4) + b"\x0a" + rng.randbytes(2)
+        count = len(labels(origin)) + 1
         self._size = 18 + len(origin) + SIGNATURE  # of an RRSIG's data
+        self._heads = [
+            _HEAD.pack(RRSIG, IN, style.ttl, self._size, covered, _RSASHA256, count, style.ttl, style.expiration >> 16)
+            for covered in _COVERED
+        ]
+        self._tail = style.inception.to_bytes(4, "big") + style.tag.to_bytes(2, "big") + origin
         each = self._size + 10 + 8 + 8  # with its name, and its share of an address record
         self.room = max(1, (DNS_MESSAGE_BYTES - 2 * len(origin) - 400) // each) * SIGNATURE
 
-    def records(
-        self, data: bytes | memoryview, mask: int, start: int, origin_at: int | None
-    ) -> tuple[list[bytes], int]:
+    def records(self, data: bytes | memoryview, mask: int, start: int, origin_at: int | None) -> tuple[bytes, int]:
         """Records that carry ``data`` (1..``room`` bytes), and how many they are.
 
         ``start``: where they begin in the message; ``origin_at``: where its origin stands before them, None = nowhere.
         """
-        rng, style, origin = self._rng, self._style, self._origin
+        rng, origin, heads, tail = self._rng, self._origin, self._heads, self._tail
         view = memoryview(data)
         count = -(-len(view) // SIGNATURE)
-        jitter = memoryview(rng.randbytes(2 * count)).cast("H")
-        expiration = style.expiration & 0xFFFF0000
-        first = rng.getrandbits(5)
-        pieces: list[bytes] = []
-        here, total, short = start, count, b""
-        for number in range(count):
-            if number % _PER_OWNER == 0:
-                index = (first + number // _PER_OWNER) & 31
-                host = _HOSTS[index]
-                name = bytes((len(host),)) + host
-                if origin_at is None:
-                    origin_at = here + len(name)
-                    owner = name + origin
-                else:
-                    owner = name + (0xC000 | origin_at).to_bytes(2, "big")
-                short = (0xC000 | here).to_bytes(2, "big") if here < _POINTABLE else owner
-                pieces.append(owner + _TAIL.pack(A, IN, style.ttl, 4) + self._net + bytes((index + 10,)))
-                here += len(pieces[-1])
-                total += 1
-            low = jitter[number] if number < count - 1 else (len(view) - number * SIGNATURE) ^ mask
-            head = _HEAD.pack(
-                RRSIG, IN, style.ttl, self._size,
-                _COVERED[number % _PER_OWNER], _RSASHA256, self._labels, style.ttl, expiration | low, style.inception, style.tag,
-            )  # fmt: skip
-            pieces.append(short + head + origin)
-            pieces.append(view[number * SIGNATURE : (number + 1) * SIGNATURE])  # type: ignore[arg-type]  # joined by the caller
-            here += len(short) + 10 + self._size
+        last = count - 1
+        low = rng.randbytes(2 * last) + ((len(view) - last * SIGNATURE) ^ mask).to_bytes(2, "big")
+        index = rng.getrandbits(5)
+        pieces: list[bytes | memoryview] = []
+        here, owners = start, 0
+        for number in range(0, count, _PER_OWNER):
+            host = _HOSTS[index]
+            if origin_at is None:
+                origin_at = here + len(host)
+                owner = host + origin
+            else:
+                owner = host + (0xC000 | origin_at).to_bytes(2, "big")
+            short = (0xC000 | here).to_bytes(2, "big") if here < _POINTABLE else owner
+            pieces.append(owner + self._address + bytes((index + 10,)))
+            for at, head in zip(range(number, min(number + _PER_OWNER, count)), heads, strict=False):
+                begin = at * SIGNATURE
+                pieces += (short, head, low[2 * at : 2 * at + 2], tail, view[begin : begin + SIGNATURE])
+            owners += 1
+            here += len(owner) + _ADDRESS_BYTES + _PER_OWNER * (len(short) + 10 + self._size)
+            index = (index + 1) & 31
         if rest := count * SIGNATURE - len(view):
             pieces.append(rng.randbytes(rest))
-        return pieces, total
+        return b"".join(pieces), count + owners
 
     def carried(self, wire: bytes, at: int, count: int, masks: Masks) -> tuple[bytes, int]:
         """What ``count`` records from ``at`` on carry, and how many of them are SOA. Raises ``Violation``."""
         pieces: list[memoryview] = []
         view = memoryview(wire)
         soas = expiration = 0
+        unpack, wanted, most = _KIND.unpack_from, self._size, len(wire)
         try:
             for _ in range(count):
-                while size := wire[at]:
-                    at += 2 if size >= 0xC0 else 1 + size
-                    if size >= 0xC0:
+                while (size := wire[at]) < 0xC0:
+                    at += 1 + size
+                    if not size:
+                        at -= 2
                         break
-                else:
-                    at += 1
-                kind, _, _, size = _TAIL.unpack_from(wire, at)
+                at += 2
+                kind, size = unpack(wire, at)
                 end = at + 10 + size
                 if kind == RRSIG:
-                    if size != self._size or end > len(wire):
+                    if size != wanted or end > most:
                         raise Violation("a signature of another size")
                     pieces.append(view[end - SIGNATURE : end])
                     expiration = at + 18

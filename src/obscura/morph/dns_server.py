@@ -297,14 +297,13 @@ class DnsServer(Stream):
         if not transfer.has_begun:
             writer.question(Question(self._zone.name, dns.AXFR, dns.IN))
             soas += self._soa(writer)
-        pieces: list[bytes] = []
-        count = 0
+        records, count = b"", 0
         if data:
             at = HEADER.size if soas else None
-            pieces, count = payload.records(data, self._down.next(), len(writer.wire), at)
+            records, count = payload.records(data, self._down.next(), len(writer.wire), at)
         if is_last:
             soas += self._soa(writer)
-        wire = bytearray(b"".join((writer.done(), *pieces)))
+        wire = bytearray(writer.done() + records)
         wire[6:8] = (soas + count).to_bytes(2, "big")
         chained, transfer.mac = sign(
             bytes(wire), self._key, self._host.name_server.unix(), transfer.mac, goes_on=transfer.has_begun
