@@ -10,6 +10,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 
 from bench import tunnels
@@ -94,7 +95,7 @@ def through(
 
 
 def expansion(options: str) -> float:
-    """Bytes on the wire, both ways, per byte of messages of 1,400 B that are sent one by one, half of them each way.
+    """Bytes on the wire, both ways, per byte of messages of 1,400 B, sent one by one, first one way, then the other.
 
     Everything that goes over the wire after the opening counts, answers and polls too. In memory, since nothing is timed.
     """
@@ -107,10 +108,10 @@ def expansion(options: str) -> float:
         pair = InMemory(CLIENTS[address.carrier](address, rng, bytes(32)), make(rng))
         pair.run()
         before = pair.wire
-        for _ in range(EXPANSION_MESSAGES // 2):
-            for carrier in pair.ends:
+        for carrier in pair.ends:
+            for _ in range(EXPANSION_MESSAGES // 2):
                 carrier.send(rng.randbytes(1_400), pair.now)
-                pair.run()
+                pair.run(pair.delivered + 1_400)
     if pair.delivered != EXPANSION_MESSAGES * 1_400:
         raise AssertionError(f"{pair.delivered} bytes arrived of {EXPANSION_MESSAGES * 1_400}")
     return (pair.wire - before) / pair.delivered
@@ -135,9 +136,9 @@ class InMemory:
             elif isinstance(event, Flight) and carrier is self.ends[1]:
                 carrier.send_flight(bytes(event.answer_size[0]), self.now)
 
-    def run(self) -> None:
-        """Until nothing moves and no deadline is near."""
-        while True:
+    def run(self, until: float = inf) -> None:
+        """Until so many bytes have been delivered, or nothing moves and no deadline is near."""
+        while self.delivered < until:
             moved = False
             for carrier, other in (self.ends, self.ends[::-1]):
                 for piece in carrier.take():

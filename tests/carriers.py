@@ -32,6 +32,8 @@ from ssh_pair import host
 KEY = bytes(range(32))
 NETWORK = b"n" * 32
 UNIX = 1_700_000_000
+SOON_S = 6.5  # more than the longest poll
+PATIENCE = 8  # such deadlines in a row after which nothing was said
 FLIGHT_1, FLIGHT_2 = (b"one" * 200)[:SSH_FLIGHT], b"two" * 140  # of a size that every carrier has
 
 
@@ -163,7 +165,8 @@ class Wire:
             end.on(end.carrier.due(self.now), self.now)
 
     def run(self, steps: int = 1_000_000) -> None:
-        """Until nothing moves, or so many reads."""
+        """Until nothing moves but covers that pass the time, or so many reads."""
+        patience, heard = PATIENCE, -1
         for _ in range(steps):
             moved = False
             for end in (self.client, self.server):
@@ -174,13 +177,20 @@ class Wire:
             if not moved and not self.client.inbox and not self.server.inbox:
                 self.collect(self.client)
                 self.collect(self.server)
-                if not self.client.inbox and not self.server.inbox and not self.wait():
+                patience = PATIENCE if heard != self.heard else patience - 1
+                heard = self.heard
+                if not self.client.inbox and not self.server.inbox and not (patience and self.wait()):
                     return
 
+    @property
+    def heard(self) -> int:
+        """How much was said through the carrier by now."""
+        return sum(len(end.data) + len(end.flights) for end in (self.client, self.server))
+
     def wait(self) -> bool:
-        """Let time pass to the next deadline, if one is within a second: what covers do to look like people."""
+        """Let time pass to the next deadline, if one is within seconds: what covers do to look like people."""
         near = [end.carrier.deadline() for end in (self.client, self.server) if end.finished is None]
-        soon = [when for when in near if self.now < when <= self.now + 1.0]
+        soon = [when for when in near if self.now < when <= self.now + SOON_S]
         self.now = min(soon, default=self.now)
         return bool(soon)
 

@@ -74,12 +74,12 @@ def test_a_clean_end_delivers_what_was_sent_and_finishes_both(name: str, ends_cl
     wire = Wire(MAKERS[name]).opened()
     ender = wire.client if ends_client else wire.server
     other = wire.other(ender)
-    ender.carrier.send(b"last words", 0.0)
-    ender.on(ender.carrier.end(0.0), 0.0)
+    ender.carrier.send(b"last words", wire.now)
+    ender.on(ender.carrier.end(wire.now), wire.now)
     wire.run()
     for end in (other, ender):
         if end.finished is None:  # the cover says no good-bye, or waits for the other's socket to close
-            end.on(end.carrier.eof(0.0), 0.0)
+            end.on(end.carrier.eof(wire.now), wire.now)
     assert bytes(other.data) == b"last words"
     assert other.finished is not None
     assert ender.finished is not None

@@ -83,11 +83,12 @@ SITE_BYTES: Final = 64 << 20  # bytes of a whole site folder
 TOKEN_BYTES: Final = (150, 560)  # bytes of flight 1 as a bearer token: as long as signed web tokens are
 RENEWED_BYTES: Final = (120, 420)  # bytes of flight 2 as a renewed session cookie
 MAX_PICTURE: Final = 1 << 20  # bytes of one body, either way (client_max_body_size)
-# seconds that an application lets a request wait for news (long polling); below nginx's proxy_read_timeout
-POLL_S: Final = (25.0, 55.0)
-POST_AHEAD: Final = 2  # requests without an answer: one that is held, and the one that frees it
+# seconds that a request waits for news (long polling): at first, twice as long after each that heard none, then a drawn time.
+# The client's own next word waits as long, since one request is out at a time.
+POLL_FIRST_S: Final = 0.25
+POLL_S: Final = (3.0, 6.0)
 BODY_S: Final = 60.0  # seconds between two reads of a request's body (client_body_timeout)
-POLL_END_S: Final = 10.0  # seconds for the request that a last answer needs (ours, CLEAN_END_S)
+POLL_END_S: Final = 10.0  # seconds for the request and the answer that an end may need (ours, CLEAN_END_S)
 MAX_CLIENT_HELLO: Final = 16 << 10  # bytes of a TLS opening that are looked at
 MAX_ANSWER_HEAD: Final = 32 << 10  # bytes of a server's answer head that a dialler reads
 MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads

@@ -1,8 +1,8 @@
 """The shape of the web carriers without WebSockets: requests and their answers, both with pictures as bodies (design 8).
 
-The client has always a request out, and the server answers it when it has something, or after some time with nothing: a long
-poll. Who has something to say meanwhile sends the next request, and the server answers the earlier one at once, so that answers
-come in the order of their requests (RFC 9112, 9.3.2). XMPP over HTTP (XEP-0124) does the same.
+One request is out at a time, as with the libraries that people use. A POST carries what the client says, and its answer what the
+server has to say just then. Who has nothing to say asks by GET, and the server answers when it has something, or after some time
+with nothing: a long poll, which gets longer while nobody says anything.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 import re
 from typing import Final
 
-from obscura.limits import MAX_PICTURE, POLL_S
+from obscura.limits import MAX_PICTURE, POLL_FIRST_S, POLL_S
 from obscura.morph.request import Request
 
 # What every JFIF file begins with: SOI, APP0 of version 1.1, 96 dots per inch, no thumbnail.
@@ -68,15 +68,31 @@ class Pile:
 class Exchange:
     """The server's side of it, as far as it is not HTTP: what waits, and the request that waits for it."""
 
-    __slots__ = ("ends", "hold_s", "is_held", "is_silent", "pile", "skips")
+    __slots__ = ("_hold_s", "_longest_s", "ends", "is_held", "is_prompt", "is_silent", "pile", "skips")
 
     def __init__(self, rng: random.Random) -> None:
         self.pile = Pile()
         self.is_held = False  # a request waits for its answer
+        self.is_prompt = False  # which it gets in this turn, with whatever there is
         self.is_silent = False  # and will wait until nginx gives up on the application
         self.ends = False  # the next answer is the last one
-        self.hold_s = rng.uniform(*POLL_S)
+        self._hold_s, self._longest_s = POLL_FIRST_S, rng.uniform(*POLL_S)
         self.skips = 0  # bytes of the picture that belong to JFIF
+
+    @property
+    def has_word(self) -> bool:
+        """Whether the request that is held gets its answer in this turn."""
+        return self.is_held and not self.is_silent and (self.is_prompt or self.pile.size > 0)
+
+    def hold_s(self) -> float:
+        """How long the next poll may wait: longer each time."""
+        held = self._hold_s
+        self._hold_s = min(2 * held, self._longest_s)
+        return held
+
+    def is_busy(self) -> None:
+        """Somebody said something."""
+        self._hold_s = POLL_FIRST_S
 
     @staticmethod
     def takes(request: Request) -> bool:

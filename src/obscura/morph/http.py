@@ -60,7 +60,7 @@ class HttpServer(WebServer):
         self._by_cookie = by_cookie
         self._frames = FrameReader(masked=True)
         self._has_tried = False
-        self._idle_since = 0.0  # when the session last did something
+        self._latest = 0.0  # when the session was last given something to say or to hold
         self._exchange: Exchange | None = None  # the session in requests and answers
 
     # --- Carrier ----------------------------------------------------------------------------------------------------
@@ -104,12 +104,12 @@ class HttpServer(WebServer):
             self._put([frame(data, None)])
         elif self._exchange is not None and not self._exchange.is_silent:
             self._exchange.pile.put(data)
-            self._idle_since = now
+            self._latest = now
 
     def take(self) -> list[bytes]:
         exchange = self._exchange
-        if exchange is not None and exchange.is_held and exchange.pile.size:
-            self._release(exchange, self._idle_since)
+        if exchange is not None and exchange.has_word:
+            self._release(exchange, self._latest)
         return self._given() if self._mode is Mode.OPEN or exchange is not None else super().take()
 
     def refuse(self, now: float) -> None:
@@ -179,7 +179,7 @@ class HttpServer(WebServer):
     # --- Requests and answers of a session --------------------------------------------------------------------------
 
     def _on_message(self, exchange: Exchange, request: Request, now: float) -> None:
-        """A request of the session: the one before it is answered now, this one when there is something to say."""
+        """A request of the session. One that was not waited for is answered now."""
         if exchange.is_held:
             self._release(exchange, now)
         self._asked = request
@@ -188,7 +188,7 @@ class HttpServer(WebServer):
             self._mode, self._body, exchange.skips = Mode.UPLOAD, request.length, len(PICTURE)
             self._deadline = now + BODY_S
         else:
-            self._hold(exchange, now)
+            self._hold(exchange, now, exchange.hold_s())
 
     def _exchanged(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
         """Bytes of the session: bodies go past the buffer, which gets little more than heads."""
@@ -220,22 +220,24 @@ class HttpServer(WebServer):
             events.append(Data(opened))
         if not self._body:
             self._mode = Mode.HEAD
-            self._hold(exchange, now)
+            self._hold(exchange, now, 0.0)
 
     @property
     def _is_hung(self) -> bool:
         return self._exchange is not None and self._exchange.is_silent
 
-    def _hold(self, exchange: Exchange, now: float) -> None:
-        exchange.is_held = True
-        self._deadline = now + exchange.hold_s
-        self._idle_since = now
+    def _hold(self, exchange: Exchange, now: float, hold_s: float) -> None:
+        exchange.is_held, exchange.is_prompt = True, not hold_s
+        self._deadline = now + hold_s
+        self._latest = now
         if exchange.ends:
             self._release(exchange, now)
 
     def _release(self, exchange: Exchange, now: float) -> None:
         """Answer the request that waits."""
         exchange.is_held, self._asked = False, None
+        if exchange.pile.size or exchange.is_prompt:
+            exchange.is_busy()
         body = exchange.pile.take() if exchange.pile.size else []
         closes = exchange.ends and not exchange.pile.size
         connection = b"close" if closes else b"keep-alive"

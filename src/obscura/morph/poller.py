@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from obscura.errors import Violation
-from obscura.limits import MAX_PICTURE, POST_AHEAD
+from obscura.limits import MAX_PICTURE, POLL_END_S
 from obscura.morph.carrier import CarrierEvent, Data, Finished, Flight, coalesced
 from obscura.morph.exchange import PICTURE, PICTURE_TYPE, Pile, decode_answer
 from obscura.morph.tokens import decode_token, encode_token
@@ -11,43 +11,47 @@ from obscura.morph.visitor import AGENT, COOKIE, HttpClient, Mode
 
 
 class PollingClient(HttpClient):
-    """A visit that goes on with requests. At most ``POST_AHEAD`` of them wait for their answers, one always does."""
+    """A visit that goes on with requests, one after the other."""
 
     def __init__(self, *args: object, **more: object) -> None:
         super().__init__(*args, **more)  # type: ignore[arg-type]
         self._pile = Pile()
-        self._unanswered = 0  # requests
+        self._is_asking = False  # a request is out
         self._left = 0  # bytes of an answer's body still to come
         self._skips = 0  # of them those that belong to JFIF
         self._closes = False  # the server, after this answer
+        self._is_ending = False  # nothing more is asked once all is said
 
     def send_flight(self, flight: bytes, now: float) -> None:
         self._out.append(self._request(b"GET", b"Authorization: Bearer " + encode_token(flight) + b"\r\n"))
         self._mode = Mode.ANSWER
 
     def send(self, data: bytes, now: float) -> None:
-        if self._mode is Mode.OPEN:
+        if self._mode is Mode.OPEN and not self._is_ending:
             self._pile.put(data)
 
     def take(self) -> list[bytes]:
-        if self._mode is Mode.OPEN:
-            while self._pile.size and self._unanswered < POST_AHEAD:
+        if self._mode is Mode.OPEN and not self._is_asking:
+            if self._pile.size:
                 self._post()
-            if not self._unanswered:
+            elif not self._is_ending:
                 self._out.append(self._request(b"GET"))
-                self._unanswered = 1
+                self._is_asking = True
         out, self._out = self._out, []
         return coalesced(out)
 
     def end(self, now: float) -> list[CarrierEvent]:
-        if self._mode is Mode.OPEN:
-            while self._pile.size:
-                self._post()
-        return self._over()
+        """What waits is said first, the last of it in a request that ends the connection."""
+        if self._mode is not Mode.OPEN or not (self._is_asking or self._pile.size):
+            return self._over()
+        if not self._is_ending:
+            self._is_ending = True
+            self._given_up = now + POLL_END_S
+        return []
 
     @property
     def is_blocked(self) -> bool:
-        return self._unanswered >= POST_AHEAD and self._pile.size >= MAX_PICTURE
+        return self._is_asking and self._pile.size >= MAX_PICTURE
 
     def _request(self, method: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
         """The head of a request for the protected resource, fields in the library's order."""
@@ -57,9 +61,11 @@ class PollingClient(HttpClient):
 
     def _post(self) -> None:
         body = self._pile.take()
-        size = b"Content-Length: %d\r\nContent-Type: %s\r\n" % (sum(map(len, body)), PICTURE_TYPE)
-        self._out += [self._request(b"POST", after=size), *body]
-        self._unanswered += 1
+        after = b"Content-Length: %d\r\nContent-Type: %s\r\n" % (sum(map(len, body)), PICTURE_TYPE)
+        if self._is_ending and not self._pile.size:
+            after += b"Connection: close\r\n"
+        self._out += [self._request(b"POST", after=after), *body]
+        self._is_asking = True
 
     # --- Answers ----------------------------------------------------------------------------------------------------
 
@@ -119,7 +125,7 @@ class PollingClient(HttpClient):
         rest = memoryview(bytes(memoryview(self._buffer)[end:]))
         self._buffer.clear()
         length = fields.get(b"content-length", b"")
-        if not self._unanswered or status not in (200, 204):
+        if not self._is_asking or status not in (200, 204):
             raise Violation("no session any more")
         self._closes = fields.get(b"connection", b"").lower() == b"close"
         if status == 204:
@@ -131,6 +137,6 @@ class PollingClient(HttpClient):
         return rest
 
     def _answered(self, events: list[CarrierEvent]) -> None:
-        self._unanswered -= 1
-        if self._closes:
+        self._is_asking = False
+        if self._closes or (self._is_ending and not self._pile.size):
             events += self._over()
