@@ -138,6 +138,11 @@ class Connection:
         return self._carrier.is_full or self._parked_bytes > 0
 
     @property
+    def is_blocked(self) -> bool:
+        """Whether the carrier has to be read from before anything more may leave."""
+        return self._carrier.is_blocked
+
+    @property
     def is_authenticated(self) -> bool:
         """Whether the channel is up, so that the connection no longer counts as a stranger's."""
         return self._sealer is not None or (isinstance(self._security, Bare) and self.is_established)
@@ -160,14 +165,14 @@ class Connection:
         events: list[Event] = []
         for event in self._carrier.receive(data, now):
             self._on_carrier(event, now, events)
-        return events if self._parked is None else self._park(events, len(data))
+        return events if self._parked is None else self._park(self._parked, events, len(data))
 
     def eof(self, now: float) -> list[Event]:
         """The peer closed its side, or the socket broke."""
         events: list[Event] = []
         for event in self._carrier.eof(now):
             self._on_carrier(event, now, events)
-        return events if self._parked is None else self._park(events, 0)
+        return events if self._parked is None else self._park(self._parked, events, 0)
 
     def send(self, message: Message) -> None:
         """Queue one message; ``flush`` seals what is queued. The caller bounds ``waiting`` (bytes of frames queued)."""
@@ -199,7 +204,7 @@ class Connection:
         if self._stage in (_Stage.ENDING, _Stage.OVER):
             return []
         self._send_last(now)
-        if self._opener is not None and not self._opener.ended:
+        if self._opener and not self._opener.ended:
             self._stage = _Stage.ENDING
             self._deadline = now + CLEAN_END_S
         else:
@@ -223,7 +228,7 @@ class Connection:
     def release(self, old: Connection, now: float) -> list[Event]:
         """The peer has left the old connection: what came here meanwhile, and from now on at once."""
         events, self._parked, self._parked_bytes = self._parked or [], None, 0
-        self._watch, old._watch = old._watch, None
+        self._watch = old._watch
         if self._watch is not None:
             self._watch.moved()
         return events
@@ -233,11 +238,10 @@ class Connection:
         if self._stage is not _Stage.OVER:
             self._finish(now)
 
-    def _park(self, events: list[Event], size: int) -> list[Event]:
+    def _park(self, parked: list[Event], events: list[Event], size: int) -> list[Event]:
         """What may be told now; the rest waits. ``size`` bytes came for it."""
-        assert self._parked is not None
         told = next((at + 1 for at, event in enumerate(events) if isinstance(event, Rejoined)), 0)
-        self._parked += events[told:]
+        parked += events[told:]
         self._parked_bytes += size if len(events) > told else 0
         return events[:told]
 

@@ -35,6 +35,7 @@ class Link:
         "held",
         "id",
         "inbound",
+        "is_slow",
         "manual",
         "memory",
         "meter",
@@ -72,6 +73,7 @@ class Link:
         self.nonce = 0
         self.meter = Meter(rates)
         self.memory = 0  # bytes held for it when last counted
+        self.is_slow = False  # much waits for it
         self.held = False  # we do not read from it
         self.has_ended = False  # the core was told, or need not be; the socket may live on
         self.session: Session | None = None  # which may move, or was to move here

@@ -11,13 +11,16 @@ from obscura.node.link import Link
 
 
 def hold(link: Link, connection: Connection) -> Hold | None:
-    """Who does not read, or sends over its rate, is not read from; None where nothing changes."""
-    waiting, is_behind = connection.waiting, link.meter.is_behind
-    if link.held:
-        link.held = waiting > SEND_QUEUE_LOW or connection.is_full or is_behind
-        return None if link.held else Hold(link.id, False)
-    link.held = waiting > SEND_QUEUE_HIGH or connection.is_full or is_behind
-    return Hold(link.id, True) if link.held else None
+    """Who does not read, or sends over its rate, is not read from; None where nothing changes.
+
+    Where a carrier's own flow control runs in the bytes that are read (ssh), not reading would stop both directions for ever.
+    """
+    link.is_slow = connection.waiting > (SEND_QUEUE_LOW if link.is_slow else SEND_QUEUE_HIGH)
+    held = (link.is_slow and not connection.is_blocked) or connection.is_full or link.meter.is_behind
+    if held == link.held:
+        return None
+    link.held = held
+    return Hold(link.id, held)
 
 
 def next_look(link: Link, connection: Connection, now: float) -> float:
