@@ -24,7 +24,15 @@ from obscura.node.groups import Grouping
 from obscura.node.ownaddress import OwnAddress
 from obscura.node.resolvers import SeedSettings
 from obscura.transport import portmap
-from obscura.transport.portmap import PcpAnswer, PcpRequest, PmpRequest, PortMapper, decode_answer, decode_request
+from obscura.transport.portmap import (
+    PcpAnswer,
+    PcpRequest,
+    PmpRefusal,
+    PmpRequest,
+    PortMapper,
+    decode_answer,
+    decode_request,
+)
 from obscura.wire.address import Address, CarrierNumber
 from router import OUTSIDE, Router, serve
 
@@ -153,6 +161,22 @@ def test_an_answer_must_be_one_to_our_question() -> None:
     assert one.mapped is not None
     one.receive(PcpAnswer(0, 3_600, 1, request.nonce, PORT, 6_000, OUTSIDE).encode(), 100.3)  # nothing is asked now
     assert one.mapped.port == 5_000
+
+
+def test_a_refusal_by_pcp_is_followed_by_nat_pmp_and_one_by_both_is_final_for_a_while() -> None:
+    """As after a crash: the router still has the mapping, of a nonce that nobody knows any more."""
+    one = mapper()
+    request = PcpRequest.decode(one.due(100.0)[0])
+    one.receive(PcpAnswer(2, 9_999, 1, request.nonce, PORT, 0, OUTSIDE).encode(), 100.1)
+    assert settle(one, Router(speaks=("nat-pmp",)), 100.1, 101.0) == 100.1
+    assert one.mapped is not None
+    other = mapper()
+    request = PcpRequest.decode(other.due(100.0)[0])
+    other.receive(PcpAnswer(2, 9_999, 1, request.nonce, PORT, 0, OUTSIDE).encode(), 100.1)
+    other.due(100.1)
+    other.receive(PmpRefusal(2, 2, 1).encode(), 100.2)
+    assert "refuses" in other.fault
+    assert other.deadline() >= 100.2 + PORT_MAPPING_AGAIN_S
 
 
 @pytest.mark.parametrize(

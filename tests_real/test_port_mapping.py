@@ -130,22 +130,31 @@ def home(tmp_path: Path) -> Iterator[Home]:
         yield built
 
 
+def start_node(home: Home, folder: Path, *more: str) -> tuple[subprocess.Popen[Any], Path]:
+    """A node at home, and its control socket."""
+    words = ["--data-dir", str(folder), "run", "--json", "--set", f"listen=0.0.0.0:{PORT}?carrier=tls"]
+    words += ["--set", "max-outbound=0", "--set", "seeds.enabled=false", *more]
+    node = home.start(home.node, sys.executable, "-m", "obscura.cli", *words, stdout=subprocess.PIPE)
+    assert node.stdout is not None
+    return node, Path(json.loads(node.stdout.readline())["rpc"])
+
+
+def mapped_as(rpc: Path) -> str:
+    """The address that the router gave, as the node tells it."""
+    with Client(rpc) as client:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            for told in client.call("addresses.own"):
+                if OUTSIDE in told:
+                    return str(told)
+            time.sleep(0.1)
+    raise AssertionError("the router mapped nothing")
+
+
 def test_a_node_behind_a_real_router_is_reached_from_outside(home: Home, tmp_path: Path) -> None:
     home.start_router()
-    node = home.start(
-        home.node, sys.executable, "-m", "obscura.cli", "--data-dir", str(tmp_path / "node"), "run", "--json",
-        "--set", f"listen=0.0.0.0:{PORT}?carrier=tls", "--set", "port-mapping=auto", "--set", "max-outbound=0",
-        "--set", "seeds.enabled=false", stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert node.stdout is not None
-    facts = json.loads(node.stdout.readline())
-    with Client(Path(facts["rpc"])) as client:
-        until = time.monotonic() + 20
-        own: list[str] = []
-        while not own and time.monotonic() < until:
-            own = [one for one in client.call("addresses.own") if OUTSIDE in one]
-            time.sleep(0.1)
-    (told,) = own
+    node, rpc = start_node(home, tmp_path / "node", "--set", "port-mapping=auto")
+    told = mapped_as(rpc)
     assert f"dnat ip to 192.168.77.2:{PORT}" in home.rules()
     ping = run("ip", "netns", "exec", home.away, sys.executable, "-c", VISITOR, str(tmp_path / "away"), told)
     assert float(ping) > 0
@@ -154,15 +163,23 @@ def test_a_node_behind_a_real_router_is_reached_from_outside(home: Home, tmp_pat
     assert "dnat" not in home.rules()  # the mapping went with the node
 
 
+def test_a_node_that_was_killed_gets_its_mapping_back(home: Home, tmp_path: Path) -> None:
+    home.start_router()
+    node, rpc = start_node(home, tmp_path / "node", "--set", "port-mapping=auto")
+    before = mapped_as(rpc)
+    node.kill()
+    node.wait(20)
+    assert "dnat" in home.rules()  # until its time is over; its nonce is gone
+    node, rpc = start_node(home, tmp_path / "node", "--set", "port-mapping=auto")
+    assert mapped_as(rpc) == before
+    node.terminate()
+    assert node.wait(20) == 0
+    assert "dnat" not in home.rules()
+
+
 def test_nothing_is_asked_of_the_router_by_default(home: Home, tmp_path: Path) -> None:
     home.start_router()
-    node = home.start(
-        home.node, sys.executable, "-m", "obscura.cli", "--data-dir", str(tmp_path / "node"), "run", "--json",
-        "--set", f"listen=0.0.0.0:{PORT}?carrier=tls", "--set", "max-outbound=0", "--set", "seeds.enabled=false",
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert node.stdout is not None
-    assert json.loads(node.stdout.readline())["rpc"]
+    node, _ = start_node(home, tmp_path / "node")
     time.sleep(1)
     node.terminate()
     assert node.wait(20) == 0

@@ -1,6 +1,6 @@
 """Mappings of a listening port asked of the router: PCP (RFC 6887, MAP for TCP) and NAT-PMP (RFC 6886). No I/O.
 
-PCP is tried first; a router that does not know it, or does not answer, is asked by NAT-PMP. ``PortMapper`` is one listening
+PCP is tried first; a router that does not know it, refuses or keeps silent is asked by NAT-PMP. ``PortMapper`` is one listening
 port at one router: what to send at ``due``, what an answer means in ``receive``, what to send in the end.
 """
 
@@ -34,7 +34,6 @@ _PCP_REQUEST, _PCP_ANSWER = Struct(">BBHI16s"), Struct(">BBBBII12x")
 _PCP_MAP = Struct(">12sB3xHH16s")
 _PMP_REQUEST, _PMP_MAPPED = Struct(">BBHHHI"), Struct(">BBHIHHI")
 _PMP_FOUND, _PMP_HEAD = Struct(">BBHI4s"), Struct(">BBHI")
-UNSUPPORTED: Final = frozenset({1, 4, 9})  # results of PCP: version, operation, protocol (RFC 6887, 7.4)
 
 
 class PcpRequest(NamedTuple):
@@ -299,7 +298,9 @@ class PortMapper:
             return
         if not hmac.compare_digest(answer.nonce, self._nonce):
             return
-        if answer.result in UNSUPPORTED and self.mapped is None:
+        if (
+            answer.result and self.mapped is None
+        ):  # not known, or a mapping of ours whose nonce a crash took: NAT-PMP has none
             self._ask_by_natpmp(now)
         elif answer.result:
             self._refused(answer.result, answer.lifetime_s, now)
