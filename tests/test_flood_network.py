@@ -1,6 +1,6 @@
 """Whole networks under attack, with real channels (simulator): one flipped bit per link, and peers who lie about keys.
 
-Full size: TEST_NODES=50 TEST_HOURS=24 for the flipped bits.
+Full size: TEST_NODES=50 TEST_HOURS=24 for the flipped bits; TEST_POISONED=100 for the wrong keys, TEST_LIARS=0 beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from playbook import QUIET
 
 NODES = int(os.environ.get("TEST_NODES", "12"))
 HOURS = float(os.environ.get("TEST_HOURS", "1"))
+POISONED = int(os.environ.get("TEST_POISONED", "20"))
 
 
 def network(count: int, seed: int, **settings: Any) -> SimNetwork:
@@ -117,20 +118,22 @@ def lying(node: SimNode) -> None:
 
 
 def test_wrong_keys_from_a_third_of_the_peers_do_not_keep_honest_nodes_apart() -> None:
-    count = 20
+    count, is_poisoned = POISONED, os.environ.get("TEST_LIARS", "1") == "1"  # 0 = how long it takes without them
     net = network(count, 2, outbound=OutboundLimits(4, 1))
-    liars = {node.number for node in net.nodes[1:] if node.number % 3 == 0}
-    assert 0.3 * count <= len(liars) + 1
+    liars = {node.number for node in net.nodes[1:] if node.number % 3 == 0 and is_poisoned}
+    assert 0.3 * count <= len(liars) + 1 or not is_poisoned
     for number in liars:
         lying(net.nodes[number])
     honest = [node for node in net.nodes if node.number not in liars]
     hosts = {node.address.host for node in honest}
-    for _ in range(240):
-        net.kernel.run(until=net.kernel.now + 60)
+    for _ in range(1_440):
+        net.kernel.run(until=net.kernel.now + 10)
         friends = [{p.dialled.host for p in node.peers if p.dialled is not None} & hosts for node in honest[1:]]
         if all(len(found) >= 2 for found in friends):
             break
-    print(f"every honest node has two honest outbound peers after {net.kernel.now / 60:.0f} min")
+    print(
+        f"each of {len(honest)} honest nodes among {count} has two honest outbound peers after {net.kernel.now:.0f} s"
+    )
     assert all(len(found) >= 2 for found in friends)
     wrong = failed = 0
     keys = {node.address.endpoint: node.address.key for node in net.nodes}
@@ -139,7 +142,7 @@ def test_wrong_keys_from_a_third_of_the_peers_do_not_keep_honest_nodes_apart() -
         for entry in node.assembly.book.entries():
             wrong += entry.keys.verified not in (None, keys[entry.endpoint])
     assert wrong == 0  # gossip never touches a verified key
-    assert failed > 0  # the lies were heard and tried
+    assert failed > 0 or not is_poisoned  # the lies were heard and tried
 
 
 def test_two_hundred_nodes_find_each_other_from_one_seed() -> None:
