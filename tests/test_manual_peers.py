@@ -22,7 +22,8 @@ class Kept:
     """A core that keeps a link to PLACE; dials are counted, and what comes of them the test decides."""
 
     def __init__(self) -> None:
-        self.core = Core([ManualPeers([PLACE], random.Random(1), 0.0)])
+        self.manual = ManualPeers([PLACE], random.Random(1), 0.0)
+        self.core = Core([self.manual])
         self.now = 0.0
         self.dials = 0
 
@@ -81,4 +82,18 @@ def test_an_applications_link_serves_as_the_kept_one() -> None:
     kept.up(7)  # made by the application while the node waited for its next try
     assert kept.run(86_400) == 0
     kept.down(7)
+    assert kept.run(60) == 1
+
+
+def test_an_address_that_is_configured_later_keeps_the_link_that_it_has() -> None:
+    kept = Kept()
+    kept.run(0)
+    kept.up(1)
+    kept.manual.keep([], kept.now)
+    kept.down(1)
+    assert kept.run(86_400) == 0  # nobody wants it any more
+    kept.up(2)
+    kept.manual.keep([PLACE], kept.now)
+    assert kept.run(86_400) == 0
+    kept.down(2)
     assert kept.run(60) == 1

@@ -20,7 +20,7 @@ class ManualPeers(Part):
         self._rng = rng
         self._waits = {address: Backoff() for address in addresses}
         self._timers: Timers[Address] = Timers()
-        self._links: dict[Address, set[LinkId]] = {}
+        self._links: dict[Address, set[LinkId]] = {}  # every outbound one: its address may be configured later
         for address in self._waits:
             self._timers.set(address, now)
 
@@ -29,24 +29,29 @@ class ManualPeers(Part):
         wanted = dict.fromkeys(addresses)
         for address in [address for address in self._waits if address not in wanted]:
             del self._waits[address]
-            self._links.pop(address, None)
             self._timers.clear(address)
         for address in wanted:
             if address not in self._waits:
                 self._waits[address] = Backoff()
-                self._timers.set(address, now)
+                if address not in self._links:
+                    self._timers.set(address, now)
 
     def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
-        if peer.dialled is not None and peer.dialled in self._waits:
-            self._waits[peer.dialled] = Backoff()
+        if peer.dialled is not None:
             self._links.setdefault(peer.dialled, set()).add(peer.link)
             self._timers.clear(peer.dialled)
+            if peer.dialled in self._waits:
+                self._waits[peer.dialled] = Backoff()
         return ()
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
-        if peer.dialled is not None and peer.dialled in self._waits:
-            self._links.get(peer.dialled, set()).discard(peer.link)
-            self._again(peer.dialled, now)
+        if peer.dialled is not None:
+            left = self._links.get(peer.dialled, set()) - {peer.link}
+            if left:
+                self._links[peer.dialled] = left
+            else:
+                self._links.pop(peer.dialled, None)
+                self._again(peer.dialled, now)
         return ()
 
     def on_dial_failed(self, failed: DialFailed, now: float) -> Iterable[Effect]:
@@ -61,5 +66,5 @@ class ManualPeers(Part):
 
     def _again(self, address: Address, now: float) -> None:
         wait = self._waits.get(address)
-        if wait is not None and not self._links.get(address):
+        if wait is not None and address not in self._links:
             self._timers.set(address, now + wait.next_s(self._rng))
