@@ -20,7 +20,7 @@ from obscura.limits import (
 )
 from obscura.morph.carrier import CarrierEvent, Data, Finished, Flight
 from obscura.morph.dress import dress, path_for_key
-from obscura.morph.exchange import PICTURE, Pile, decode_answer, encode_answer
+from obscura.morph.exchange import PICTURE, PICTURE_END, PictureReader, Pile, decode_answer, encode_answer
 from obscura.morph.http import HttpServer, ProxiedServer
 from obscura.morph.tokens import decode_token, encode_token
 
@@ -129,7 +129,7 @@ def test_h11_reads_every_request_and_every_answer() -> None:
             if body:
                 assert body.startswith(PICTURE)
                 assert dict(fields)[b"content-type"] == b"image/jpeg"
-                bodies[mine] += body[len(PICTURE) :]
+                bodies[mine] += opened(body)
     assert bodies == said
 
 
@@ -208,7 +208,9 @@ def test_the_client_says_its_next_word_when_the_poll_is_over_and_gets_the_answer
     before = len(wire.tapped[False])
     wire.server.carrier.send(b"answer", wire.now)
     wire.collect(wire.server)
-    assert bytes(wire.tapped[False][before:]).endswith(PICTURE + b"answer"), "in the answer to the same request"
+    assert bytes(wire.tapped[False][before:]).endswith(PICTURE + b"answer" + PICTURE_END), (
+        "in the answer to the same request"
+    )
 
 
 def test_one_request_is_out_at_a_time_and_a_full_pile_stops_the_sealing() -> None:
@@ -222,7 +224,7 @@ def test_one_request_is_out_at_a_time_and_a_full_pile_stops_the_sealing() -> Non
     assert not wire.client.carrier.is_blocked
     assert len(wire.server.data) == 3_000_000
     uploads = re.findall(rb"POST [^\r]*\r\n(?:[^\r]+\r\n)*?Content-Length: (\d+)", bytes(wire.tapped[True]))
-    assert len(uploads) == 3
+    assert len(uploads) == 6
     assert max(map(int, uploads)) <= MAX_PICTURE
 
 
@@ -238,6 +240,24 @@ def test_what_waits_while_no_request_is_there_leaves_with_the_next() -> None:
     assert max(sizes) <= MAX_PICTURE
 
 
+def opened(body: bytes) -> bytes:
+    """What a picture says, read in pieces of three."""
+    reader = PictureReader()
+    reader.begin(len(body))
+    return b"".join(reader.read(body[at : at + 3]) for at in range(0, len(body), 3))
+
+
+@pytest.mark.parametrize("said", [b"", b"\xff", b"\xff\0", b"\0\xff\xff\xd9\0", bytes(range(256)) * 3, b"\xff" * 1_000])
+def test_no_byte_inside_a_picture_is_a_marker(said: bytes) -> None:
+    pile = Pile()
+    pile.put(said or b"x")
+    body = b"".join(pile.take())
+    inside = body[len(PICTURE) : -len(PICTURE_END)]
+    assert not re.search(rb"\xff[^\0]|\xff$", inside, re.DOTALL)
+    assert body.endswith(PICTURE_END)
+    assert opened(body) == (said or b"x")
+
+
 def test_a_pile_gives_all_in_order_and_no_body_is_too_large() -> None:
     pile, rng, all_of_it, got = Pile(), random.Random(2), b"", b""
     for size in (1, 1 << 20, 3 << 20, 5, 0, 60_000, 1 << 19, 1 << 19):
@@ -248,7 +268,7 @@ def test_a_pile_gives_all_in_order_and_no_body_is_too_large() -> None:
         body = b"".join(pile.take())
         assert body.startswith(PICTURE)
         assert len(PICTURE) < len(body) <= MAX_PICTURE
-        got += body[len(PICTURE) :]
+        got += opened(body)
     assert got == all_of_it
 
 
@@ -384,7 +404,7 @@ def test_whatever_is_wrong_with_a_login_is_answered_as_no_login_is() -> None:
     assert mine.flights == 1
     assert masked(mine.say(ours)) == nobody[nobody.index(b"HTTP/1.1 401") :], "nor is a second one tried"
     assert mine.flights == 1
-    upload = b"POST " + PATH + b" HTTP/1.1\r\nHost: h\r\nContent-Length: 30\r\n\r\n" + PICTURE + bytes(10)
+    upload = b"POST " + PATH + b" HTTP/1.1\r\nHost: h\r\nContent-Length: 40\r\n\r\n" + PICTURE + bytes(10)
     assert mine.say(upload).startswith(b"HTTP/1.1 401 "), "and no message without a session"
 
 

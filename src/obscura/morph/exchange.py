@@ -14,8 +14,14 @@ from typing import Final
 from obscura.limits import MAX_PICTURE, POLL_FIRST_S, POLL_S
 from obscura.morph.request import Request
 
-# What every JFIF file begins with: SOI, APP0 of version 1.1, 96 dots per inch, no thumbnail.
-PICTURE: Final = b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\1\0\x60\0\x60\0\0"
+# SOI, APP0 of JFIF 1.1 with 96 dots per inch and no thumbnail, and the head of a scan with one component. What comes behind it is
+# to everybody who does not decode the picture, if no byte 255 stands alone there (ITU-T T.81, B.1.1.5). EOI ends it.
+PICTURE: Final = b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\1\0\x60\0\x60\0\0\xff\xda\0\x08\1\1\0\0\x3f\0"
+PICTURE_END: Final = b"\xff\xd9"
+LEAST_PICTURE: Final = len(PICTURE) + len(PICTURE_END)
+_MOST: Final = (
+    MAX_PICTURE - LEAST_PICTURE
+) // 2  # bytes of one picture before they are escaped, if all of them need it
 PICTURE_TYPE: Final = b"image/jpeg"  # classifiers take it as data; application/octet-stream they remark on
 ANSWER_TYPE: Final = b"application/json"
 _ANSWER = re.compile(rb'\{"[a-z_]{1,32}":"([A-Za-z0-9_-]{16,8192})"\}')
@@ -48,27 +54,53 @@ class Pile:
             self.size += len(data)
 
     def take(self) -> list[bytes]:
-        """The next body: what a JFIF file begins with, then what waits, as much as one body holds."""
-        body, left = [PICTURE], MAX_PICTURE - len(PICTURE)
-        at = 0
+        """The next body, in pieces: a picture of what waits, as much as one may hold."""
+        left, at = _MOST, 0
         for piece in self._pieces:
             if len(piece) > left:
                 break
             left -= len(piece)
             at += 1
-        body += self._pieces[:at]
+        taken = b"".join(self._pieces[:at])
         del self._pieces[:at]
         if not at:
-            body.append(self._pieces[0][:left])
+            taken = self._pieces[0][:left]
             self._pieces[0] = self._pieces[0][left:]
-        self.size -= sum(map(len, body)) - len(PICTURE)
-        return body
+        self.size -= len(taken)
+        return [PICTURE, taken.replace(b"\xff", b"\xff\0"), PICTURE_END]
+
+
+class PictureReader:
+    """Takes pictures apart again, a piece at a time."""
+
+    __slots__ = ("_is_cut", "_left", "_skips")
+
+    def __init__(self) -> None:
+        self._skips = self._left = 0  # bytes before what is wanted, and of it
+        self._is_cut = False  # between a byte 255 and what follows it
+
+    def begin(self, size: int) -> None:
+        """A picture of so many bytes comes, at least ``LEAST_PICTURE``."""
+        self._skips, self._left, self._is_cut = len(PICTURE), size - LEAST_PICTURE, False
+
+    def read(self, piece: bytes | memoryview) -> bytes:
+        """What was said in the next piece."""
+        skipped = min(self._skips, len(piece))
+        self._skips -= skipped
+        data = bytes(piece[skipped : skipped + self._left])
+        self._left -= len(data)
+        if self._is_cut:
+            data = b"\xff" + data
+        self._is_cut = data.endswith(b"\xff")
+        if self._is_cut:
+            data = data[:-1]
+        return data.replace(b"\xff\0", b"\xff")
 
 
 class Exchange:
     """The server's side of it, as far as it is not HTTP: what waits, and the request that waits for it."""
 
-    __slots__ = ("_hold_s", "_longest_s", "ends", "is_held", "is_prompt", "is_silent", "pile", "skips")
+    __slots__ = ("_hold_s", "_longest_s", "ends", "is_held", "is_prompt", "is_silent", "pile", "reader")
 
     def __init__(self, rng: random.Random) -> None:
         self.pile = Pile()
@@ -77,7 +109,7 @@ class Exchange:
         self.is_silent = False  # and will wait until nginx gives up on the application
         self.ends = False  # the next answer is the last one
         self._hold_s, self._longest_s = POLL_FIRST_S, rng.uniform(*POLL_S)
-        self.skips = 0  # bytes of the picture that belong to JFIF
+        self.reader = PictureReader()
 
     @property
     def has_word(self) -> bool:
@@ -97,10 +129,8 @@ class Exchange:
     @staticmethod
     def takes(request: Request) -> bool:
         """Whether this can be a message of the session."""
-        return request.method in (b"GET", b"POST") and not request.is_chunked
-
-    def opened(self, piece: memoryview) -> memoryview:
-        """The channel's part of the next piece of an upload."""
-        skipped = min(self.skips, len(piece))
-        self.skips -= skipped
-        return piece[skipped:]
+        return not request.is_chunked and (
+            request.method == b"GET"
+            if not request.length
+            else request.length >= LEAST_PICTURE and request.method == b"POST"
+        )

@@ -22,7 +22,7 @@ from obscura.limits import (
 )
 from obscura.morph import websocket
 from obscura.morph.carrier import CarrierEvent, Data, Flight
-from obscura.morph.exchange import ANSWER_TYPE, PICTURE, PICTURE_TYPE, Exchange, encode_answer
+from obscura.morph.exchange import ANSWER_TYPE, PICTURE_TYPE, Exchange, encode_answer
 from obscura.morph.request import Request
 from obscura.morph.tokens import cookie_of, decode_token, encode_token
 from obscura.morph.webserver import Mode, WebServer
@@ -185,7 +185,8 @@ class HttpServer(WebServer):
         self._asked = request
         exchange.ends = exchange.ends or not request.keeps_alive
         if request.length:
-            self._mode, self._body, exchange.skips = Mode.UPLOAD, request.length, len(PICTURE)
+            self._mode, self._body = Mode.UPLOAD, request.length
+            exchange.reader.begin(request.length)
             self._deadline = now + BODY_S
         else:
             self._hold(exchange, now, exchange.hold_s())
@@ -216,7 +217,7 @@ class HttpServer(WebServer):
         assert exchange is not None, "who uploads has a session"
         self._body -= len(piece)
         self._deadline = now + BODY_S
-        if opened := exchange.opened(piece):
+        if opened := exchange.reader.read(piece):
             events.append(Data(opened))
         if not self._body:
             self._mode = Mode.HEAD

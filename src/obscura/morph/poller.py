@@ -5,7 +5,7 @@ from __future__ import annotations
 from obscura.errors import Violation
 from obscura.limits import MAX_PICTURE, POLL_END_S
 from obscura.morph.carrier import CarrierEvent, Data, Finished, Flight, coalesced
-from obscura.morph.exchange import PICTURE, PICTURE_TYPE, Pile, decode_answer
+from obscura.morph.exchange import LEAST_PICTURE, PICTURE_TYPE, PictureReader, Pile, decode_answer
 from obscura.morph.tokens import decode_token, encode_token
 from obscura.morph.visitor import AGENT, COOKIE, HttpClient, Mode
 
@@ -18,7 +18,7 @@ class PollingClient(HttpClient):
         self._pile = Pile()
         self._is_asking = False  # a request is out
         self._left = 0  # bytes of an answer's body still to come
-        self._skips = 0  # of them those that belong to JFIF
+        self._reader = PictureReader()
         self._closes = False  # the server, after this answer
         self._is_ending = False  # nothing more is asked once all is said
 
@@ -106,10 +106,8 @@ class PollingClient(HttpClient):
     def _on_body(self, view: memoryview, events: list[CarrierEvent]) -> memoryview:
         piece = view[: self._left]
         self._left -= len(piece)
-        skipped = min(self._skips, len(piece))
-        self._skips -= skipped
-        if len(piece) > skipped:
-            events.append(Data(piece[skipped:]))
+        if said := self._reader.read(piece):
+            events.append(Data(said))
         if not self._left:
             self._answered(events)
         return view[len(piece) :]
@@ -130,10 +128,11 @@ class PollingClient(HttpClient):
         self._closes = fields.get(b"connection", b"").lower() == b"close"
         if status == 204:
             self._answered(events)
-        elif not length.isdigit() or not len(PICTURE) <= int(length[:9]) <= MAX_PICTURE:
+        elif not length.isdigit() or not LEAST_PICTURE <= int(length[:9]) <= MAX_PICTURE:
             raise Violation("no picture")
         else:
-            self._left, self._skips = int(length), len(PICTURE)
+            self._left = int(length)
+            self._reader.begin(self._left)
         return rest
 
     def _answered(self, events: list[CarrierEvent]) -> None:
