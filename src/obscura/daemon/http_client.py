@@ -48,7 +48,9 @@ class Place:
 
     def head(self, method: str, target: str, body: bytes = b"") -> h11.Request:
         """The head of a request."""
-        headers = [("host", str(self.at)), ("authorization", f"Bearer {self._secret}")]
+        headers = [("host", str(self.at))]
+        if self._secret:
+            headers.append(("authorization", f"Bearer {self._secret}"))
         if body:
             headers += [("content-type", JSON), ("content-length", str(len(body)))]
         return h11.Request(method=method, target=target, headers=headers)
@@ -92,13 +94,15 @@ class Exchange:
                 elif isinstance(event, h11.ConnectionClosed):
                     raise self._place.gone()
         except h11.ProtocolError:
+            if not data:
+                raise self._place.gone() from None
             raise NoNode(f"what answers on {self._place.url} does not speak HTTP") from None
         return body
 
     @property
     def may_go_on(self) -> bool:
         """Whether the connection takes another request."""
-        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        return self._http.our_state is self._http.their_state and self._http.our_state in (h11.IDLE, h11.DONE)
 
 
 def result(status: int, body: bytes) -> Any:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from obscura.daemon import web
-from obscura.daemon.events import Broadcast
+from obscura.daemon.events import Broadcast, Event
 from obscura.daemon.gate import Gate
 from obscura.daemon.rpc import MethodRegistry
 from obscura.daemon.scope import Scope
@@ -83,7 +83,9 @@ class RpcRoutes:
             while True:
                 try:
                     async with asyncio.timeout(self._beat_s):
-                        said = b"data: " + msgspec.json.encode(await anext(subscription)) + b"\n\n"
+                        said = (
+                            b"data: " + msgspec.json.encode(shown(await anext(subscription), request.scope)) + b"\n\n"
+                        )
                 except TimeoutError:
                     said = b":\n\n"
                 except StopAsyncIteration:
@@ -94,3 +96,10 @@ class RpcRoutes:
         finally:
             self._streams -= 1
             subscription.close()
+
+
+def shown(event: Event, scope: Scope | None) -> Event:
+    """The event as a caller of that scope gets it: who may only look is not told which transactions are the node's own."""
+    if scope is not None and scope >= Scope.WRITE:
+        return event
+    return {name: value for name, value in event.items() if name != "own"}

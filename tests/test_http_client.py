@@ -1,0 +1,241 @@
+"""The library's clients over HTTP against a node's own server: the same calls, events and errors as over the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from obscura import AsyncClient, Client
+from obscura.cli import root
+from obscura.daemon import jsonrpc
+from obscura.daemon.config import Config
+from obscura.daemon.fronts import fronts
+from obscura.daemon.http_client import EventLines
+from obscura.daemon.jsonrpc import RemoteError
+from obscura.daemon.node import Node
+from obscura.daemon.nonode import NoNode
+from obscura.daemon.scope import Scope
+from obscura.daemon.tokens import TokenFile
+from obscura.errors import ConfigError, UserError
+from obscura.limits import MAX_TOKENS
+
+
+def with_node(folder: Path, scene: Callable[[Node, dict[str, str]], Any]) -> None:
+    async def play() -> None:
+        config = Config(network="dev", data_dir=folder, listen=(), max_outbound=0, rpc_http="127.0.0.1:0")
+        async with asyncio.timeout(60), Node(config) as node, fronts(node) as shown:
+            await scene(node, shown)
+
+    asyncio.run(play())
+
+
+def test_both_clients_say_the_same_over_both_ways(tmp_path: Path) -> None:
+    async def scene(node: Node, shown: dict[str, str]) -> None:
+        url, cookie, path = shown["rpc_http"], node.data_dir.rpc_cookie, node.data_dir.rpc_socket
+        assert stat.S_IMODE(cookie.stat().st_mode) == 0o600
+
+        def blocking(*where: Any) -> list[Any]:
+            with Client(*where) as client:
+                found = [client.call("mempool"), client.call("mine", 1)["height"], client.call("block.get", block="0")]
+                with pytest.raises(RemoteError, match="there is no peer 9") as refused:
+                    client.call("disconnect", peer=9)
+                assert refused.value.code == jsonrpc.USER_ERROR
+                with pytest.raises(TypeError, match="not both"):
+                    client.call("mine", 1, fill=2)
+                return found[::2]
+
+        over = [
+            await asyncio.to_thread(blocking, *where) for where in ((path,), (url, cookie), (url, cookie.read_text()))
+        ]
+        assert over[0] == over[1] == over[2] or over[0][0] == over[1][0] == over[2][0]
+        for where in ((path,), (url, cookie)):
+            async with AsyncClient(*where) as client:  # type: ignore[arg-type]
+                status, pool = await asyncio.gather(client.call("status"), client.call("mempool", True))
+                assert (status["height"], pool["ids"]) == (3, [])
+                with pytest.raises(RemoteError, match="did you mean mempool"):
+                    await client.call("mempol")
+
+    with_node(tmp_path, scene)
+
+
+def test_events_come_over_http_to_both_clients(tmp_path: Path) -> None:
+    async def scene(node: Node, shown: dict[str, str]) -> None:
+        url, cookie = shown["rpc_http"], node.data_dir.rpc_cookie
+        got: list[dict[str, Any]] = []
+
+        def follow() -> None:
+            with Client(url, cookie) as client:
+                got.append(next(client.events(["tip"])))
+
+        before = len(node.events_out)
+        thread = threading.Thread(target=follow)
+        thread.start()
+        async with AsyncClient(url, cookie) as client:
+            events = client.events()
+            first = asyncio.ensure_future(anext(events))
+            while len(node.events_out) < before + 2:  # noqa: ASYNC110  # both have subscribed
+                await asyncio.sleep(0.01)
+            await client.call("mine", 1)
+            assert (await first)["kind"] == "tip"
+            await asyncio.to_thread(thread.join)
+            await events.aclose()  # type: ignore[attr-defined]
+        assert [event["height"] for event in got] == [1]
+
+    with_node(tmp_path, scene)
+
+
+def test_who_may_only_look_is_not_told_what_is_own(tmp_path: Path) -> None:
+    async def scene(node: Node, shown: dict[str, str]) -> None:
+        tokens = TokenFile(node.data_dir.rpc_tokens)
+        seen = {}
+        for scope in (Scope.READ, Scope.WRITE):
+            secret = tokens.add(scope.label, scope)
+            before = len(node.events_out)
+            async with AsyncClient(shown["rpc_http"], secret) as client:
+                events = client.events(["transaction"])
+                first = asyncio.ensure_future(anext(events))
+                while len(node.events_out) == before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                node.events_out.publish({"kind": "transaction", "id": "00", "bytes": 1, "own": True})
+                seen[scope] = await first
+                await events.aclose()  # type: ignore[attr-defined]
+                if scope is Scope.READ:
+                    for method in ("tx.receipts", "tx.get", "tx.send"):
+                        with pytest.raises(RemoteError, match="needs the scope write; the token has read") as refused:
+                            await client.call(method, "00" * 32)
+                        assert refused.value.code == jsonrpc.FORBIDDEN
+        assert "own" not in seen[Scope.READ]
+        assert seen[Scope.WRITE]["own"] is True
+
+    with_node(tmp_path, scene)
+
+
+def test_wrong_secrets_and_places_are_said(tmp_path: Path) -> None:
+    async def scene(node: Node, shown: dict[str, str]) -> None:
+        def refused(*where: Any) -> str:
+            with pytest.raises(RemoteError) as error, Client(*where) as client:
+                client.call("status")
+            assert error.value.code == jsonrpc.FORBIDDEN
+            return str(error.value)
+
+        assert "a new start makes a new cookie" in await asyncio.to_thread(refused, shown["rpc_http"], "wrong")
+        assert "a new start makes a new cookie" in await asyncio.to_thread(refused, shown["rpc_http"])
+        async with AsyncClient(shown["rpc_http"], "wrong") as client:
+            with pytest.raises(RemoteError, match="a new start makes a new cookie"):
+                await client.call("status")
+            with pytest.raises(RemoteError, match="a new start makes a new cookie"):
+                await anext(client.events())
+
+    with_node(tmp_path, scene)
+    with pytest.raises(ConfigError, match="reached from other machines"):
+        Client("http://203.0.113.5:80", "x")
+    with pytest.raises(NoNode, match="cannot be read"):
+        Client("http://127.0.0.1:1", tmp_path / "nothing")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with (
+            pytest.raises(NoNode, match="did not answer in"),
+            Client(f"http://127.0.0.1:{port}", "x", timeout_s=0.1) as client,
+        ):
+            client.call("status")
+    with pytest.raises(NoNode, match=r"no node answers on .* start one with"):
+        Client(f"http://127.0.0.1:{port}", "x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"nonsense\r\n\r\n", "does not speak HTTP"),
+        (b"", "no node answers"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", "does not speak HTTP|no node answers"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", "HTTP status 200"),
+        (b"HTTP/1.1 502 Bad\r\ncontent-length: 4\r\n\r\nhtml", "HTTP status 502"),
+    ],
+)
+def test_what_is_no_node(answer: bytes, words: str) -> None:
+    def serve() -> None:
+        caller, _ = server.accept()
+        with caller:
+            caller.recv(65536)
+            caller.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with Client(url, "x") as client, pytest.raises((NoNode, RemoteError), match=words):
+            client.call("status")
+        thread.join()
+
+
+def test_events_are_put_together_from_any_pieces() -> None:
+    stream = b': hello\n\ndata: {"kind":"a"}\n\n:\n\ndata: {"kind":"b"}\n\n'
+    for size in range(1, 20):
+        lines = EventLines()
+        found = [e for at in range(0, len(stream), size) for e in lines.take(stream[at : at + size])]
+        assert found == [{"kind": "a"}, {"kind": "b"}]
+
+
+def test_tokens_are_stored_hashed_and_privately(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "new" / "rpc.tokens")
+    secret = file.add("wallet", Scope.WRITE)
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    assert secret not in file.path.read_text()
+    assert [(token.name, token.scope) for token in file.tokens()] == [("wallet", "write")]
+    with pytest.raises(UserError, match="there is a token wallet already"):
+        file.add("wallet", Scope.READ)
+    with pytest.raises(UserError, match="there is no token 'other'"):
+        file.remove("other")
+    for name in ("", "a b", "x" * 41, "../x", "ä"):
+        with pytest.raises(UserError, match="is no name of a token"):
+            file.add(name, Scope.READ)
+    for number in range(MAX_TOKENS - 1):
+        file.add(str(number), Scope.READ)
+    with pytest.raises(UserError, match="remove one"):
+        file.add("more", Scope.READ)
+
+
+BAD_FILES = ["", "{}", "[1]", '[{"name":"a","scope":"root","hash":"' + "0" * 64 + '","created":""}]', "[" * 70_000]
+BAD_FILES += ['[{"name":"a","scope":"read","hash":"x","created":""}]']
+
+
+@pytest.mark.parametrize("text", BAD_FILES)
+def test_a_damaged_file_opens_nothing(tmp_path: Path, text: str) -> None:
+    file = TokenFile(tmp_path / "rpc.tokens")
+    file.path.write_text(text)
+    file.path.chmod(0o600)
+    assert file.tokens() == ()
+    with pytest.raises(UserError, match="damaged or open to others"):
+        file.add("a", Scope.READ)
+
+
+def test_a_file_that_others_may_read_opens_nothing(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "rpc.tokens")
+    file.add("a", Scope.READ)
+    file.path.chmod(0o644)
+    assert TokenFile(file.path).tokens() == ()
+
+
+def test_tokens_from_the_command_line(tmp_path: Path) -> None:
+    def obscura(*words: str) -> Any:
+        return CliRunner().invoke(root, ["--network", "dev", "--data-dir", str(tmp_path), "token", *words])
+
+    assert "there are no tokens" in obscura("list").output
+    made = obscura("add", "wallet", "--scope", "write", "--json")
+    secret = json.loads(made.output)["secret"]
+    assert TokenFile(tmp_path / "dev" / "rpc.tokens").tokens()[0].name == "wallet"
+    assert secret not in obscura("list").output
+    assert json.loads(obscura("list", "--json").output)[0]["scope"] == "write"
+    assert obscura("add", "wallet").exit_code == 1
+    assert obscura("add", "x", "--scope", "root").exit_code == 2
+    assert obscura("remove", "wallet").output == "removed wallet\n"
+    assert obscura("remove", "wallet").exit_code == 1
