@@ -25,9 +25,12 @@ def private_destination(seed: int, *, kind: int = 7) -> PrivateDestination:
 class FakeSam:
     """``answers`` may answer a line in its place: a text, or None for the usual; ``""`` hangs up."""
 
-    def __init__(self, answers: Callable[[str], str | None] = lambda line: None, *, version: str = "3.0") -> None:
+    def __init__(
+        self, answers: Callable[[str], str | None] = lambda line: None, *, version: str = "3.0", tunnels_s: float = 0.0
+    ) -> None:
         self.answers = answers
         self.version = version
+        self.tunnels_s = tunnels_s  # seconds until a session is there
         self.asked: list[str] = []
         self.sessions: dict[str, Destination] = {}
         self.names: dict[str, Destination] = {}  # address book
@@ -83,6 +86,7 @@ class FakeSam:
                         return
                     continue
                 if line.startswith("SESSION CREATE"):
+                    await asyncio.sleep(self.tunnels_s)
                     own = self._create(words, writer)
                 elif line.startswith("STREAM"):
                     await self._stream(line, words, reader, writer)

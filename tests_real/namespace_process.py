@@ -1,6 +1,6 @@
 """A whole life of ``obscura run`` in a network namespace that has loopback only; see test_tor_namespace.py.
 
-    unshare -rn python namespace_process.py FOLDER IS-RESTRICTED
+    unshare -rn python namespace_process.py FOLDER NETWORK     (the one that may be used: tor, i2p; all = any)
 
 The kernel counts each packet for which there is no way out (OutNoRoutes): whatever tried to leave. Prints the count as JSON.
 """
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from obscura.daemon.async_client import AsyncClient
 from obscura.errors import ObscuraError
+from sam_fakes import FakeSam
 from tor_fakes import FakeSocks, FakeTor
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
@@ -38,14 +39,20 @@ def no_routes() -> int:
     return int(values[names.index("OutNoRoutes")]) + int(six["Ip6OutNoRoutes"])
 
 
-async def live(folder: Path, *, is_restricted: bool) -> list[str]:
+async def live(folder: Path, network: str) -> list[str]:
     """Start a node, have it dial and ask everybody it can think of, stop it; what the dials came to."""
     cookie = folder / "cookie"
     cookie.write_bytes(bytes(range(32)))
-    async with FakeSocks().running() as proxy, FakeTor(cookie, socks=proxy.place).running() as tor:
-        words = (
-            ["--tor", "auto", "--only-net", "tor", "--set", f"tor-daemon.control={tor.place}"] if is_restricted else []
-        )
+    async with (
+        FakeSocks().running() as proxy,
+        FakeTor(cookie, socks=proxy.place).running() as tor,
+        FakeSam(tunnels_s=0.3).running() as bridge,
+    ):
+        words = {
+            "tor": ["--tor", "auto", "--only-net", "tor", "--set", f"tor-daemon.control={tor.place}"],
+            "i2p": ["--i2p", "auto", "--only-net", "i2p", "--set", f"i2p-router.sam={bridge.place}"],
+            "all": [],
+        }[network]
         node = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "obscura.cli", "--network", "dev", "--data-dir", str(folder), "run", "--json"),
             *("--set", "seeds.names=seeds.example", *words),
@@ -55,8 +62,10 @@ async def live(folder: Path, *, is_restricted: bool) -> list[str]:
         facts: dict[str, Any] = json.loads(await node.stdout.readline())
         said = []
         async with AsyncClient(Path(facts["rpc"])) as client:
-            if is_restricted:
+            if network == "tor":
                 await tor.until(lambda: bool(tor.onions))
+            while network == "i2p" and not (await client.call("status"))["ways"]["i2p"]["published"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
             for text in DIALS:
                 try:
                     await client.call("connect", address=text)
@@ -74,7 +83,7 @@ def main() -> None:
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", _IFF_UP))
     before = no_routes()
-    dials = asyncio.run(live(Path(sys.argv[1]), is_restricted=sys.argv[2] == "yes"))
+    dials = asyncio.run(live(Path(sys.argv[1]), sys.argv[2]))
     sys.stdout.write(json.dumps({"left": no_routes() - before, "dials": dials}) + "\n")
 
 

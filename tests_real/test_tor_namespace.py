@@ -1,4 +1,4 @@
-"""What a node that may use tor alone tries to send elsewhere, as the kernel counts it: nothing. Needs unshare (util-linux)."""
+"""What a node that may use tor or I2P alone tries to send elsewhere, as the kernel counts it: nothing. Needs unshare."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 PROGRAM = Path(__file__).parent / "namespace_process.py"
 
 
-def life(folder: Path, is_restricted: str) -> dict[str, Any]:
+def life(folder: Path, network: str) -> dict[str, Any]:
     done = subprocess.run(
-        ["unshare", "-rn", sys.executable, str(PROGRAM), str(folder), is_restricted],
+        ["unshare", "-rn", sys.executable, str(PROGRAM), str(folder), network],
         capture_output=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
@@ -22,10 +22,17 @@ def life(folder: Path, is_restricted: str) -> dict[str, Any]:
 
 
 def test_nothing_tries_to_leave(tmp_path: Path) -> None:
-    seen = life(tmp_path, "yes")
+    seen = life(tmp_path, "tor")
     assert seen["left"] == 0
     assert len(seen["dials"]) == 3
 
 
+def test_nothing_tries_to_leave_where_i2p_is_the_only_way(tmp_path: Path) -> None:
+    seen = life(tmp_path, "i2p")
+    assert seen["left"] == 0
+    assert len(seen["dials"]) == 3
+    assert all("only-net leaves clearnet out" in said for said in seen["dials"])
+
+
 def test_the_kernel_counts_what_does(tmp_path: Path) -> None:
-    assert life(tmp_path, "no")["left"] >= 2
+    assert life(tmp_path, "all")["left"] >= 2

@@ -20,8 +20,10 @@ from obscura.limits import (
     I2P_ACCEPTS,
     I2P_AGAIN_S,
     I2P_AGAIN_STREAM_S,
+    I2P_CLEANUP_S,
     I2P_CONNECT_S,
     I2P_HEALTHY_S,
+    I2P_INSTANT_S,
     I2P_LOOK_S,
     I2P_OWN_SESSIONS,
     I2P_PROGRESS_S,
@@ -312,15 +314,26 @@ class I2p:
             self._key.keep(key)
         await self._sam.greet()
         half.builds()
-        try:
-            async with half.said_to_build(), self._sam.session(self._rng, self._options, key) as session:
-                self.host = session.destination.host
-                half.stands(session)
-                self._told("i2p-address", {"host": self.host})
-                await self._answer(session)
-        finally:
-            self._published = False
+        if not await self._serve_with(key, is_second=False):
+            await asyncio.sleep(I2P_CLEANUP_S)
+            await self._serve_with(key, is_second=True)
         raise SamFault(_ENDED)
+
+    async def _serve_with(self, key: PrivateDestination, *, is_second: bool) -> bool:
+        """A session until it is lost; False if it was given up at once, since its destination would soon be deleted under it."""
+        began = time.monotonic()
+        async with self._inbound.said_to_build(), self._sam.session(self._rng, self._options, key) as session:
+            if not is_second and time.monotonic() - began < I2P_INSTANT_S:
+                log.info("i2p: the router still has our destination of before; waiting until it lets go of it")
+                return False
+            self.host = session.destination.host
+            self._inbound.stands(session)
+            self._told("i2p-address", {"host": self.host})
+            try:
+                await self._answer(session)
+            finally:
+                self._published = False
+        return True
 
     async def _answer(self, session: Session) -> None:
         loop = asyncio.get_running_loop()
