@@ -104,13 +104,14 @@ def parsed_of(parts: Sequence[Dissected]) -> Parsed:
     requests = sum(part.requests for part in parts)
     exchanges = max(requests, sum(part.responses for part in parts))  # a response to nothing is unpaired too
     records = sum(part.records for part in parts)
+    with_http = sum(part.with_http for part in parts)
     sequences: Counter[str] = sum((part.sequences for part in parts), Counter())
     return Parsed(
         flows=flows,
         requests=requests,
         paired_percent=_share(sum(part.paired for part in parts), exchanges) if exchanges else None,
         records_opened_percent=_share(sum(part.opened for part in parts), records) if records else None,
-        flows_with_http_percent=_share(sum(part.with_http for part in parts), flows) if requests else None,
+        flows_with_http_percent=_share(with_http, flows) if with_http or records else None,
         sequences=dict(sequences),
         errors_per_flow=round(sum(part.errors for part in parts) / max(1, flows), 3),
         warnings_per_flow=round(sum(part.warnings for part in parts) / max(1, flows), 3),

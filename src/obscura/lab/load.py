@@ -76,3 +76,22 @@ def errand(rng: random.Random) -> Errand:
         f"head -c {min(out[0], 300_000)} /dev/urandom; sleep {pause:.2f}; head -c {min(out[1], 300_000)} /dev/urandom"
     )
     return Errand(min(int(rng.lognormvariate(8.0, 1.5)), 200_000), f"cat >/dev/null; {tail}")
+
+
+_ZONE_HOSTS = 400
+
+
+def zone_text(zone: str, rng: random.Random) -> str:
+    """A zone file of a few hundred hosts, large enough that a signed transfer takes several messages."""
+    lines = [f"$ORIGIN {zone}.", "$TTL 3600", "@ IN SOA ns1 hostmaster 2024010101 3600 900 1209600 300", "@ IN NS ns1"]
+    lines += ["ns1 IN A 198.51.100.21", "@ IN MX 10 mail", "mail IN A 198.51.100.22", '@ IN TXT "v=spf1 mx -all"']
+    lines += [f"host-{number} IN A 203.0.113.{rng.randrange(1, 255)}" for number in range(_ZONE_HOSTS)]
+    return "\n".join(lines) + "\n"
+
+
+def zone_lookups(zone: str, rng: random.Random) -> list[tuple[str, str]]:
+    """One to eight names of the zone and what is asked of them."""
+    return [
+        (f"host-{rng.randrange(_ZONE_HOSTS)}.{zone}", rng.choice(("A", "A", "AAAA", "TXT")))
+        for _ in range(rng.randint(1, 8))
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import socket
@@ -14,7 +15,7 @@ from typing import ClassVar
 from obscura.daemon.covers import make_certificate
 from obscura.errors import UserError
 from obscura.lab.field.place import COVER, Processes
-from obscura.lab.load import errand, site_files, visit
+from obscura.lab.load import errand, site_files, visit, zone_lookups, zone_text
 
 NAME = "shop.example"
 _SESSION_S = 60
@@ -170,4 +171,59 @@ class SecureShell(Cover):
         subprocess.run(command, input=rng.randbytes(wanted.stdin), check=True, capture_output=True, timeout=_SESSION_S)
 
 
-COVERS: dict[str, type[Cover]] = {"http": Web, "tls": SecureWeb, "ssh": SecureShell}
+_NAMED = """options {{ directory "{folder}"; listen-on port 53 {{ {host}; }}; listen-on-v6 {{ none; }}; pid-file none;
+  session-keyfile "{folder}/session.key"; managed-keys-directory "{folder}"; key-directory "{folder}"; recursion no;
+  dnssec-validation no; notify no; allow-new-zones no; }};
+controls {{ }};
+key "{key}" {{ algorithm hmac-sha256; secret "{secret}"; }};
+zone "{zone}" {{ type primary; file "{folder}/zone"; dnssec-policy default;
+  allow-transfer {{ key "{key}"; }}; allow-update {{ key "{key}"; }}; }};
+"""
+
+
+class NameServer(Cover):
+    """named with a signed zone; dig and nsupdate over TCP, with the secret where a transfer or an update needs it."""
+
+    PORT = 53
+    LABEL = "DNS"
+    APP = "dns"
+    PACKAGES = {"named": "bind9", "dig": "bind9-dnsutils", "nsupdate": "bind9-dnsutils"}
+    ZONE = "shop.example"
+    KEY = "transfer"
+
+    def start(self, rng: random.Random) -> list[str]:
+        self._secret = base64.b64encode(rng.randbytes(32)).decode()
+        (self.folder / "zone").write_text(zone_text(self.ZONE, rng))
+        configuration = self.folder / "named.conf"
+        configuration.write_text(
+            _NAMED.format(folder=self.folder, host=COVER, key=self.KEY, secret=self._secret, zone=self.ZONE)
+        )
+        self.folder.chmod(0o755)
+        self._processes.start(["named", "-f", "-n", "1", "-c", str(configuration)], log=self.folder / "named.log")
+        self._until_up()
+        return []
+
+    def session(self, host: str, rng: random.Random, keylog: Path) -> None:
+        lookups = zone_lookups(self.ZONE, rng)
+        secret = f"hmac-sha256:{self.KEY}:{self._secret}"
+        match rng.choice(("questions", "transfer", "update")):
+            case "questions":
+                words = [word for name, kind in lookups for word in (name, kind)]
+                self._said("dig", "+tcp", "+keepopen", "+dnssec", f"@{host}", *words)
+            case "transfer":
+                self._said("dig", "+tcp", "+keepopen", "-y", secret, f"@{host}", self.ZONE, "SOA", self.ZONE, "AXFR")
+            case _:
+                lines = [f"server {host}", f"zone {self.ZONE}"]
+                for name, _ in lookups:
+                    lines += [
+                        f"update add new-{rng.randrange(10_000)}.{name} 300 TXT {'x' * rng.randint(10, 200)}",
+                        "send",
+                    ]
+                self._said("nsupdate", "-v", "-y", secret, said="\n".join(lines) + "\n")
+
+    @staticmethod
+    def _said(*command: str, said: str = "") -> None:
+        subprocess.run(command, input=said, text=True, check=True, capture_output=True, timeout=_SESSION_S)
+
+
+COVERS: dict[str, type[Cover]] = {"http": Web, "tls": SecureWeb, "ssh": SecureShell, "dns": NameServer}
