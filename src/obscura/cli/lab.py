@@ -179,7 +179,7 @@ def _show_classified(globals: Globals, mix: Any, names: tuple[str, ...], windows
 
 
 @lab.command()
-@click.option("--carrier", required=True, metavar="NAME", help="http, tls or ssh.")
+@click.option("--carrier", required=True, metavar="NAME", help="http, tls, ssh or dns.")
 @click.option("--flows", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Sessions per level.")
 @click.option(
     "--level",
