@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import count
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -28,11 +29,14 @@ def zone_of(key: bytes) -> Zone:
     return signed(parse_zone(zone_text(b"secret", origin, 2_023_111_401), origin), zone_key(), UNIX)
 
 
-def name_server(key: bytes) -> NameServer:
-    """Its server; each has cookies of its own."""
-    return NameServer(lambda: zone_of(key), tsig_key(key), bytes(range(16)), lambda: UNIX)
+def name_server(key: bytes, secret: bytes = bytes(16)) -> NameServer:
+    """Its server."""
+    return NameServer(lambda: zone_of(key), tsig_key(key), secret, lambda: UNIX)
+
+
+_started = count(1)
 
 
 def dns_host(key: bytes) -> DnsHost:
-    """A listener of its own, so that no cookie was seen before."""
-    return DnsHost(name_server(key), key)
+    """A listener of its own, with cookies that no other gives."""
+    return DnsHost(name_server(key, next(_started).to_bytes(16, "big")), key)

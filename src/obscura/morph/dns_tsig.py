@@ -109,9 +109,10 @@ def signed_part(wire: bytes, key: Key) -> tuple[bytes, bytes] | None:
     size = size_of(key) - len(key.name) - RECORD_TAIL.size
     if wire[at:body] != key.name + RECORD_TAIL.pack(TSIG, ANY_CLASS, 0, size) + HMAC_SHA256:
         return None
-    high, low, fudge = _TIMES.unpack_from(wire, body)
+    high, low, _ = _TIMES.unpack_from(wire, body)
     mac = wire[body + 10 : body + 10 + MAC_BYTES]
-    if fudge != FUDGE_S or wire[body + 10 + MAC_BYTES :] != wire[:2] + bytes(4):
+    sizes = FUDGE_S.to_bytes(2, "big") + MAC_BYTES.to_bytes(2, "big")
+    if wire[body + 6 : body + 10] != sizes or wire[body + 10 + MAC_BYTES :] != wire[:2] + bytes(4):
         return None
     count = int.from_bytes(wire[10:12], "big") - 1
     bare = b"".join((wire[:10], count.to_bytes(2, "big"), wire[HEADER.size : at]))
