@@ -10,6 +10,7 @@ from obscura.node.effects import Effect, LinkId
 from obscura.node.peer import Peer
 from obscura.sim.kernel import Kernel
 from obscura.sim.network import SimNetwork, SimNode
+from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.message import Message
 from playbook import NETWORK_ID, QUIET
 
@@ -29,6 +30,9 @@ class Numbered(Message, frozen=True):
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         return cls(int.from_bytes(payload[:4], "little"), len(payload) - 4)
+
+
+KINDS = CATALOGUE.with_message(Numbered).established
 
 
 class Side:
@@ -53,7 +57,9 @@ class Side:
         return peer.link
 
     def send(self, size: int) -> None:
-        """One more message."""
+        """One more message, if there is still somebody to hear it."""
+        if not self.node.peers:
+            return
         self.node.send(self.link, Numbered(self.sent, size))
         self.sent += 1
 
@@ -71,7 +77,7 @@ class Pair:
         self.rng = random.Random(f"pair {seed}")
         self.one, self.other = Side(self.network, **settings), Side(self.network, **settings)
         self.one.node.connect(self.other.node.address)
-        self.run(2.0)
+        self.run(2.0 + 20 * latency_s)
         assert self.one.node.peers
         assert self.other.node.peers
 

@@ -69,8 +69,7 @@ class End:
         while not is_over():
             for size in sizes:
                 self.send(size)
-            while self.node.engine.waiting(self.link) > SEND_QUEUE_LOW:
-                await asyncio.sleep(0.001)
+            await until(lambda: self.node.engine.waiting(self.link) <= SEND_QUEUE_LOW)
             await asyncio.sleep(0)
 
     async def call(self, method: str, **params: Any) -> Any:
@@ -88,6 +87,12 @@ async def pair(path: Path, **changes: Any) -> AsyncIterator[tuple[End, End]]:
         yield one, other
 
 
+async def more_arrives(end: End) -> None:
+    """Wait for a few more messages."""
+    count = len(end.got)
+    await until(lambda: len(end.got) > count + 3)
+
+
 def place(other: End, carrier: str) -> Address:
     """Where the other one listens with a carrier."""
     return next(address for address in other.node.addresses if address.carrier.name.lower() == carrier)
@@ -101,7 +106,7 @@ def test_from_carrier_to_carrier_with_both_directions_loaded(tmp_path: Path, siz
             is_over = False
             floods = [asyncio.create_task(end.flood(sizes, lambda: is_over)) for end in (one, other)]
             for generation, carrier in enumerate(("tls", "http", "ssh", "plain"), 1):
-                await until(lambda count=len(other.got): len(other.got) > count + 3)
+                await more_arrives(other)
                 (moved,) = await one.call("rotate", peer=one.link, to=str(place(other, carrier)))
                 assert (moved["outcome"], moved["carrier"], moved["rotations"]) == ("rotated", carrier, generation)
             is_over = True

@@ -1,0 +1,326 @@
+"""Moves that fail, and what attackers make of resume, resumed and rotate: the old link goes on, or ends like any lost link."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from obscura.channel.replay import ReplayCache
+from obscura.channel.resume import Claim, ResumeSecret
+from obscura.channel.uniform import StaticKey
+from obscura.connection import Connection
+from obscura.limits import HANDSHAKE_S, MOVE_IDLE_S, MOVE_WAIT_S, ROTATE_ASKED_S
+from obscura.linkevents import Reason, Rejoined
+from obscura.morph.plain import Plain
+from obscura.node.face import Face
+from obscura.node.io import Listener, Reach
+from obscura.node.rotation import RotationSettings
+from obscura.security import Dialling
+from obscura.wire.address import Address
+from obscura.wire.catalogue import CATALOGUE
+from obscura.wire.messages.network import Ping, Pong
+from obscura.wire.messages.privacy import Resume, Rotate
+from playbook import NETWORK_ID, SERVER_KEY, UNIX, Guest, Host, ends, messages, offer, server, visit
+from rotating import Pair
+
+
+def secret_of(guest: Guest) -> ResumeSecret:
+    """What the guest's channel gave it."""
+    return next(event.resume_secret for event in guest.events if hasattr(event, "resume_secret"))
+
+
+def claimant(secret: ResumeSecret | None, *, seed: int, face: Face = Face.CLEARNET) -> Connection:
+    """A dialling connection that resumes with this secret."""
+    rng = random.Random(f"claimant {seed}")
+    channel = Dialling(NETWORK_ID, face, SERVER_KEY.public)
+    return Connection(
+        Plain(rng, client=True),
+        channel,
+        offer(nonce=seed),
+        CATALOGUE,
+        rng,
+        lambda: UNIX,
+        initiator=True,
+        now=0.0,
+        resuming=secret,
+    )
+
+
+def come(host: Host, secret: ResumeSecret, *, seed: int, port: int = 51_000) -> Guest:
+    """Somebody who says ``resume`` on a new link of the host."""
+    return Guest(host, claimant(secret, seed=seed), host.accept(port=port + seed)).pump()
+
+
+def has_rejoined(guest: Guest) -> bool:
+    return any(isinstance(event, Rejoined) for event in guest.events)
+
+
+def still_answers(host: Host, guest: Guest) -> bool:
+    """Whether the host serves the guest's old link."""
+    guest.send(Ping(77))
+    return any(getattr(message, "nonce", None) == 77 for message in messages(guest.events))
+
+
+# --- resume, by those who should not ------------------------------------------------------------------------------------
+
+
+def test_the_right_secret_is_let_in_and_nothing_changes_until_it_leaves() -> None:
+    host = Host()
+    guest = visit(host)
+    newcomer = come(host, secret_of(guest), seed=2)
+    assert has_rejoined(newcomer)
+    assert still_answers(host, guest), "make before break"
+    assert len(host.assembly.core.peers) == 1
+
+
+def test_a_guessed_id_or_a_wrong_proof_is_a_violation_and_costs_the_session_nothing() -> None:
+    host = Host()
+    guest = visit(host)
+    secret = secret_of(guest)
+
+    class Forger(ResumeSecret):
+        def mac(self, side: Any, h_new: bytes) -> bytes:
+            return bytes(32)
+
+    for seed, forged in enumerate((ResumeSecret(bytes(32)), Forger(secret.value), ResumeSecret(secret.value, 1)), 2):
+        newcomer = come(host, forged, seed=seed)
+        assert not has_rejoined(newcomer)
+        assert ends(newcomer.events), "the link has ended"
+    assert still_answers(host, guest)
+
+
+def test_a_resume_that_was_seen_on_one_channel_proves_nothing_on_another() -> None:
+    host = Host()
+    guest = visit(host)
+    secret = secret_of(guest)
+
+    class Replayer(ResumeSecret):
+        def mac(self, side: Any, h_new: bytes) -> bytes:
+            return secret.mac(side, b"another channel".ljust(32))
+
+    newcomer = come(host, Replayer(secret.value), seed=3)
+    assert not has_rejoined(newcomer)
+    assert ends(newcomer.events)
+    assert still_answers(host, guest)
+
+
+def test_a_session_of_another_one_cannot_be_had() -> None:
+    host = Host()
+    alice, bob = visit(host, seed=1), visit(host, seed=2)
+    secret = secret_of(alice)
+    crossed = ResumeSecret(secret_of(bob).value, 0)
+
+    class Crossed(ResumeSecret):
+        def session_id16(self) -> bytes:
+            return secret.session_id16()
+
+    assert not has_rejoined(come(host, Crossed(crossed.value), seed=5))
+    assert still_answers(host, alice)
+    assert still_answers(host, bob)
+
+
+def test_resume_after_version_and_on_an_established_link_is_a_violation() -> None:
+    host = Host()
+    guest = visit(host)
+    late = Claim(secret_of(guest), bytes(32)).begin()
+    assert isinstance(late, Resume)
+    greeted = Guest(host, claimant(None, seed=4), host.accept(port=51_004))
+    greeted.connection.outbox.put(late)  # behind its version
+    greeted.pump()
+    assert ends(greeted.events)
+    guest.connection.outbox.put(late)
+    guest.pump()
+    assert host.kinds("peer-disconnected")[0].fields["reason"].startswith(Reason.VIOLATION.value)
+
+
+def test_a_session_is_not_found_through_another_face() -> None:
+    host = Host()
+    guest = visit(host)
+    onion = Listener(host.address, Face.ONION, SERVER_KEY, True, ReplayCache())
+    link = host.engine.accepted(onion, None, host.now)
+    host.turn()
+    newcomer = Guest(host, claimant(secret_of(guest), seed=6, face=Face.ONION), link).pump()
+    assert any(hasattr(event, "resume_secret") for event in newcomer.events), "its channel stands"
+    assert not has_rejoined(newcomer)
+    assert still_answers(host, guest)
+
+
+def test_a_second_resume_replaces_the_first_and_a_flood_of_them_leaves_one() -> None:
+    host = Host()
+    guest = visit(host)
+    newcomers = [come(host, secret_of(guest), seed=seed) for seed in range(2, 12)]
+    assert all(has_rejoined(newcomer) for newcomer in newcomers)
+    host.at(host.now + 100.0)  # what keeps up appearances
+    assert len(host.engine.links) == 2
+    assert still_answers(host, guest)
+
+
+def test_one_who_never_leaves_is_given_up_and_the_session_goes_on() -> None:
+    host = Host()
+    guest = visit(host)
+    newcomer = come(host, secret_of(guest), seed=2)
+    when = 0.0
+    while when < MOVE_WAIT_S + 100:
+        when += 60.0
+        host.at(when)
+        heard = len(guest.events)
+        guest.pump()
+        guest.send(*(Pong(ping.nonce) for ping in messages(guest.events[heard:]) if isinstance(ping, Ping)))
+    assert newcomer.link not in host.engine.links
+    assert still_answers(host, guest)
+
+
+def test_guesses_of_ids_are_limited_before_any_key_agreement() -> None:
+    host = Host(is_dev=False)
+    accepted = 0
+    for seed in range(200):
+        guest = Guest(host, claimant(ResumeSecret(bytes(31) + bytes([seed])), seed=seed), host.accept("203.0.113.9"))
+        guest.pump()
+        accepted += any(hasattr(event, "resume_secret") for event in guest.events)
+    assert accepted <= 11, "the burst of one network group"
+
+
+def test_what_is_kept_is_gone_with_the_links() -> None:
+    host = Host()
+    guests = [visit(host, seed=seed) for seed in range(1, 6)]
+    handover = host.engine._handover
+    assert len(handover._sessions) == len(handover._by_id) == 5
+    for guest in guests:
+        guest.connection.close(host.now)
+        guest.pump()
+        host.engine.eof(guest.link, host.now)
+        host.turn()
+    assert (handover._sessions, handover._by_id, len(handover._timers)) == ({}, {}, 0)
+
+
+# --- rotate -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_flood_of_rotate_moves_once_in_a_while() -> None:
+    pair = Pair()
+    for _ in range(3):
+        pair.other.node.send(pair.other.link, Rotate())
+        pair.run(5.0)
+    assert len(pair.one.told("rotated")) == 1
+    pair.run(ROTATE_ASKED_S)
+    pair.other.node.send(pair.other.link, Rotate())
+    pair.run(5.0)
+    assert len(pair.one.told("rotated")) == 2
+    for _ in range(400):
+        pair.other.node.send(pair.other.link, Rotate())
+    pair.run(ROTATE_ASKED_S - 100)
+    assert len(pair.one.told("rotated")) == 2
+
+
+def test_who_may_not_ask_is_penalised() -> None:
+    pair = Pair()
+    for _ in range(5):
+        pair.one.node.send(pair.one.link, Rotate())
+    pair.run(5.0)
+    assert pair.other.told("peer-disconnected"), "five times 20 points"
+
+
+def test_switched_off_it_neither_moves_by_itself_nor_when_asked() -> None:
+    pair = Pair(rotation=RotationSettings(enabled=False))
+    pair.other.node.send(pair.other.link, Rotate())
+    pair.run(25 * 3_600.0)
+    assert pair.one.told("rotated") == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_moves_by_itself_within_its_hours(seed: int) -> None:
+    pair = Pair(seed, rotation=RotationSettings(min_hours=2, max_hours=3))
+    pair.run(2 * 3_600.0 - 10)
+    assert pair.one.told("rotated") == []
+    pair.run(3_600.0 + 20)
+    assert len(pair.one.told("rotated")) == 1
+    pair.run(10 * 3_600.0)
+    assert 4 <= len(pair.one.told("rotated")) <= 6
+    pair.check()
+
+
+# --- Failures -----------------------------------------------------------------------------------------------------------
+
+
+def failing(pair: Pair, why: str) -> None:
+    """Rotate in a way that cannot work, and see the link go on."""
+    pair.run(60.0 + HANDSHAKE_S)
+    assert why in pair.one.told("rotation-failed")[0]["why"]
+    pair.one.send(10)
+    pair.other.send(10)
+    pair.run(5.0)
+    assert pair.other.got == list(range(pair.one.sent))
+    assert pair.one.got == list(range(pair.other.sent))
+    assert pair.one.told("peer-disconnected") == pair.other.told("peer-disconnected") == []
+    assert len(pair.one.node.peers) == 1
+
+
+def test_where_nobody_listens_the_old_one_goes_on() -> None:
+    pair = Pair()
+    pair.load(10.0, (0, 2_000), 0.1)
+    nowhere = Address(pair.other.node.address.key, "127.0.0.9", 9)
+    pair.one.node.assembly.engine.move(pair.one.link, nowhere, pair.kernel.now)
+    pair.one.node.turn()
+    failing(pair, "nothing listens")
+
+
+def test_with_another_key_the_old_one_goes_on() -> None:
+    pair = Pair()
+    pair.load(10.0, (0, 2_000), 0.1)
+    there = pair.other.node.address
+    wrong = Address(StaticKey.generate(random.Random(3)).public, there.host, there.port)
+    pair.one.node.assembly.engine.move(pair.one.link, wrong, pair.kernel.now)
+    pair.one.node.turn()
+    failing(pair, "")
+
+
+def test_a_responder_that_never_answers_is_given_up() -> None:
+    host = Host()
+    link = host.dial()
+    guest = Guest(host, server(), link).pump()
+    host.engine.move(link, host.address, host.now)
+    (reach,) = [io for io in host.turn() if isinstance(io, Reach)]
+    host.engine.connected(reach.link, host.address.endpoint, host.now)
+    host.turn()
+    when = host.now
+    while when < 100.0:
+        when += 5.0
+        host.at(when)
+        guest.pump()
+    assert [told.fields["peer"] for told in host.kinds("rotation-failed")] == [link]
+    assert host.kinds("dial-failed") == [], "the address book is not told: it is no link of its own"
+    guest.send(Ping(5))
+    assert host.kinds("peer-disconnected") == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("whose", ["old", "new"])
+def test_a_connection_that_dies_while_moving_loses_the_session_or_nothing(seed: int, whose: str) -> None:
+    """At every instant of a move: what arrived is a beginning of what was sent, in order, and both ends agree in the end."""
+    pair = Pair(seed)
+    pair.load(3.0, (0, 60_000), 0.02)
+    pair.run(1.0)
+    engine = pair.one.node.assembly.engine
+    before = set(engine.links)
+    pair.rotate()
+    pair.run(0.05 * seed)
+    (old,), new = before, set(engine.links) - before
+    dying = {old} if whose == "old" else new
+    for link in dying & set(engine.links):
+        wire = pair.one.node._wires.get(link)
+        if wire is not None:
+            wire.far.arrive(wire.far_link, None)
+            pair.one.node.arrive(link, None)
+    survived = bool(pair.one.node.peers)
+    pair.run(MOVE_IDLE_S + 100.0)
+    assert pair.other.got == list(range(len(pair.other.got)))
+    assert pair.one.got == list(range(len(pair.one.got)))
+    assert bool(pair.one.node.peers) == bool(pair.other.node.peers)
+    if pair.one.node.peers and survived:
+        assert len(pair.other.got) == pair.one.sent
+        assert len(pair.one.got) == pair.other.sent
+    for side in (pair.one, pair.other):
+        assert len(side.told("peer-disconnected")) <= 1
+        assert len(side.node.assembly.engine.links) == len(side.node.peers)
