@@ -41,6 +41,8 @@ class End:
         self._messages: Iterator[bytes] = iter(())
         self.opened = asyncio.Event()
         self.sent = asyncio.Event()
+        self.began = asyncio.Event()  # the first byte of a run left: a carrier that polls may have to wait for it
+        self.first_write = 0.0
         self.arrived = asyncio.Event()
         self._expected, self._kept = inf, 0
         self.received = 0
@@ -97,7 +99,7 @@ class End:
         carrier, link = self._carrier, self._link
         if carrier is None or link is None:
             return
-        link.write(carrier.take())
+        self._write(link, carrier)
         while self._is_writable and not carrier.is_blocked and not self.sent.is_set():
             size, now = 0, time.monotonic()
             for message in self._messages:
@@ -107,8 +109,16 @@ class End:
                     break
             else:
                 self.sent.set()
-            link.write(carrier.take())
+            self._write(link, carrier)
         self._arm(carrier)
+
+    def _write(self, link: tcp.Socket, carrier: Carrier) -> None:
+        pieces = carrier.take()
+        if pieces:
+            if not self.began.is_set():
+                self.first_write = time.monotonic()
+                self.began.set()
+            link.write(pieces)
 
     def _arm(self, carrier: Carrier) -> None:
         if self._timer is not None:
@@ -139,6 +149,7 @@ class End:
     async def send(self, count: int, size: int) -> None:
         """Give the carrier so many messages, as fast as the socket takes them."""
         self.sent.clear()
+        self.began.clear()
         self._messages = joined(messages(count, size), RECORD) if size < 1_000 else messages(count, size)
         self._step()
         await self.sent.wait()
@@ -196,9 +207,10 @@ async def send(address: Address) -> None:
         await end.opened.wait()
     say(connected=True)
     async for command in commands():
-        cpu, start = time.process_time(), time.monotonic()
+        cpu = time.process_time()
         await end.send(command["send"], command["size"])
-        say(start=start, cpu=time.process_time() - cpu)
+        await end.began.wait()
+        say(start=end.first_write, cpu=time.process_time() - cpu)
 
 
 def main(role: str, text: str) -> None:

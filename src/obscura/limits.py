@@ -86,12 +86,15 @@ MAX_PICTURE: Final = 1 << 20  # bytes of one body, either way (client_max_body_s
 # seconds that a request waits for news (long polling): at first, twice as long after each that heard none, then a drawn time.
 # The client's own next word waits as long, since one request is out at a time.
 POLL_FIRST_S: Final = 0.25
-POLL_S: Final = (3.0, 6.0)
+POLL_S: Final = (1.0, 3.0)
 BODY_S: Final = 60.0  # seconds between two reads of a request's body (client_body_timeout)
 POLL_END_S: Final = 10.0  # seconds for the request and the answer that an end may need (ours, CLEAN_END_S)
 MAX_CLIENT_HELLO: Final = 16 << 10  # bytes of a TLS opening that are looked at
 MAX_ANSWER_HEAD: Final = 32 << 10  # bytes of a server's answer head that a dialler reads
 MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads
+
+# seconds of silence after which a port of several covers speaks first, as SSH does (sslh's own)
+AUTO_S: Final = 2.0
 
 # --- Carrier ssh (design 8; OpenSSH 8.4's own values unless said otherwise) ---------------------------------------------
 SSH_BANNER_BYTES: Final = 8_192  # bytes of a line of identification

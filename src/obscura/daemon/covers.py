@@ -57,6 +57,13 @@ class CoverSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         str | None, Meta(description="the name in a certificate that the node makes; unset draws one")
     ] = None
 
+    share_ports: Annotated[
+        bool,
+        Meta(
+            description="let several carriers listen at one address, told apart by what a client says first; who tries "
+            "can recognise that"
+        ),
+    ] = False
     ssh_host_keys: Annotated[
         tuple[Path, ...],
         Meta(description="private host keys of carrier=ssh in OpenSSH's format; unset makes them and keeps them"),

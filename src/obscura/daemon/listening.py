@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 from obscura.channel.replay import ReplayCache
 from obscura.daemon.config import Config
@@ -12,6 +13,8 @@ from obscura.daemon.datagrams import dns_datagrams
 from obscura.daemon.keys import KeyStore
 from obscura.errors import AddressError, ConfigError
 from obscura.ledger.network import Network
+from obscura.morph.auto import COVERS, AutoServer
+from obscura.morph.carrier import CarrierFactory
 from obscura.node.dialable import face_of
 from obscura.node.face import Face
 from obscura.node.io import Listener
@@ -56,20 +59,50 @@ async def open_listeners(
     until: contextlib.AsyncExitStack,
 ) -> list[Address]:
     """Listen until ``until`` is left; the addresses with their keys and ports. Raises ``UserError``."""
-    opened = []
+    opened: list[Address] = []
     usual = () if Face.CLEARNET not in config.plan.faces else (f"127.0.0.1:{network.port}",)
     strangers = not config.unlisted
-    for text in usual if config.listen is None else config.listen:
-        place = listen_address(text)
-        check_listenable(place, allow_plaintext=config.allow_plaintext)
+    for places in _by_port(usual if config.listen is None else config.listen, config):
+        place = places[0]
         static = None if place.carrier is CarrierNumber.BARE else keys.of(place)
-        carrier = await asyncio.to_thread(covers.carrier_of, place, static, strangers=strangers)
+        made = [await asyncio.to_thread(covers.carrier_of, each, static, strangers=strangers) for each in places]
+        carrier = (
+            made[0] if len(made) == 1 else _shared({at.carrier: make for at, make in zip(places, made, strict=True)})
+        )
         listener = Listener(place, face_of(place), static, strangers, ReplayCache(), carrier)
         server, port = await tcp.listen(owner, place, listener, values)
         until.callback(server.close)
-        name_server = covers.name_servers.get(place)
+        name_server = next((covers.name_servers[each] for each in places if each in covers.name_servers), None)
         if name_server is not None and Face.CLEARNET in config.plan.faces:  # UDP has no way through Tor
             until.callback((await dns_datagrams(name_server, place.host, port)).close)
         public = static.public if static is not None else None
-        opened.append(Address(public, place.host, port, place.carrier, place.name, place.binding))
+        opened += [Address(public, each.host, port, each.carrier, each.name, each.binding) for each in places]
     return opened
+
+
+def _by_port(texts: Iterable[str], config: Config) -> list[list[Address]]:
+    """The places, those of one address and port together. Raises ``ConfigError``."""
+    found: dict[object, list[Address]] = {}
+    for at, text in enumerate(texts):
+        place = listen_address(text)
+        check_listenable(place, allow_plaintext=config.allow_plaintext)
+        found.setdefault((place.host, place.port) if place.port else at, []).append(place)
+    for places in found.values():
+        if len(places) > 1:
+            _check_shared(places, config)
+    return list(found.values())
+
+
+def _check_shared(places: list[Address], config: Config) -> None:
+    where = f"listen: {len(places)} entries are for {places[0].host}:{places[0].port}"
+    if not config.cover.share_ports:
+        raise ConfigError(
+            f"{where}: give each carrier a port of its own, or set cover.share-ports, which a prober can recognise"
+        )
+    carriers = {place.carrier for place in places}
+    if len(carriers) < len(places) or not carriers <= set(COVERS) or any(place.binding for place in places):
+        raise ConfigError(f"{where}: only http, tls, ssh and dns can share a port, each once and without binding=")
+
+
+def _shared(kinds: dict[CarrierNumber, CarrierFactory]) -> CarrierFactory:
+    return lambda rng: AutoServer(rng, kinds)
