@@ -23,6 +23,7 @@ from obscura.cli.frame import Globals
 from obscura.daemon.client import Client
 from obscura.daemon.config import Config
 from obscura.daemon.examination import examine
+from obscura.daemon.i2p_settings import I2pSettings
 from obscura.daemon.node import Node
 from obscura.daemon.ways import TorSettings
 from obscura.doctor import configuration, machine, networks
@@ -43,6 +44,7 @@ from obscura.doctor.facts import (
 from obscura.doctor.finding import Finding, State
 from obscura.doctor.findings import is_wrong, judge
 from obscura.store.check import check_structure
+from sam_fakes import FakeSam
 from test_tor_node import onion_port, published
 from tor_fakes import FakeSocks, FakeTor
 
@@ -103,6 +105,7 @@ SAMS: list[tuple[Sam, bool, State, str]] = [
     (Sam("127.0.0.1:7656", version="3.3"), False, NOTE, "no node runs"),
     (Sam("127.0.0.1:7656", version="3.3"), True, NOTE, "being built"),
     (Sam("127.0.0.1:7656", version="3.3", session_fault="the session was lost"), True, WRONG, "was lost"),
+    (Sam("127.0.0.1:7656", version="3.3", serves=False, is_up=True), True, FINE, "outwards"),
     (Sam("127.0.0.1:7656", version="3.3", destination="x.b32.i2p"), True, FINE, "x.b32.i2p has its tunnels"),
 ]
 DOORS: list[tuple[Door, State, str, str]] = [
@@ -147,7 +150,7 @@ SETTINGS: list[tuple[dict[str, Any], State, str]] = [
     ({"rate_factor": 1e6}, WRONG, "rate-factor"),
     ({"max_outbound": 0}, WRONG, "no listener"),
     ({"max_outbound": 0, "clearnet_doors": ("a",)}, NOTE, "dials nobody by itself"),
-    ({"uses_tor": True, "has_service": True}, NOTE, "a clearnet and an onion face"),
+    ({"has_service": True}, NOTE, "a clearnet face and one on an anonymity network"),
     ({"allows_unauthenticated": True}, NOTE, "can be intercepted"),
     ({"network": "main"}, NOTE, "no public network main"),
 ]
@@ -452,6 +455,27 @@ def test_a_wrong_cookie_and_a_tor_that_is_down_are_named(tmp_path: Path) -> None
         managed = Config(network="dev", data_dir=tmp_path, tor="managed", tor_daemon=TorSettings(program=program))
         (missing,) = wrong_of(judge(await examine(managed)), "tor-control")
         assert "apt install tor" in str(missing.do)
+
+    run(scenario)
+
+
+def test_the_i2p_router_is_greeted_and_the_sessions_are_looked_at(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeSam().running() as router:
+            settings = I2pSettings(sam=str(router.place))
+            keys = {"network": "dev", "i2p": "auto", "only_net": ("i2p",), "i2p_router": settings, "max_outbound": 0}
+            config = Config(data_dir=tmp_path, **keys)  # type: ignore[arg-type]
+            found = judge(await examine(config))
+            assert [f.state for f in found if f.check == "i2p-sam"] == [FINE]
+            assert not is_wrong(found)
+            async with Node(config) as node:
+                while not node.routes.show()["i2p"]["connected"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                (session,) = [f for f in judge(await examine(config, node)) if f.check == "i2p-session"]
+                assert session.state is FINE
+                assert ".b32.i2p (3 hops in, 3 out)" in session.found
+        (missing,) = wrong_of(judge(await examine(config)), "i2p-sam")
+        assert "apt install i2pd" in str(missing.do)
 
     run(scenario)
 

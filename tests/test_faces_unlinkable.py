@@ -1,9 +1,9 @@
 """An attacker who dials two faces tries to tell whether they are one node's; each attack must do no better than chance.
 
 Every attack gives a score that is higher where the faces look like one node's. An attack that yields a yes or no must get the
-same one in every world of both kinds. One that yields times is measured over ``SEEDS`` worlds of each kind: its AUC (the chance that a
-one-node world scores above a two-node world) has to lie within ``BOUND`` of one half, three standard errors of an AUC without
-information, sqrt((2n + 1) / (12 n^2)). Each attack has a control: with its protection off it links.
+same one in every world of both kinds. One that yields times is measured over ``SEEDS`` worlds of each kind: its AUC, the chance
+that a one-node world scores above a two-node world, has to lie within ``BOUND`` of one half: three standard errors of an AUC
+without information, sqrt((2n + 1) / (12 n^2)). Each attack has a control: with its protection off it links.
 """
 
 from __future__ import annotations

@@ -26,9 +26,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 import tor_network
 from obscura.daemon.client import Client
 from obscura.daemon.config import Config
+from obscura.daemon.examination import examine
 from obscura.daemon.mining import mine
 from obscura.daemon.node import Node
 from obscura.daemon.ways import TorSettings
+from obscura.doctor.finding import State
+from obscura.doctor.findings import judge
 from obscura.errors import Unreachable
 from obscura.ledger.mining import filler_transaction
 from obscura.transport import socks5
@@ -39,6 +42,7 @@ from obscura.wire.address import Address, Endpoint, Network
 from tor_network import TorNetwork
 
 SCENARIO_S = 150.0
+BLOCKS, BLOCK_BYTES = 40, 500_000  # 20 MB, which takes two seconds or more over this network
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +67,7 @@ def place(text: str) -> Endpoint:
 
 def config(folder: Path, client: tor_network.Client, *, onion: dict[str, Any] | None = None, **keys: Any) -> Config:
     """A node that knows of nothing but one tor."""
-    settings = TorSettings(control=client.control, **(onion or {}))
+    settings = TorSettings(**{"control": client.control, **(onion or {})})
     return Config(
         network="dev", data_dir=folder, tor="auto", only_net=("tor",), tor_daemon=settings, max_outbound=0, **keys
     )
@@ -152,22 +156,64 @@ def test_an_exit_reaches_clearnet_and_other_credentials_another_circuit(network:
     run(scenario)
 
 
-def test_tor_is_killed_in_the_middle_and_everything_comes_back(network: TorNetwork, tmp_path: Path) -> None:
+def test_each_tor_is_killed_in_the_middle_of_the_sync_and_everything_comes_back(
+    network: TorNetwork, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         first, second = network.clients
         async with reachable(config(tmp_path / "a", first)) as (alice,):
             address = onion_of(alice)
+            async for _ in mine(alice, BLOCKS, BLOCK_BYTES, alice.now() + 60):
+                pass
             async with reachable(config(tmp_path / "b", second, connect=(str(address),))) as (bob,):
-                await until(lambda: bob.peers() and alice.peers())
-                await asyncio.to_thread(first.end, signal.SIGKILL)
+                await until(lambda: bob.relay.best_block()[1] > 0, 0.01)
+                await asyncio.to_thread(second.end, signal.SIGKILL)  # that of who asks
+                reached = bob.relay.best_block()[1]
+                assert reached < BLOCKS
+                await until(lambda: not bob.peers())
+                second.start()
+                await until(lambda: bob.relay.best_block()[1] > reached, 0.01)
+                await asyncio.to_thread(first.end, signal.SIGKILL)  # that of who answers
+                assert bob.relay.best_block()[1] < BLOCKS
                 await until(lambda: tor_of(alice)["fault"] is not None)
                 assert not tor_of(alice)["published"]
                 await until(lambda: not bob.peers() and not alice.peers())
                 first.start()
                 await until(lambda: tor_of(alice)["published"])
                 assert onion_of(alice) == address  # the same key
-                await until(lambda: bob.peers() and alice.peers())  # a manual peer: dialled for ever
+                await until(
+                    lambda: bob.relay.best_block() == alice.relay.best_block()
+                )  # a manual peer: dialled for ever
                 await bob.ping(bob.peers()[0])
+
+    run(scenario)
+
+
+def test_proof_of_work_is_asked_for_and_the_service_is_reached(network: TorNetwork) -> None:
+    async def scenario() -> None:
+        first, second = network.clients
+        async with await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0) as server:
+            target = place(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            async with TorControl.open(place(first.control)) as control:
+                asked: list[str] = []
+                ask = control.ask
+
+                async def note(command: str) -> Any:
+                    asked.append(command)
+                    return await ask(command)
+
+                control.ask = note  # type: ignore[method-assign]
+                service = await control.add_onion(80, target)
+                (added,) = [line for line in asked if line.startswith("ADD_ONION")]  # not asked again without it
+                assert "PoWDefensesEnabled=1" in added
+                host = f"{service.name}.onion"
+                while True:  # until its descriptor is out
+                    with contextlib.suppress(socks5.SocksFault):
+                        (
+                            await socks5.connect(place(second.socks), host, 80, Credentials("p", "w"), timeout_s=30)
+                        ).close()
+                        return
+                    await asyncio.sleep(0.2)
 
     run(scenario)
 
@@ -305,6 +351,53 @@ def test_an_own_tor_ends_with_a_node_that_is_killed(network: TorNetwork, tmp_pat
             return
         time.sleep(0.1)
     raise AssertionError("tor lives on without its node")
+
+
+# --- obscura doctor -----------------------------------------------------------------------------------------------------
+
+
+async def wrong(config: Config, node: Node | None = None) -> dict[str, str]:
+    """What the doctor calls wrong, by subject."""
+    return {f.check: f.found for f in judge(await examine(config, node)) if f.state is State.WRONG}
+
+
+def test_the_doctor_finds_a_healthy_node_healthy(network: TorNetwork, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with reachable(config(tmp_path / "a", network.clients[0])) as (alice,):
+            found = {f.check: f for f in judge(await examine(alice.config, alice))}
+            assert [f for f in found.values() if f.state is State.WRONG] == []
+            assert "answers through the Tor network" in found["onion"].found
+            assert "two circuits" in found["tor-circuits"].found
+            assert "tor's consensus is valid now" in found["clock"].found
+            assert "lets us in" in found["tor-control"].found
+
+    run(scenario)
+
+
+def test_the_doctor_names_what_is_wrong_with_tor(network: TorNetwork, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        client = network.clients[0]
+        cookie = client.cookie.read_bytes()
+        client.cookie.write_bytes(bytes(32))
+        try:
+            assert "does not know tor's cookie" in (await wrong(config(tmp_path / "a", client)))["tor-control"]
+        finally:
+            client.cookie.write_bytes(cookie)
+        with network.another("NoIsolateSOCKSAuth ExtendedErrors") as careless:
+            keys = {"socks": careless.socks}
+            async with reachable(config(tmp_path / "b", careless, onion=keys)) as (bob,):
+                found = await wrong(bob.config, bob)
+                assert set(found) == {"tor-isolation", "tor-circuits"}
+                assert "one circuit" in found["tor-circuits"]
+                await asyncio.to_thread(careless.end, signal.SIGKILL)
+                await until(lambda: tor_of(bob)["fault"] is not None)
+                down = await wrong(bob.config, bob)
+                assert "no tor listens for control" in down["tor-control"]
+                assert "no SOCKS proxy listens" in down["tor-socks"]
+        closed = config(tmp_path / "c", client, onion={"control": "127.0.0.1:1", "socks": client.socks})
+        assert set(await wrong(closed)) == {"tor-control"}  # SOCKS works, which is enough to reach others
+
+    run(scenario)
 
 
 def _base32(raw: bytes) -> str:

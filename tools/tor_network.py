@@ -146,10 +146,10 @@ def _read(path: Path) -> bytes:
 class Client(Tor):
     """A tor as people have it: SOCKS with extended errors, a control port with a cookie."""
 
-    def __init__(self, folder: Path, include: Path, socks: int, control: int) -> None:
+    def __init__(self, folder: Path, include: Path, socks: int, control: int, how: str = "ExtendedErrors") -> None:
         super().__init__(
             folder,
-            f"%include {include}\nSocksPort 127.0.0.1:{socks} ExtendedErrors\n"
+            f"%include {include}\nSocksPort 127.0.0.1:{socks} {how}\n"
             f"ControlPort 127.0.0.1:{control}\nCookieAuthentication 1\n",
         )
         self.socks = f"127.0.0.1:{socks}"
@@ -196,6 +196,22 @@ class TorNetwork:
 
     def __exit__(self, *exc: object) -> None:
         self._ends.close()
+
+    @contextlib.contextmanager
+    def another(self, how: str) -> Iterator[Client]:
+        """One more client, with other flags of its SOCKS port; it has bootstrapped."""
+        socks, control = _free_ports(2)
+        client = Client(self.folder / f"client-{socks}", self.client_torrc, socks, control, how)
+        client.start()
+        try:
+            deadline = time.monotonic() + START_S
+            while not client.is_ready:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("one more tor did not bootstrap")
+                time.sleep(0.1)
+            yield client
+        finally:
+            client.end()
 
     def _start(self, first_vote_s: int, deadline: float) -> None:
         for place, *_ in self._authorities:

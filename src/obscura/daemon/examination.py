@@ -29,6 +29,7 @@ from obscura.node.dialable import face_of
 from obscura.node.face import Face
 from obscura.store.check import check_structure
 from obscura.transport import socks5
+from obscura.transport.sam import Sam, SamFault
 from obscura.transport.socks5 import Credentials, SocksFault
 from obscura.transport.tor import TorControl, TorFault
 from obscura.transport.tor_words import endpoint_of
@@ -46,11 +47,12 @@ async def examine(config: Config, node: Node | None = None, *, rng: random.Rando
     """Look at everything that can be looked at, for about ``TOR_CONNECT_S`` at most. ``node``: the one of this process."""
     chance = rng or random.SystemRandom()
     folder = DataDir(config.data_dir, config.network_name)
-    doors, disk, anonymity, external = await asyncio.gather(
+    doors, disk, anonymity, external, sam = await asyncio.gather(
         _doors(config, node),
         asyncio.to_thread(_disk, folder, config),
         _tor(config, node, chance),
         _external(config, node, chance),
+        _sam(config, node),
     )
     peers = [] if node is None else node.peers()
     offsets = tuple(peer.negotiated.clock_offset_s for peer in peers)
@@ -64,7 +66,7 @@ async def examine(config: Config, node: Node | None = None, *, rng: random.Rando
         inbound=facts.Inbound(
             slots=config.max_inbound,
             taken=None if node is None else sum(peer.is_inbound for peer in peers),
-            doors=len(doors) + (anonymity.onion is not None),
+            doors=len(doors) + (anonymity.onion is not None) + (sam is not None and config.i2p_router.service),
             open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             uptime_s=0.0 if node is None else node.uptime_s,
         ),
@@ -74,6 +76,7 @@ async def examine(config: Config, node: Node | None = None, *, rng: random.Rando
         socks=anonymity.socks,
         control=anonymity.control,
         onion=anonymity.onion,
+        sam=sam,
     )
 
 
@@ -130,15 +133,13 @@ def _settings(config: Config) -> facts.Settings:
         network=config.network_name,
         only_net=config.only_net,
         uses_clearnet=Face.CLEARNET in plan.faces,
-        uses_tor=plan.uses_tor,
-        tor=config.tor,
-        has_service=Face.ONION in plan.faces and tor.service,
+        has_service=(Face.ONION in plan.faces and tor.service)
+        or (Face.I2P in plan.faces and config.i2p_router.service),
         clearnet_doors=tuple(str(place).removeprefix("obscura://") for place in _would_listen(config)),
         external=config.external_address,
         connect=len(config.connect),
         max_outbound=config.max_outbound,
         unlisted=config.unlisted,
-        seeds=config.seeds.enabled,
         allows_plaintext=config.allow_plaintext,
         allows_unauthenticated=config.allow_unauthenticated,
         rate_factor=config.rate_factor,
@@ -282,6 +283,29 @@ async def _circuits(bond: TorControl | None, own: Address) -> int | None:
     except TorFault:
         return None
     return len(ridden.get(f"{own.host}:{own.port}", ())) or None
+
+
+async def _sam(config: Config, node: Node | None) -> facts.Sam | None:
+    """Whether the I2P router's bridge answers, and how the node's sessions stand."""
+    if not config.plan.uses_i2p:
+        return None
+    settings = config.i2p_router
+    bridge = Sam(settings.place())
+    try:
+        await bridge.greet()
+    except SamFault as fault:
+        return facts.Sam(settings.sam, fault=str(fault))
+    shown = node.routes.i2p.show() if node is not None and node.routes.i2p is not None else {}
+    lengths = f"{settings.inbound_length} hops in, {settings.outbound_length} out"
+    stands = shown.get("connected") and shown.get("destination")
+    return facts.Sam(
+        settings.sam,
+        version=bridge.version,
+        destination=f"{shown['destination']} ({lengths})" if stands else None,
+        session_fault=shown.get("fault"),
+        serves=settings.service,
+        is_up=bool(shown.get("connected")),
+    )
 
 
 async def _external(config: Config, node: Node | None, rng: random.Random) -> tuple[facts.External, ...]:

@@ -47,10 +47,10 @@ def _contradictions(facts: Settings) -> Iterable[tuple[str, str, str]]:
 def _remarks(facts: Settings) -> Iterable[tuple[str, str | None]]:
     if not facts.max_outbound and not facts.connect:
         yield "max-outbound = 0 and no connect: the node dials nobody by itself", None
-    if facts.uses_tor and facts.uses_clearnet and facts.has_service:
+    if facts.uses_clearnet and facts.has_service:
         yield (
-            "the node has a clearnet and an onion face: whoever watches both has a chance to link them",
-            "--only-net tor   gives it one face (docs/threat-model.md)",
+            "the node has a clearnet face and one on an anonymity network: whoever watches both has a chance to link them",
+            "--only-net tor, or i2p, gives it one face (docs/threat-model.md)",
         )
     if facts.allows_unauthenticated:
         yield "allow-unauthenticated: links to clearnet addresses without a key can be intercepted", None

@@ -58,6 +58,8 @@ class Sam(msgspec.Struct, frozen=True):
     version: str | None = None
     destination: str | None = None  # of the node; None while there is none
     session_fault: str | None = None
+    serves: bool = True  # whether there is to be a destination of the node's own
+    is_up: bool = False  # all its sessions stand
 
 
 class Door(msgspec.Struct, frozen=True):
@@ -119,15 +121,12 @@ class Settings(msgspec.Struct, frozen=True):
     network: str
     only_net: tuple[str, ...] = ()
     uses_clearnet: bool = True
-    uses_tor: bool = False
-    tor: str = "off"
     has_service: bool = False
     clearnet_doors: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
     connect: int = 0
     max_outbound: int = 8
     unlisted: bool = False
-    seeds: bool = True
     allows_plaintext: bool = False
     allows_unauthenticated: bool = False
     rate_factor: float = 1.0

@@ -137,6 +137,8 @@ def sam(facts: Sam, is_running: bool) -> Iterable[Finding]:
         yield wrong(
             "i2p-session", facts.session_fault, "nobody reaches this node over I2P", "sudo systemctl restart i2pd"
         )
+    elif facts.is_up and not facts.serves:
+        yield fine("i2p-session", "there are tunnels outwards, as wanted")
     elif facts.destination is None:
         yield note("i2p-session", "the tunnels are being built, which takes 20 s to some minutes")
     else:
