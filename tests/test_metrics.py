@@ -179,6 +179,13 @@ def test_metrics_are_made_anew_only_now_and_then() -> None:
     assert values(parsed(metrics.text()), "obscura_penalty_points_total") == 5
 
 
+def test_the_page_about_them_names_all_and_no_others() -> None:
+    _, (first, *_) = line_of_three(1)
+    there = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in read(first)}
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert set(re.findall(r"`((?:obscura|process)_[a-z_]+)`", page)) == there
+
+
 def get(url: str, **headers: str) -> tuple[int, bytes]:
     request = urllib.request.Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,14 @@ def test_every_example_does_what_the_document_says(tried: tuple[dict[str, Any], 
 def test_the_document_tells_the_scope_that_is_enforced(tried: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for method in tried[0]["methods"]:
         assert Scope.of(method["x-scope"]) is SCOPES[method["name"]]
+
+
+def test_the_page_about_the_rpc_has_a_row_for_each_method_with_its_scope(
+    tried: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "rpc.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z.]+)\(.*?\)` \| (read|write|admin) \|", page, re.MULTILINE))
+    assert rows == {method["name"]: method["x-scope"] for method in tried[0]["methods"]}
 
 
 BAD = [

@@ -70,8 +70,8 @@ def test_what_can_change_does_and_links_stay(tmp_path: Path) -> None:
             late = Config(network="dev", data_dir=tmp_path / "d", listen=(), max_outbound=0)
             assert reload(node, written('privacy = "high"\n')().value)["changed"] == [
                 "log-level",
-                "max-inbound",
                 "connect",
+                "max-inbound",
             ]
             assert len(node.peers()) == 2  # a link that is no longer asked for stands until it ends
             async with Node(late) as third:
