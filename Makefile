@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo docs discovery shaping anonymity examples bench tables chaos clean
+.PHONY: help install test check demo docs discovery shaping anonymity examples bench tables chaos fuzz clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -19,8 +19,8 @@ test: $(STAMP)   ## the test suite (8 minutes at most, no root, no network)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)  ## ruff, mypy --strict, import rules (1 minute)
-	$(BIN)/ruff check src tests tests_real bench demo tools examples
-	$(BIN)/ruff format --check src tests tests_real bench demo tools examples
+	$(BIN)/ruff check src tests tests_real bench demo fuzz tools examples
+	$(BIN)/ruff format --check src tests tests_real bench demo fuzz tools examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
@@ -40,8 +40,9 @@ carriers: $(STAMP)  ## carriers beside real servers and clients (apt install ngi
 shaping: $(STAMP)  ## lengths, gaps and SYNs of real links as tshark sees them (apt install tshark; 1 minute)
 	$(BIN)/python -m pytest tests_real/test_shaping_wire.py
 
-anonymity: $(STAMP)  ## nodes over a real, private Tor network; needs tor (apt install tor); 6 minutes at most
-	$(BIN)/python -m pytest tests_real/test_tor.py tests_real/test_tor_namespace.py --durations=0
+anonymity: $(STAMP)  ## nodes over private networks of real Tor and I2P daemons (apt install tor i2pd iproute2); 6 minutes at most
+	$(BIN)/python -m pytest -n 3 --dist loadfile -v --durations=0 --durations-min=1 tests_real/test_tor.py tests_real/test_i2p.py \
+		tests_real/test_dual_homed.py tests_real/test_i2p_network.py tests_real/test_tor_namespace.py
 
 examples: $(STAMP)  ## every program of examples/
 	@for program in examples/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
@@ -55,6 +56,10 @@ tables: $(STAMP)  ## the published precision tables beside the simulator's; RUNS
 chaos: $(STAMP)  ## networks of the real core under seeded faults; SEEDS=n FIRST=n, then the listed bugs must be found (BUGS=no leaves that out)
 	$(BIN)/python tools/chaos.py --seeds $(or $(SEEDS),40) --first $(or $(FIRST),1)
 	$(if $(filter no,$(BUGS)),,$(BIN)/python tools/chaos.py --bugs)
+
+fuzz: $(STAMP)   ## every decoder and carrier under Atheris (Linux); SECONDS=n of each target, ONLY=a,b
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .[fuzz]
+	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(ONLY),--only $(ONLY))
 
 clean:           ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis out
