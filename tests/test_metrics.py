@@ -135,11 +135,22 @@ def test_what_links_do_is_counted_also_after_they_ended() -> None:
 ALLOWED = re.compile(r"obscura_wire_bytes_total|obscura_uptime_seconds|process_")
 
 
+# The same for what `peers`, `status` and `privacy.show` say of links: cover, wire, time.
+ALLOWED_OF_LINKS = re.compile(r"(wire|padding|dummy)_bytes_|dummies_|connected_s$")
+
+
+def links(node: SimNode) -> dict[tuple[int, str], object]:
+    """What the RPC says of each link of a node."""
+    rows = node.assembly.engine.describe(node.network.kernel.now)
+    return {(row["peer"], name): value for row in rows for name, value in row.items()}
+
+
 def test_a_stem_transaction_moves_nothing_but_the_bytes_of_the_wire() -> None:
     passed = 0
     for seed in range(1, 9):
         net, nodes = line_of_three(seed)
         before = [read(node) for node in nodes[:2]]
+        rows = [links(node) for node in nodes[:2]]
         (link,) = nodes[0].assembly.core.peers
         nodes[0].send(link, StemTx(RAW))
         net.kernel.run(30.5)
@@ -151,6 +162,8 @@ def test_a_stem_transaction_moves_nothing_but_the_bytes_of_the_wire() -> None:
             assert now.keys() == then.keys()
             moved = {key[0] for key, value in now.items() if value != then[key]}
             assert [name for name in moved if not ALLOWED.match(name)] == []
+            moved = {name for name, value in links(node).items() if value != rows[nodes.index(node)][name]}
+            assert [name for _, name in moved if not ALLOWED_OF_LINKS.match(name)] == []
         wire = ("obscura_wire_bytes_total", (("direction", "in"),))
         assert read(nodes[1])[wire] > before[1][wire]
     assert passed >= 2
