@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from dns_pair import dns_host
-from obscura.daemon.covers import make_certificate, server_context, stock_site
+from obscura.daemon.certificates import make_certificate, server_context
+from obscura.daemon.covers import stock_site
 from obscura.limits import SSH_FLIGHT
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
 from obscura.morph.dns import DnsClient

@@ -25,9 +25,10 @@ from typing import Any
 
 import pytest
 
+from obscura.daemon.certificates import make_certificate
 from obscura.daemon.client import Client
 from obscura.daemon.config import Config
-from obscura.daemon.covers import CoverSettings, make_certificate
+from obscura.daemon.covers import CoverSettings
 from obscura.daemon.node import Node
 from obscura.errors import Unreachable
 from obscura.morph.dress import Dress

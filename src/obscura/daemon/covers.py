@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import random
 import ssl
 import time
-import warnings
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 from msgspec import Meta
 
 from obscura.channel.uniform import StaticKey
-from obscura.daemon.datadir import write_atomic
+from obscura.daemon.certificates import host_name, make_certificate, server_side
 from obscura.daemon.dns_cover import dns_host
 from obscura.daemon.dns_cover import shown as dns_shown
 from obscura.daemon.ssh_cover import shown as ssh_shown
@@ -38,7 +32,6 @@ from obscura.wire.address import Address, CarrierNumber
 
 _STOCK_SINCE = 1_690_000_000  # unix seconds; default pages are as old as an installation of Debian 12 may be
 _STOCK_SPAN = 75_000_000
-_VALID_DAYS = 3_650  # as Debian's make-ssl-cert
 
 
 class CoverSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -140,57 +133,8 @@ class Covers:
             stem = f"tls-{sha256(f'{place.host}:{place.port}'.encode()).hexdigest()[:12]}"
             certificate, key = self._folder / f"{stem}.crt", self._folder / f"{stem}.pem"
             if not (certificate.exists() and key.exists()):
-                make_certificate(certificate, key, self._settings.server_name or place.name or _host_name())
-        try:
-            context = server_context(certificate, key)
-            leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise UserError(f"the certificate {certificate} with the key {key} cannot be used: {error}") from None
-        return context, leaf.fingerprint(hashes.SHA256())
-
-
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS as nginx on Debian 12 has it: its cipher list, its preference, ALPN for HTTP/1."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = ssl.TLSVersion.TLSv1  # OpenSSL refuses it nevertheless, but with another alert
-    context.load_cert_chain(certificate, key)
-    context.set_ciphers("HIGH:!aNULL:!MD5")
-    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(["http/1.1", "http/1.0", "http/0.9"])
-    return context
-
-
-def make_certificate(certificate: Path, key: Path, name: str) -> None:
-    """A self-signed certificate of the kind that Debian makes for a new machine, written 0600."""
-    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(private, hashes.SHA256())
-    )
-    pem = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    write_atomic(key, pem)
-    write_atomic(certificate, made.public_bytes(serialization.Encoding.PEM))
-
-
-def _host_name() -> str:
-    """A name for a certificate that nobody looks up, as people name machines."""
-    rng = random.SystemRandom()
-    kind = rng.choice(("web", "srv", "vps", "host", "node", "www", "app", "mail", "cloud", "box", "server", "vm"))
-    return kind + rng.choice(("", "-")) + str(rng.randrange(1, 1000))
+                make_certificate(certificate, key, self._settings.server_name or place.name or host_name())
+        return server_side(certificate, key)
 
 
 def stock_site(secret: bytes) -> tuple[dict[bytes, Page], frozenset[bytes]]:

@@ -12,6 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_ssh_private_key
 
+from obscura.daemon.certificates import check_private
 from obscura.daemon.datadir import write_atomic
 from obscura.errors import UserError
 from obscura.limits import SSH_RSA_BITS
@@ -64,6 +65,7 @@ def make_host_key(path: Path, kind: str) -> None:
 
 def read_host_key(path: Path) -> HostKey:
     """A private key in OpenSSH's format without a passphrase. Raises ``UserError``."""
+    check_private(path, "ssh host key", group_may_read=False)
     try:
         private = load_ssh_private_key(path.read_bytes(), password=None)
     except OSError as error:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from obscura.daemon.covers import make_certificate
+from obscura.daemon.certificates import make_certificate
 from obscura.errors import UserError
 from obscura.lab.field.place import COVER, Processes
 from obscura.lab.load import errand, site_files, visit, zone_lookups, zone_text
