@@ -2,11 +2,12 @@
 
     python tools/probes.py --carrier http [--count 10000] [--joining] [--seed 1] [--waits]
 
-Starts both on ports of their own, records sessions of a real dialler for the replays, and sends every probe to both. Two answers
-are the same if bytes (with what is fresh each time masked) and the state of the connection (open, closed, reset) are. What
-differs is asked again, patiently, up to five times: told apart is what never was the same. --waits adds connections that say little
-or nothing until the servers end them (two minutes). --joining leaves NXpsk0 on: strangers do not know the network's id. Status 1 if
-a probe was accepted or told the two apart. Needs nginx for http and tls, sshd for ssh, named for dns.
+Starts both on ports of their own, records sessions of a real dialler for the replays, and sends every probe to both. Two
+answers are the same if bytes (with what is fresh each time masked) and the state of the connection (open, closed, reset) are.
+What differs is asked again, patiently, up to five times: told apart is what never was the same. --waits adds connections that
+say little or nothing until the servers end them (two minutes). --joining leaves NXpsk0 on: strangers do not know the
+network's id. Status 1 if a probe was accepted or told the two apart. Needs nginx for http and tls, sshd for ssh, named for
+dns.
 """
 
 from __future__ import annotations
@@ -28,10 +29,19 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+
+import dns_probes
 import ssh_probes
 import web_probes
+from dns_probes import Named
 from obscura.daemon.client import Client
+from obscura.daemon.dns_cover import parse_zone, sign_key, signed
 from obscura.limits import TOKEN_BYTES
+from obscura.morph.dns_message import text_of
+from obscura.morph.dns_names import tsig_key, zone_text
 from obscura.morph.dress import Dress
 from obscura.morph.visitor import HttpClient
 from obscura.wire.address import Address
@@ -41,6 +51,7 @@ from web_servers import Nginx, masked
 ROOM = {"http": 20, "tls": 16, "ssh": 6, "dns": 16}  # connections at a time; sshd drops those that start beyond ten
 QUIET_S, PATIENT_S = 0.3, 1.5
 TRIES = 5
+ORIGIN = "officenet.example"  # the zone of carrier dns
 MODIFIED = 1_700_000_000
 FILES = {
     "index.html": b"<html>" + b"hello world " * 40,
@@ -71,7 +82,11 @@ class Pair:
         words = ["--set", f"cover.site={site}", *([] if joining else ["--unlisted"])]
         for name in ("trials-per-s", "trials-per-group-per-s", "trials-per-group-burst"):
             words += ["--set", f"admission.{name}=100000"]
-        told = self._node("listener", "--listen", f"127.0.0.1:0?carrier={carrier}", *words)
+        place = f"127.0.0.1:0?carrier={carrier}"
+        if carrier == "dns":
+            place += f"&name={ORIGIN}"
+            words += ["--set", f"cover.zone={self._zone()}"]
+        told = self._node("listener", "--listen", place, *words)
         self.address = Address.parse(told["addresses"][0])
         self.client = Client(Path(told["rpc"]))
         self.ours = self.address.port
@@ -79,7 +94,8 @@ class Pair:
         self.shown: dict[str, Any] = self.client.call("listeners")[0]
         self._nginx: Nginx | None = None
         self.first_under_keys: dict[int, int] = {}
-        self.theirs = {"http": self._web, "tls": self._web, "ssh": self._sshd}[carrier]()
+        self._named: Named | None = None
+        self.theirs = {"http": self._web, "tls": self._web, "ssh": self._sshd, "dns": self._bind}[carrier]()
 
     def _node(self, name: str, *words: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "obscura.cli", "--network", "dev", "--data-dir", str(self._folder / name)]
@@ -125,8 +141,31 @@ class Pair:
             time.sleep(0.05)
         raise RuntimeError("sshd does not start")
 
+    def _zone(self) -> Path:
+        """A signed zone that both show, each record followed by its signatures, as BIND keeps them."""
+        made = parse_zone(zone_text(b"probes", ORIGIN, 2_026_010_101), ORIGIN)
+        self.zone = signed(made, sign_key(self._folder / "zone.pem"), int(time.time()))
+        lines = []
+        for node in self.zone.ordered():
+            for kind, rrset in node.items():
+                for rdtype, data in [*((kind, one) for one in rrset.data), *((46, one) for one in rrset.signatures)]:
+                    rdata = dns.rdata.from_wire(dns.rdataclass.IN, dns.rdatatype.RdataType(rdtype), data, 0, len(data))
+                    word = dns.rdatatype.to_text(rdata.rdtype)
+                    lines.append(f"{text_of(rrset.name)}. {rrset.ttl} IN {word} {rdata.to_text()}")
+        path = self._folder / "zone"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def _bind(self) -> int:
+        assert self.address.key is not None
+        key = text_of(tsig_key(self.address.key).name)
+        self._named = Named(self._folder / "named", ORIGIN, (self._folder / "zone").read_text(), key)
+        return self._named.port
+
     def end(self) -> None:
         """Stop all, by process id."""
+        if self._named is not None:
+            self._named.end()
         if self._nginx is not None:
             self._nginx.end()
         for process in reversed(self._processes):
@@ -190,6 +229,11 @@ def table_of(pair: Pair) -> list[Probe]:
     """The table of the carrier's known tricks."""
     if pair.carrier == "ssh":
         return [Probe("table", name, (data,)) for name, data, _, _ in ssh_probes.PROBES]
+    if pair.carrier == "dns":
+        assert pair.address.key is not None
+        names = [text_of(name) for name in pair.zone.nodes if name != pair.zone.origin]
+        asked = dns_probes.tables(ORIGIN, names[:6], tsig_key(pair.address.key).name)
+        return [Probe("table", name, (len(wire).to_bytes(2, "big") + wire,)) for name, wire in asked.items()]
     etag = b'"%x-%x"' % (MODIFIED, len(FILES["page.txt"]))
     known = web_probes.tables(min(pair.dress.paths), b"/page.txt", etag, formatdate(MODIFIED, usegmt=True).encode())
     return [Probe("table", name, tuple(pieces), pair.carrier == "tls") for name, pieces in known.items()]
@@ -199,6 +243,8 @@ def told(pair: Pair, data: bytes, port: int, *, inside: bool) -> Any:
     """An answer without what is fresh each time."""
     if pair.carrier == "ssh":
         return _ssh_told(data, pair.first_under_keys.get(port, 0))
+    if pair.carrier == "dns":
+        return _dns_told(data)
     if pair.carrier == "tls" and not inside and data[:1] in (b"\x15", b"\x16"):
         return _records(data)
     return re.sub(rb"(Location: https?://[^/\r\n]*?)(:%d)?/" % port, rb"\1/", masked(data)).decode("latin-1")
@@ -231,6 +277,15 @@ def _ssh_told(data: bytes, first_under_keys: int) -> list[str]:
         if code == 21:
             return [*shown, f"{len(data) - first_under_keys} under keys"]
     return [*shown, data.hex()] if data else shown
+
+
+def _dns_told(data: bytes) -> str:
+    """Answers without the part of a server's cookie that differs, and without the time."""
+    data = re.sub(rb"(\x00\x0a\x00\x18.{8}\x01\x00\x00\x00).{12}", rb"\1" + b"c" * 12, data, flags=re.DOTALL)
+    now = int(time.time())
+    for second in range(now - 60, now + 3):
+        data = data.replace(second.to_bytes(4, "big"), b"time")
+    return data.hex()
 
 
 def visitor() -> ssl.SSLContext:
