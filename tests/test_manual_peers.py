@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from obscura.limits import BACKOFF_MOST_S
+from obscura.limits import BACKOFF_MOST_S, OFFLINE_MOST_S
 from obscura.node.core import Core
 from obscura.node.effects import Dial, Effect, LinkId
 from obscura.node.manual import ManualPeers
@@ -46,8 +46,8 @@ class Kept:
     def down(self, link: LinkId) -> None:
         self.note(self.core.closed(link, "gone", self.now))
 
-    def missed(self) -> None:
-        self.note(self.core.dial_failed(DialFailed(99, PLACE, Failure.UNREACHABLE, ""), self.now))
+    def missed(self, failure: Failure = Failure.UNREACHABLE) -> None:
+        self.note(self.core.dial_failed(DialFailed(99, PLACE, failure, ""), self.now))
 
 
 def test_a_lost_link_is_made_again_for_ever() -> None:
@@ -97,3 +97,14 @@ def test_an_address_that_is_configured_later_keeps_the_link_that_it_has() -> Non
     assert kept.run(86_400) == 0
     kept.down(2)
     assert kept.run(60) == 1
+
+
+def test_an_outage_of_our_own_does_not_make_a_peer_wait() -> None:
+    """No network, no tor, no I2P router for an hour: the peer is dialled soon after, and its own waits begin small."""
+    kept = Kept()
+    kept.run(0)
+    for _ in range(120):
+        kept.missed(Failure.OFFLINE)
+        assert kept.run(OFFLINE_MOST_S) == 1
+    kept.missed()
+    assert kept.run(3.0) == 1

@@ -15,7 +15,7 @@ from obscura.daemon.config import Config
 from obscura.daemon.i2p_settings import I2pSettings
 from obscura.daemon.node import Node
 from obscura.daemon.ways import TorSettings
-from obscura.node.face import Face
+from obscura.node.face import Face, Purpose
 from obscura.wire.address import Address, CarrierNumber
 from tor_network import TorNetwork
 
@@ -80,7 +80,7 @@ def test_a_node_of_three_faces_has_a_peer_in_each_and_tells_each_its_own_address
                 )
                 assert entry is not None
                 entry.seen = 2**31
-            await until(lambda: {peer.face for peer in alice.peers() if not peer.is_inbound} == set(FACES.values()))
+            await until(lambda: has_all_faces(alice))
             for name, node in others.items():
                 await until(lambda node=node: node.peers())
                 (peer,) = node.peers()
@@ -89,8 +89,9 @@ def test_a_node_of_three_faces_has_a_peer_in_each_and_tells_each_its_own_address
                 assert [address.endpoint for address in own] == [
                     address.endpoint for address in alice.addresses if _face(address) is FACES[name]
                 ]
-                told = {entry.endpoint for entry in node.assembly.book.entries()}
-                await until(lambda node=node: list(node.assembly.book.entries()))
+                (link,) = [each for each in alice.peers() if each.face is FACES[name]]
+                if link.purpose is Purpose.FULL:  # the third one may be for blocks, and then tells no addresses
+                    await until(lambda node=node: list(node.assembly.book.entries()))
                 told = {entry.endpoint for entry in node.assembly.book.entries()}
                 foreign = {each.endpoint for each in alice.addresses if _face(each) is not FACES[name]}
                 assert not told & foreign
@@ -104,6 +105,14 @@ def test_a_node_of_three_faces_has_a_peer_in_each_and_tells_each_its_own_address
             await scenario()
 
     asyncio.run(bounded())
+
+
+def has_all_faces(node: Node) -> bool:
+    """Whether it has a peer of its own choice in each network. A failure may be repeated at once, not after a day as usual."""
+    for entry in node.assembly.book.entries():
+        if entry.failures:
+            entry.attempted = entry.failures = 0
+    return {peer.face for peer in node.peers() if not peer.is_inbound} == set(FACES.values())
 
 
 def _face(address: Address) -> Face:

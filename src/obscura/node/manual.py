@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from obscura.limits import OFFLINE_MOST_S
 from obscura.node.backoff import Backoff
 from obscura.node.core import Part
 from obscura.node.effects import Dial, Effect, LinkId
-from obscura.node.peer import DialFailed, Peer
+from obscura.node.peer import DialFailed, Failure, Peer
 from obscura.node.timers import Timers
 from obscura.wire.address import Address
 
@@ -19,6 +20,7 @@ class ManualPeers(Part):
     def __init__(self, addresses: Iterable[Address], rng: random.Random, now: float) -> None:
         self._rng = rng
         self._waits = {address: Backoff() for address in addresses}
+        self._away = Backoff(most_s=OFFLINE_MOST_S)  # while the own network, tor or the I2P router is not there
         self._timers: Timers[Address] = Timers()
         self._links: dict[Address, set[LinkId]] = {}  # every outbound one: its address may be configured later
         for address in self._waits:
@@ -38,6 +40,7 @@ class ManualPeers(Part):
 
     def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
         if peer.dialled is not None:
+            self._away = Backoff(most_s=OFFLINE_MOST_S)
             self._links.setdefault(peer.dialled, set()).add(peer.link)
             self._timers.clear(peer.dialled)
             if peer.dialled in self._waits:
@@ -55,7 +58,7 @@ class ManualPeers(Part):
         return ()
 
     def on_dial_failed(self, failed: DialFailed, now: float) -> Iterable[Effect]:
-        self._again(failed.address, now)
+        self._again(failed.address, now, self._away if failed.failure is Failure.OFFLINE else None)
         return ()
 
     def deadline(self) -> float:
@@ -64,7 +67,8 @@ class ManualPeers(Part):
     def due(self, now: float) -> Iterable[Effect]:
         return [Dial(address, manual=True) for address in self._timers.due(now)]
 
-    def _again(self, address: Address, now: float) -> None:
+    def _again(self, address: Address, now: float, away: Backoff | None = None) -> None:
+        """``away`` instead of the address's own wait: that this machine is cut off says nothing of a peer."""
         wait = self._waits.get(address)
         if wait is not None and address not in self._links:
-            self._timers.set(address, now + wait.next_s(self._rng))
+            self._timers.set(address, now + (away or wait).next_s(self._rng))
