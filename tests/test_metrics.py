@@ -136,7 +136,7 @@ ALLOWED = re.compile(r"obscura_wire_bytes_total|obscura_uptime_seconds|process_"
 
 
 # The same for what `peers`, `status` and `privacy.show` say of links: cover, wire, time.
-ALLOWED_OF_LINKS = re.compile(r"(wire|padding|dummy)_bytes_|dummies_|connected_s$")
+ALLOWED_OF_LINKS = re.compile(r"(wire|padding|dummy)_bytes_|dummies_|connected_s$|rotates_in_s$")
 
 
 def links(node: SimNode) -> dict[tuple[int, str], object]:
