@@ -18,8 +18,12 @@ def main() -> int:
     began = time.monotonic()
     with Stage() as stage:
         try:
-            for act in acts:
-                importlib.import_module(f"demo.{act}").play(stage)
+            modules = [importlib.import_module(f"demo.{act}") for act in acts]
+            for module in modules:
+                if hasattr(module, "prepare"):  # what takes long to come up does so while others play
+                    module.prepare(stage)
+            for module in modules:
+                module.play(stage)
         except (Failed, UserError) as error:
             stage.say(f"  [red]✗[/red] {error}")
             return 1

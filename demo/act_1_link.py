@@ -35,6 +35,11 @@ def play(stage: Stage) -> None:
     stage.figure(
         "link", f"{len(tap.up) + len(tap.down):,} bytes on the wire, {cost:.1f} x the frames (padding to cells)"
     )
+    paid = {name: sent[f"{name}_bytes_sent"] for name in ("real", "padding", "dummy", "wire")}
+    stage.figure(
+        "cover of that link",
+        f"of {paid['wire']:,} bytes sent {paid['real']:,} were frames, {paid['padding']:,} padding, {paid['dummy']:,} dummies",
+    )
     stage.expect(stage.end(bob) == 0, "bob ended cleanly")
     stage.wait("alice sees the end", lambda: not alice.call("peers"))
     stage.expect(stage.end(alice) == 0, "alice ended cleanly")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -47,6 +48,8 @@ class Stage:
         self.console = Console(highlight=False)
         self.folder = Path(tempfile.mkdtemp(prefix="obscura-demo-"))
         self.figures: list[tuple[str, str]] = []
+        self.began = time.monotonic()
+        self.ends = contextlib.ExitStack()  # what else has to be ended
         self._nodes: list[DemoNode] = []
 
     def __enter__(self) -> Stage:
@@ -55,6 +58,7 @@ class Stage:
     def __exit__(self, *exc: object) -> None:
         for node in list(self._nodes):
             self.end(node)
+        self.ends.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def say(self, text: str) -> None:
