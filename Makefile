@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo docs discovery shaping anonymity examples bench tables chaos fuzz clean
+.PHONY: help install test check demo docs discovery shaping anonymity examples prove bench tables chaos fuzz clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -34,8 +34,16 @@ docs: $(STAMP)   ## the documentation as HTML below out/docs; a warning is an er
 discovery: $(STAMP)  ## real DNS-over-HTTPS servers and a real router (root; apt install unbound miniupnpd nftables iproute2)
 	$(BIN)/python -m pytest tests_real/test_doh_unbound.py tests_real/test_port_mapping.py
 
-carriers: $(STAMP)  ## carriers beside real servers and clients (apt install nginx-light curl openssl openssh-server ssh-audit nmap; 5 minutes)
-	$(BIN)/python -m pytest tests_real/test_carrier_web.py tests_real/test_carrier_ssh.py
+carriers: $(STAMP)  ## carriers beside real servers and clients, judged and probed (the packages that .ci/run installs; 10 minutes)
+	$(BIN)/python -m pytest tests_real/test_carrier_*.py
+
+prove: $(STAMP)  ## 10,000 probes to each carrier, 200 judged sessions of each at three levels: figures below out/prove (2 hours)
+	mkdir -p out/prove
+	@for carrier in http tls ssh dns; do \
+	  $(BIN)/python tools/probes.py --carrier $$carrier --count 10000 --waits >out/prove/probes-$$carrier.json || exit 1; \
+	  $(BIN)/obscura lab morph --carrier $$carrier --flows 200 --json >out/prove/morph-$$carrier.json || exit 1; done
+	@for carrier in tls ssh dns; do \
+	  $(BIN)/python tools/probes.py --carrier $$carrier --count 10000 --joining >out/prove/joining-$$carrier.json || exit 1; done
 
 shaping: $(STAMP)  ## lengths, gaps and SYNs of real links as tshark sees them (apt install tshark; 1 minute)
 	$(BIN)/python -m pytest tests_real/test_shaping_wire.py
