@@ -93,6 +93,9 @@ MAX_CLIENT_HELLO: Final = 16 << 10  # bytes of a TLS opening that are looked at
 MAX_ANSWER_HEAD: Final = 32 << 10  # bytes of a server's answer head that a dialler reads
 MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads
 
+UPSTREAM_AHEAD: Final = 256 << 10  # bytes of a site's answer read before the visitor took them
+UPSTREAM_REQUESTS: Final = 64  # requests with the site behind at once; others wait. Security: what strangers cost it.
+UPSTREAM_LOOK_S: Final = 0.02  # seconds between two looks at an answer that is awaited
 # seconds of silence after which a port of several covers speaks first, as SSH does (sslh's own)
 AUTO_S: Final = 2.0
 

@@ -18,6 +18,7 @@ from obscura.daemon.dns_cover import dns_host
 from obscura.daemon.dns_cover import shown as dns_shown
 from obscura.daemon.ssh_cover import shown as ssh_shown
 from obscura.daemon.ssh_cover import ssh_host
+from obscura.daemon.upstream import HttpUpstream, upstream_place
 from obscura.errors import ConfigError, UserError
 from obscura.limits import SITE_BYTES, SITE_FILE_BYTES
 from obscura.morph.carrier import Carrier, CarrierFactory
@@ -40,6 +41,13 @@ class CoverSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     site: Annotated[
         Path | None,
         Meta(description="folder of the web site that strangers see; unset is the web server's default page"),
+    ] = None
+    upstream: Annotated[
+        str | None,
+        Meta(
+            description='web site behind this node that strangers see instead, such as "http://127.0.0.1:8080"; '
+            "it must answer / with 200"
+        ),
     ] = None
     certificate: Annotated[
         Path | None,
@@ -70,6 +78,10 @@ class CoverSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("cover: give certificate and key together, or neither")
+        if self.upstream is not None:
+            if self.site is not None:
+                raise ConfigError("cover: give site or upstream, not both")
+            upstream_place(self.upstream)
 
 
 class Covers:
@@ -79,6 +91,8 @@ class Covers:
         self._settings = settings
         self._folder = folder
         self._network_id = network_id
+        place = settings.upstream and upstream_place(settings.upstream)
+        self._upstream = HttpUpstream(*place) if place else None
         self._site: tuple[dict[bytes, Page], frozenset[bytes]] | None = None
         self.shown: list[dict[str, Any]] = []  # what `obscura listen` prints, one per listener
         self.sites: list[Website] = []  # of the web listeners, in order
@@ -123,7 +137,9 @@ class Covers:
         pages, folders = self._site
         names = dress(static.secret(), paths, is_tls=is_tls)
         self.shown.append(_shown(self._settings.site, pages, names, leaf))
-        self.sites.append(Website(pages, folders, names, lambda: int(time.time()), place.port))
+        if self._settings.upstream is not None:
+            self.shown[-1]["site"] = self._settings.upstream
+        self.sites.append(Website(pages, folders, names, lambda: int(time.time()), place.port, upstream=self._upstream))
         return self.sites[-1]
 
     def _certificate(self, place: Address) -> tuple[ssl.SSLContext, bytes]:

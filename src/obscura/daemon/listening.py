@@ -11,6 +11,7 @@ from obscura.daemon.config import Config
 from obscura.daemon.covers import Covers
 from obscura.daemon.datagrams import dns_datagrams
 from obscura.daemon.keys import KeyStore
+from obscura.daemon.upstream import upstream_place
 from obscura.errors import AddressError, ConfigError
 from obscura.ledger.network import Network
 from obscura.morph.auto import COVERS, AutoServer
@@ -60,6 +61,8 @@ async def open_listeners(
 ) -> list[Address]:
     """Listen until ``until`` is left; the addresses with their keys and ports. Raises ``UserError``."""
     opened: list[Address] = []
+    if config.cover.upstream is not None:
+        upstream_place(config.cover.upstream, only_loopback=bool(config.only_net))
     usual = () if Face.CLEARNET not in config.plan.faces else (f"127.0.0.1:{network.port}",)
     strangers = not config.unlisted
     for places in _by_port(usual if config.listen is None else config.listen, config):

@@ -223,7 +223,7 @@ _MAX_TRAILERS = 1 << 10
 
 
 class ChunkedBody:
-    """Passes over a body in chunks (RFC 9112, 7.1). Nothing of it is kept."""
+    """Passes over a body in chunks (RFC 9112, 7.1)."""
 
     __slots__ = ("_is_last", "_left", "_needs_end")
 
@@ -232,11 +232,13 @@ class ChunkedBody:
         self._needs_end = False  # its line end is awaited
         self._is_last = False
 
-    def skip(self, buffer: bytearray) -> bool:
-        """Whether the body is over; it has been taken off ``buffer`` then. ``Violation`` if it is none."""
+    def skip(self, buffer: bytearray, kept: bytearray | None = None) -> bool:
+        """Whether the body is over; it has been taken off ``buffer`` then, and added to ``kept``. ``Violation`` if it is none."""
         while True:
             if self._left:
                 taken = min(self._left, len(buffer))
+                if kept is not None:
+                    kept += buffer[:taken]
                 del buffer[:taken]
                 self._left -= taken
                 if self._left:

@@ -13,15 +13,19 @@ from math import inf
 
 from obscura.errors import Violation
 from obscura.limits import (
+    BODY_S,
     CLIENT_HEADER_S,
     KEEPALIVE_MOST_S,
     KEEPALIVE_REQUESTS,
     KEEPALIVE_S,
     LINGER_S,
+    MAX_REQUEST_BODY,
     SITE_UNREAD_BYTES,
     SITE_WRITE_BYTES,
+    UPSTREAM_LOOK_S,
 )
 from obscura.morph.carrier import Carrier, CarrierEvent, Finished, Flight, coalesced
+from obscura.morph.forwarding import Reply, UploadReader, forwarded
 from obscura.morph.request import HTTP_10, ChunkedBody, Refusal, Request, RequestReader
 from obscura.morph.tokens import cookie_of
 from obscura.morph.website import TO_HTTPS, Answer, Website, refuse, respond
@@ -36,7 +40,8 @@ class Mode(Enum):
     OPEN = 4  # the WebSocket carries the channel
     SILENT = 5  # the WebSocket is of no use any more; its application is silent
     UPLOAD = 6  # the body of a request of the session arrives
-    OVER = 7
+    FORWARD = 7  # a request is on its way to the site behind, or its answer is
+    OVER = 8
 
 
 class WebServer(Carrier):
@@ -47,6 +52,7 @@ class WebServer(Carrier):
         self._rng = rng
         self._site = site
         self._is_misplaced = is_misplaced
+        self._upstream = site.upstream
         self._reader = RequestReader()
         self._buffer = bytearray()
         self._out: deque[bytes | memoryview] = deque()
@@ -61,6 +67,8 @@ class WebServer(Carrier):
         self._closes = False  # after the body
         self._issued = b""  # the cookie of this connection
         self._asked: Request | None = None  # the request that waits for its answer
+        self._upload_reader: UploadReader | None = None  # of a request for the site behind
+        self._reply: Reply | None = None
         self._goes_on = False  # something is left in the buffer that nobody has looked at
 
     # --- Carrier ----------------------------------------------------------------------------------------------------
@@ -78,7 +86,9 @@ class WebServer(Carrier):
         return self._over()
 
     def due(self, now: float) -> list[CarrierEvent]:
-        if now >= self._deadline:
+        if self._reply is not None:
+            pass  # a look at what the site behind says
+        elif now >= self._deadline:
             self._buffer.clear()
             self._mode = Mode.OVER
         elif not self._goes_on and not self._waiting:
@@ -140,6 +150,8 @@ class WebServer(Carrier):
         while self._waiting <= SITE_WRITE_BYTES:
             if self._mode is Mode.BODY:
                 self._discard(now)
+            elif self._mode is Mode.FORWARD:
+                self._forward(now)
             elif self._mode is Mode.UPLOAD:
                 self._upload(now, events)
             if self._mode is not Mode.HEAD:
@@ -175,10 +187,60 @@ class WebServer(Carrier):
             answer = refuse(self._site, found.status, found.request, [])
         elif found.path in self._site.dress.paths:
             return self._on_protected(found, now)
+        elif self._upstream is not None:
+            self._asked, self._mode = found, Mode.FORWARD
+            self._upload_reader = UploadReader(found)
+            self._deadline = now + BODY_S
+            expected = found.field(b"expect") if found.version > HTTP_10 else None
+            if expected is not None and expected.lower() == b"100-continue":
+                self._put([b"HTTP/1.1 100 Continue\r\n\r\n"])
+            return None
         else:
             answer = self._page(found, now)
         self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
         return None
+
+    def _forward(self, now: float) -> None:
+        """Bring the request behind as soon as it is whole, then its answer back as it comes."""
+        request, reader = self._asked, self._upload_reader
+        assert request is not None
+        assert reader is not None
+        assert self._upstream is not None, "_on_head has seen to it"
+        try:
+            if self._reply is None and reader.read(self._buffer):
+                ticket = self._upstream.ask(forwarded(request, bytes(reader.body)))
+                self._reply = Reply(ticket, request, self._site, self._cookie_for(request, now))
+        except Violation:
+            request.keeps_alive = False
+            status = 413 if len(reader.body) > MAX_REQUEST_BODY else 400
+            self._forget()
+            self._put(refuse(self._site, status, request, []).pieces)
+            self._mode = Mode.OVER
+            return
+        reply = self._reply
+        if reply is None:
+            return
+        status = reply.ticket.failure
+        try:
+            pieces = [] if status else reply.pieces()
+        except Violation:
+            status = 502
+        if status:
+            answer = refuse(self._site, status, request, [])
+            pieces, reply.is_over, reply.keeps = answer.pieces, True, answer.keeps_alive
+        self._put(pieces)
+        if reply.is_over:
+            self._forget()
+            self._asked = None
+            self._mode = Mode.HEAD if reply.keeps else Mode.OVER
+            self._deadline = inf if self._buffer else now + KEEPALIVE_S
+        else:
+            self._deadline = now + UPSTREAM_LOOK_S
+
+    def _forget(self) -> None:
+        if self._reply is not None:
+            self._reply.ticket.drop()
+        self._reply = self._upload_reader = None
 
     def _page(self, request: Request, now: float) -> Answer:
         """A page or an error; a body that is none spoils both, and who waits with it is asked for it."""
@@ -265,4 +327,5 @@ class WebServer(Carrier):
         lingers = self._mode is Mode.OVER and bool(self._buffer)  # as nginx does where it leaves bytes unread
         self._mode = Mode.OVER
         self._deadline = inf
+        self._forget()
         return [Finished(lingers=lingers)]

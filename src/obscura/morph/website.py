@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from obscura.limits import CHUNK_OF_BODY, GZIP_LEAST
+from obscura.morph.behind import Upstream
 from obscura.morph.dress import Dress
 from obscura.morph.request import HTTP_09, HTTP_10, TOO_LARGE, Request, host_of
 
@@ -86,6 +87,7 @@ class Website(msgspec.Struct):
     unix: Callable[[], int]
     port: int = 0  # where it listens, for redirects; 0 = the scheme's own
     issued: dict[bytes, float] = {}  # cookies behind a proxy, and when; each is good for one token
+    upstream: Upstream | None = None  # the site behind, which answers instead of the pages
     multipart: int = 0  # multipart answers given so far, as nginx numbers them
 
 
