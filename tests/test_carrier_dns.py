@@ -563,6 +563,13 @@ def test_slow_ones_are_closed_after_thirty_seconds_whatever_trickles() -> None:
     assert carrier.deadline() == 10.0 + DNS_IDLE_S
 
 
+def test_the_end_of_the_channels_patience_changes_nothing_for_a_stranger() -> None:
+    carrier = dns_host(KEY).server(random.Random(1))
+    carrier.start(0.0)
+    carrier.refuse(DNS_IDLE_S - 1)
+    assert carrier.deadline() == DNS_IDLE_S
+
+
 def test_who_asks_and_does_not_read_is_not_read_and_costs_little() -> None:
     carrier = dns_host(KEY).server(random.Random(1))
     carrier.start(0.0)

@@ -27,7 +27,8 @@ _KEEPALIVE_UNITS: Final = 300  # of 0.1 s (tcp-keepalive-timeout)
 _LEAST_MAC: Final = MAC_BYTES // 2  # bytes (RFC 8945, 5.2.2.1)
 _META: Final = frozenset({dns.OPT, *range(128, 251)})  # types that nobody may ask for
 _UNKNOWN_CLASSES: Final = (0, dns.NONE, dns.ANY_CLASS)
-_KNOWN_CLASSES: Final = (dns.IN, dns.CH, 4)
+_HESIOD: Final = 4
+_KNOWN_CLASSES: Final = (dns.IN, dns.CH, _HESIOD)
 _ABOUT: Final = tuple(name_of(name) for name in ("version.bind", "hostname.bind", "authors.bind", "id.server"))
 _ABOUT_TTL: Final = 86_400
 _ERROR: Final = 15
@@ -97,6 +98,9 @@ class _Reply:
             return self.fail(dns.FORMERR)
         if rdclass not in _KNOWN_CLASSES:
             return self.fail(dns.NOTIMP)
+        if rdclass == _HESIOD:  # no view, and so no key
+            refusal, unix = self.fail(dns.REFUSED), self._server.unix()
+            return refusal if signature is None else refused(refusal, signature, signature.key, BADKEY, unix)
         if signature is not None:
             return self._wrongly_signed(signature)
         if message.opcode == dns.QUERY:
@@ -228,31 +232,40 @@ class _Reply:
             writer.record(3, b"\0", dns.OPT, DNS_UDP_BYTES[1], rcode >> 4 << 24 | opt.ttl & dns.DO, data)
 
     def _write(self, found: Found) -> bytes:
+        """Whole sets of records, as many as fit; over UDP some may not."""
         writer = self._begun(found.rcode, dns.AA if found.is_authoritative else 0)
-        limit = 0xFFFF if self._is_tcp else self._most()
+        opt = 11 + sum(4 + len(value) for _, value in self._options) if self._message.opt is not None else 0
+        limit = (0xFFFF if self._is_tcp else self._most()) - opt
         for number, section in ((1, found.answer), (2, found.authority), (3, found.additional)):
             for rrset in _by_owner(section):
-                self._rrset(writer, number, rrset)
+                if not self._rrset(writer, number, rrset, limit):
+                    if number < 3:
+                        more = writer.flags & dns.AA | dns.TC
+                        writer = self._begun(found.rcode, more) if self._is_secured else writer
+                        writer.flags |= dns.TC
+                    self._finish(writer, found.rcode)
+                    return writer.done()
         self._finish(writer, found.rcode)
-        wire = writer.done()
-        if len(wire) <= limit:
-            return wire
-        cut = self._begun(found.rcode, dns.TC | (dns.AA if found.is_authoritative else 0))
-        self._finish(cut, found.rcode)
-        return cut.done()
+        return writer.done()
 
     def _most(self) -> int:
         opt = self._message.opt
         return DNS_UDP_BYTES[0] if opt is None else min(max(opt.rdclass, DNS_UDP_BYTES[0]), DNS_UDP_BYTES[1])
 
-    def _rrset(self, writer: Writer, section: int, rrset: RRset) -> None:
+    def _rrset(self, writer: Writer, section: int, rrset: RRset, limit: int) -> bool:
+        """Write a set, and its signatures if they are wanted; False where one does not fit."""
         data = list(rrset.data)
         self._rng.shuffle(data)
-        for one in data:
-            writer.record(section, rrset.name, rrset.type, self._message.questions[0].rdclass, rrset.ttl, one)
-        if self._is_secured or (section == 1 and self._message.questions[0].type == dns.ANY):
-            for one in rrset.signatures:
-                writer.record(section, rrset.name, dns.RRSIG, dns.IN, rrset.ttl, one)
+        is_signed = self._is_secured or (section == 1 and self._message.questions[0].type == dns.ANY)
+        signatures = rrset.signatures if is_signed else ()
+        for kind, records in ((rrset.type, data), (dns.RRSIG, signatures)):
+            mark = writer.mark()
+            for one in records:
+                writer.record(section, rrset.name, kind, self._message.questions[0].rdclass, rrset.ttl, one)
+            if len(writer.wire) > limit:
+                writer.back(mark)
+                return False
+        return True
 
 
 def _dying(rrset: RRset) -> RRset:

@@ -203,7 +203,7 @@ def read(message: Message) -> None:
         if at + QUESTION_TAIL.size > len(wire):
             raise Violation("a question that goes over the end")
         question = Question(name, *QUESTION_TAIL.unpack_from(wire, at))
-        if question.rdclass == ANY_CLASS and message.opcode != QUERY:
+        if question.rdclass in (NONE, ANY_CLASS) and message.opcode != QUERY:
             raise Violation("no class to change")
         message.questions.append(question)
         at += QUESTION_TAIL.size
@@ -251,11 +251,11 @@ def options(opt: Record) -> dict[int, bytes] | None:
 class Writer:
     """Writes one message; names are compressed against all that stand before them, letter by letter alike (as BIND does)."""
 
-    __slots__ = ("_counts", "_flags", "_id", "_known", "wire")
+    __slots__ = ("_counts", "_id", "_known", "flags", "wire")
 
     def __init__(self, id: int, flags: int) -> None:
         self._id = id
-        self._flags = flags
+        self.flags = flags
         self._counts = [0, 0, 0, 0]
         self._known: dict[bytes, int] = {}
         self.wire = bytearray(HEADER.size)
@@ -306,7 +306,16 @@ class Writer:
             self.wire += data
         self.wire[tail + 8 : tail + 10] = (len(self.wire) - start).to_bytes(2, "big")
 
+    def mark(self) -> tuple[int, list[int], dict[bytes, int]]:
+        """Where ``back`` returns to."""
+        return len(self.wire), self._counts.copy(), self._known.copy()
+
+    def back(self, mark: tuple[int, list[int], dict[bytes, int]]) -> None:
+        """Take back what was written since."""
+        size, self._counts, self._known = mark
+        del self.wire[size:]
+
     def done(self) -> bytes:
         """The whole message."""
-        HEADER.pack_into(self.wire, 0, self._id, self._flags, *self._counts)
+        HEADER.pack_into(self.wire, 0, self._id, self.flags, *self._counts)
         return bytes(self.wire)

@@ -126,10 +126,11 @@ class DnsServer(Stream):
 
     def refuse(self, now: float) -> None:
         self._is_tried = True
-        self._is_open = False
-        self._transfer = None
-        self._queue.clear()
-        self._idle_at = now + DNS_IDLE_S
+        if self._is_open:
+            self._is_open = False
+            self._transfer = None
+            self._queue.clear()
+            self._idle_at = now + DNS_IDLE_S
         if self._verdict is not None:
             wire, self._verdict = self._verdict[0], None
             self._answer(wire)
