@@ -15,13 +15,13 @@ from msgspec import Meta
 
 from obscura.errors import AddressError, ConfigError, UserError
 from obscura.handshake.features import Privacy
-from obscura.limits import ROTATE_ASKED_S, ROTATION_AGAIN_S, ROTATION_HOURS, ROTATION_STRANGERS, UNREQUESTED_POINTS
+from obscura.limits import ROTATE_ASKED_S, ROTATION_AGAIN_S, ROTATION_HOURS, ROTATION_STRANGERS
 from obscura.node.backoff import Backoff
 from obscura.node.book import Book, Entry
 from obscura.node.core import Part, Reaction, Received
 from obscura.node.dialable import Ways, check_dialable, face_of
 from obscura.node.dialling import Use, use_of
-from obscura.node.effects import Effect, LinkId, Move, Notify, Penalise, Send
+from obscura.node.effects import Effect, LinkId, Move, Notify, Send
 from obscura.node.face import Face, Purpose
 from obscura.node.peer import Moved, Peer
 from obscura.node.timers import Timers
@@ -109,12 +109,15 @@ class Rotation(Part):
         return ()
 
     def on_rotate(self, peer: Peer, message: Rotate, now: float) -> Iterable[Effect]:
-        """The peer would like us to move."""
+        """The peer would like us to move. From who made the link it means nothing."""
         moving = self._links[peer.link]
-        if moving.address is None:
-            return (Penalise(peer.link, UNREQUESTED_POINTS, "asks for what only it can do"),)
         is_early = moving.asked_at is not None and now - moving.asked_at < ROTATE_ASKED_S
-        if is_early or not self._settings.enabled or not peer.negotiated.flags.has(Privacy.ProtocolMorphing):
+        if (
+            moving.address is None
+            or is_early
+            or not self._settings.enabled
+            or not peer.negotiated.flags.has(Privacy.ProtocolMorphing)
+        ):
             return ()
         moving.asked_at = now
         return self._move(peer.link, moving)
