@@ -377,7 +377,8 @@ async def compare(pair: Pair, chosen: list[Probe]) -> dict[str, Any]:
     same = await asyncio.gather(*map(first, chosen))
     again = [probe for probe, is_same in zip(chosen, same, strict=True) if not is_same]
     apart = []
-    patient = asyncio.Semaphore(3)
+    print(f"{pair.carrier}: {len(chosen)} probes, {len(again)} of them asked again", file=sys.stderr)
+    patient = asyncio.Semaphore(ROOM[pair.carrier] // 2)
 
     async def second(probe: Probe) -> None:
         async with patient:
