@@ -172,6 +172,13 @@ def test_a_site_that_fails_is_nginx_s_error(ticket: Canned, status: bytes) -> No
     assert visit.say(GET).endswith(b"hello"), "and the connection goes on"
 
 
+def test_the_last_answer_is_written_to_its_end_before_the_connection_closes() -> None:
+    body = random.Random(4).randbytes(1_000_000)
+    visit = Visit(Canned([b"HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n" + body]))
+    assert visit.say(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")).endswith(b"\r\n\r\n" + body)
+    assert visit.is_over
+
+
 def test_an_answer_that_breaks_off_ends_the_connection() -> None:
     visit = Visit(Canned([ANSWER[:-2]]))
     assert visit.say(GET).endswith(b"hel")

@@ -152,6 +152,8 @@ class WebServer(Carrier):
                 self._discard(now)
             elif self._mode is Mode.FORWARD:
                 self._forward(now)
+                if self._mode is Mode.OVER:
+                    continue  # once all of it is out
             elif self._mode is Mode.UPLOAD:
                 self._upload(now, events)
             if self._mode is not Mode.HEAD:
