@@ -13,12 +13,11 @@ from pathlib import Path
 
 from obscura.errors import UserError
 from obscura.lab.field.covers import COVERS
-from obscura.lab.field.place import PYTHON
+from obscura.lab.field.place import PYTHON, SYSTEM_FOLDERS
 from obscura.lab.flows import Flow, read_flows
 from obscura.lab.verdicts import TSHARK_FIELDS, Dissected, Label, Seen, read_ja4, read_ndpi, read_suricata, read_tshark
 
 _TOOL_S = 900
-_SBIN = os.pathsep.join(["/usr/local/sbin", "/usr/sbin", "/sbin"])
 NEEDED = {
     "tshark": "tshark",
     "dumpcap": "wireshark-common",
@@ -71,7 +70,7 @@ def check_tools(carrier: str) -> None:
 
 def found(program: str) -> str | None:
     """Where a program is, in the system's folders too."""
-    return shutil.which(program) or shutil.which(program, path=_SBIN)
+    return shutil.which(program) or shutil.which(program, path=SYSTEM_FOLDERS)
 
 
 def versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from obscura.errors import UserError
 # Addresses for documentation (RFC 5737): what is behind the relay, and in front of it where the capture is taken.
 NODE, COVER = "198.51.100.20", "198.51.100.21"
 OURS, GENUINE, OTHERS = "192.0.2.20", "192.0.2.21", "192.0.2.22"
+SYSTEM_FOLDERS = os.pathsep.join(["/usr/local/sbin", "/usr/sbin", "/sbin"])
 _SEEN = "net 192.0.2.0/24"
 _SETTLE_S = 1.5  # until the capture has what the kernel holds
 
@@ -26,7 +27,8 @@ def unshared(*command: str) -> list[str]:
 
 
 def prepare() -> None:
-    """Loopback up, as Ethernet would have it; the addresses. Raises ``UserError``."""
+    """Loopback up, as Ethernet would have it; the addresses; servers found where systems keep them. Raises ``UserError``."""
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), SYSTEM_FOLDERS])
     commands = [["ip", "link", "set", "lo", "mtu", "1500", "gso_max_segs", "1", "up"]]
     commands += [["ip", "address", "add", f"{host}/32", "dev", "lo"] for host in (NODE, COVER, OURS, GENUINE, OTHERS)]
     for command in commands:
@@ -39,7 +41,10 @@ def prepare() -> None:
 def captured(file: Path) -> Iterator[None]:
     """Everything in front of the relay, into this file."""
     command = ["dumpcap", "-q", "-i", "lo", "-B", "64", "-f", _SEEN, "-w", str(file)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    except OSError as error:
+        raise UserError(f"dumpcap cannot be started: {error.strerror}") from None
     for _ in range(100):
         if file.exists() and file.stat().st_size:
             break
