@@ -19,7 +19,7 @@ from obscura.node.face import Face, Purpose
 from obscura.wire.address import Address, CarrierNumber
 from tor_network import TorNetwork
 
-SCENARIO_S = 150.0
+SCENARIO_S = 240.0
 FACES = {"clearnet": Face.CLEARNET, "tor": Face.ONION, "i2p": Face.I2P}
 
 

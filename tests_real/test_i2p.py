@@ -120,9 +120,7 @@ def test_two_nodes_that_know_only_destinations_link_sync_and_pass_a_transaction(
     run(scenario)
 
 
-def test_what_is_lost_in_the_middle_comes_back(tmp_path: Path) -> None:
-    """The router, killed in the middle of a synchronisation and started again; then the control connections of all sessions."""
-
+def test_the_router_is_killed_in_the_middle_of_a_synchronisation_and_everything_comes_back(tmp_path: Path) -> None:
     async def scenario() -> None:
         with Router(tmp_path / "router") as router:
             async with reachable(config(tmp_path / "a", router)) as (alice,):
@@ -138,24 +136,31 @@ def test_what_is_lost_in_the_middle_comes_back(tmp_path: Path) -> None:
                     await until(lambda: not bob.peers() and not alice.peers())
                     router.start()
                     await until(lambda: bob.relay.best_block() == alice.relay.best_block())
-                    for node in (alice, bob):
-                        lose_sessions(node)
-                    await until(lambda: i2p_of(alice)["fault"] and i2p_of(bob)["fault"])
-                    await until(lambda: not bob.peers() and not alice.peers())
-                    await until(lambda: bob.peers() and alice.peers())
-                    await bob.ping(bob.peers()[0])
-                    assert own(alice) == address  # the same key all the time
+                    assert own(alice) == address  # the same key
 
     run(scenario)
 
 
-def lose_sessions(node: Node) -> None:
-    """Cut the connections on which the sessions' lives depend."""
-    i2p = node.routes.i2p
-    assert i2p is not None
-    for half in (i2p._inbound, i2p._outbound):
-        assert half.session is not None
-        half.session._control.shutdown(2)
+def test_lost_sessions_are_made_again_with_the_same_destination(router: Router, tmp_path: Path) -> None:
+    """The connections on which the sessions' lives depend break, and the router lives on."""
+
+    async def scenario() -> None:
+        async with reachable(config(tmp_path / "a", router)) as (alice,):
+            address = own(alice)
+            async with Node(config(tmp_path / "b", router, connect=(str(address),))) as bob:
+                await until(lambda: bob.peers() and alice.peers())
+                i2p = alice.routes.i2p
+                assert i2p is not None
+                for half in (i2p._inbound, i2p._outbound):
+                    assert half.session is not None
+                    half.session._control.shutdown(2)
+                await until(lambda: i2p_of(alice)["fault"])
+                await until(lambda: not bob.peers() and not alice.peers())
+                await until(lambda: bob.peers() and alice.peers())
+                await bob.ping(bob.peers()[0])
+                assert own(alice) == address
+
+    run(scenario)
 
 
 def test_a_fresh_destination_for_each_link(router: Router, tmp_path: Path) -> None:
