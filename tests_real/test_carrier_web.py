@@ -266,6 +266,31 @@ def test_openssl_sees_the_same_server(listening: Listening, more: tuple[str, ...
     assert s_client(mine, *more) == s_client(theirs, *more)
 
 
+def first_flight(port: int, name: str | None) -> list[int]:
+    """The lengths of the records that the server answers a hello with."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = visitor()
+    context.set_alpn_protocols(["http/1.1"])
+    client = context.wrap_bio(incoming, outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    with socket.create_connection(("127.0.0.1", port), 5) as sock:
+        sock.sendall(outgoing.read())
+        said, lengths = b"", []
+        while len(lengths) < 6:  # ServerHello, ChangeCipherSpec, extensions, certificate, its proof, Finished
+            said += sock.recv(65_536)
+            while len(said) >= 5 and len(said) >= 5 + (size := int.from_bytes(said[3:5], "big")):
+                lengths.append(size)
+                said = said[5 + size :]
+    return lengths
+
+
+@pytest.mark.parametrize("name", [None, "h.example"])
+def test_the_records_of_the_handshake_are_as_long_as_nginx_s(listening: Listening, name: str | None) -> None:
+    mine, theirs = listening.ports(1)
+    assert first_flight(mine, name) == first_flight(theirs, name)
+
+
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(
     "more",

@@ -88,7 +88,12 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.set_ciphers("HIGH:!aNULL:!MD5")
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1", "http/1.0", "http/0.9"])
+    context.sni_callback = _any_name
     return context
+
+
+def _any_name(session: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    """Every name is served, and OpenSSL says so (an empty server_name in EncryptedExtensions), as nginx does."""
 
 
 def make_certificate(certificate: Path, key: Path, name: str) -> None:
