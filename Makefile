@@ -49,8 +49,12 @@ shaping: $(STAMP)  ## lengths, gaps and SYNs of real links as tshark sees them (
 	$(BIN)/python -m pytest tests_real/test_shaping_wire.py
 
 anonymity: $(STAMP)  ## nodes over private networks of real Tor and I2P daemons (apt install tor i2pd iproute2); 6 minutes at most
-	$(BIN)/python -m pytest -n 3 --dist loadfile -v --durations=0 --durations-min=1 tests_real/test_tor.py tests_real/test_i2p.py \
-		tests_real/test_dual_homed.py tests_real/test_i2p_network.py tests_real/test_tor_namespace.py
+	@mkdir -p out
+	@$(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests_real/test_tor.py tests_real/test_tor_namespace.py \
+		>out/anonymity-tor.txt 2>&1 & tor=$$!; \
+	$(BIN)/python -m pytest -v --durations=0 --durations-min=1 -n 3 --dist load tests_real/test_i2p.py tests_real/test_dual_homed.py \
+		tests_real/test_i2p_network.py; i2p=$$?; \
+	wait $$tor; tor=$$?; cat out/anonymity-tor.txt; exit $$((tor + i2p))
 
 examples: $(STAMP)  ## every program of examples/
 	@for program in examples/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
