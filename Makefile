@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo docs discovery shaping anonymity examples prove bench tables chaos fuzz clean
+.PHONY: help install test check demo docs discovery shaping anonymity examples prove bench tables chaos fuzz prove clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -72,6 +72,9 @@ chaos: $(STAMP)  ## networks of the real core under seeded faults; SEEDS=n FIRST
 fuzz: $(STAMP)   ## every decoder and carrier under Atheris (Linux); SECONDS=n of each target, ONLY=a,b
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .[fuzz]
 	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(ONLY),--only $(ONLY))
+
+prove: $(STAMP)  ## the acceptance of everything at full size, and docs/results.md (hours; needs what .ci/run installs by apt); ONLY=a,b
+	$(BIN)/python tools/prove.py $(if $(ONLY),--only $(ONLY))
 
 clean:           ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis out

@@ -1,0 +1,174 @@
+"""`make prove`: the acceptance of everything at full size, and the page docs/results.md with what came out (hours; needs apt's daemons).
+
+python tools/prove.py --list
+python tools/prove.py                 # all; a failure does not stop the others
+python tools/prove.py --only eclipse,tables
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results.md"
+LINES = 30  # of a proof's output on the page, the last ones
+CARRIERS = ("http", "tls", "ssh", "dns")
+
+
+class Proof(NamedTuple):
+    """One command that shows something; ``most_h``: hours after which it is ended as failed."""
+
+    name: str
+    shows: str
+    command: str
+    most_h: float = 1.0
+
+
+class Result(NamedTuple):
+    """What a proof's command said."""
+
+    proof: Proof
+    is_shown: bool
+    seconds: float
+    output: str
+
+
+def _of_carriers() -> list[Proof]:
+    proofs = []
+    for name in CARRIERS:
+        proofs += [
+            Proof(f"judges-{name}", f"200 sessions of carrier {name} before other people's tools, beside genuine ones",
+                  f"python -m obscura lab morph --carrier {name} --flows 200"),
+            Proof(f"probes-{name}", f"10,000 probes of a {name} listener and of the real server configured alike",
+                  f"python tools/probes.py --carrier {name} --count 10000"),
+        ]  # fmt: skip
+    return proofs
+
+
+PROOFS = [
+    Proof("test", "the test suite", "make test"),
+    Proof("check", "style, types, directions of imports", "make check"),
+    Proof("demo", "everything once, between processes", "make demo"),
+    Proof("eclipse", "eclipse attacks from 2 and 256 /16s, 1,000 seeds each", "python tools/eclipse.py --seeds 1000", 6),
+    Proof("flips", "a flipped bit on every link of 50 nodes for a day",
+          "env TEST_NODES=50 TEST_HOURS=24 python -m pytest tests/test_flood_network.py -k flipped -s", 8),
+    Proof("wrong-keys", "a third of the peers lies about keys",
+          "env TEST_NODES=100 python -m pytest tests/test_flood_network.py -k wrong_keys -s"),
+    Proof("flood", "honest pings while 50 peers flood", "python tools/flood.py"),
+    Proof("crowd", "200 nodes on real sockets find each other from one seed", "python tools/two_hundred.py"),
+    Proof("tables", "the published precision tables beside the simulator's", "make tables", 6),
+    Proof("spies", "first-spy precision over real sockets beside the simulator's", "python tools/spies.py --rounds 20", 3),
+    Proof("leakage", "what sizes and times tell", "python -m obscura lab leakage"),
+    Proof("classifiers", "classifiers told to find blocks and own transactions", "python tools/prove_shaping.py", 4),
+    Proof("shaping", "real links as tshark sees them", "make shaping"),
+    Proof("carriers", "carriers beside the real servers and clients", "make carriers"),
+    *_of_carriers(),
+    Proof("discovery", "DNS over HTTPS and router mappings", "make discovery"),
+    Proof("anonymity", "private Tor and I2P networks", "make anonymity"),
+    Proof("ui", "the dashboard in Chromium", "make ui-test"),
+    Proof("docs", "the documentation without a warning", "make docs"),
+    Proof("examples", "every example and the tutorial", "make examples"),
+    Proof("chaos", "1,000 networks under seeded faults", "python tools/chaos.py --seeds 1000", 8),
+    Proof("bugs", "the fault simulation finds each listed bug", "python tools/chaos.py --bugs", 4),
+    Proof("fuzz", "every door under Atheris, 10 min each", "make fuzz SECONDS=600", 8),
+    Proof("kills", "a node killed (-9) at 200 random instants",
+          "env TEST_KILLS=200 python -m pytest tests/test_chain_node.py -k many_times -s", 2),
+    Proof("soak", "1,000 links with mixed traffic for an hour", "python tools/soak.py --minutes 60", 3),
+    Proof("mutants", "share of small changes to the code that the tests notice", "python tools/mutants.py", 8),
+    Proof("growth", "how cost grows", "python tools/growth.py", 3),
+    Proof("bench", "every figure beside its calibration or peer", "make bench", 3),
+]  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The acceptance of everything at full size.")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names, with commas")
+    parser.add_argument("--list", action="store_true", help="say what there is, and end")
+    arguments = parser.parse_args()
+    names = [proof.name for proof in PROOFS]
+    unknown = [name for name in arguments.only if name not in names]
+    if unknown:
+        print(f"nothing is called {', '.join(unknown)}; there are {', '.join(names)}", file=sys.stderr)
+        return 2
+    if arguments.list:
+        for proof in PROOFS:
+            print(f"{proof.name:14} {proof.shows}\n{'':14} {proof.command}")
+        return 0
+    results = [_run(proof) for proof in PROOFS if not arguments.only or proof.name in arguments.only]
+    missed = [result.proof.name for result in results if not result.is_shown]
+    if not arguments.only:
+        PAGE.write_text(_page(results), encoding="utf-8")
+        print(f"written: {PAGE.relative_to(ROOT)}")
+    print(f"{len(results) - len(missed)} of {len(results)} shown" + (f"; not: {', '.join(missed)}" if missed else ""))
+    return 1 if missed else 0
+
+
+def _run(proof: Proof) -> Result:
+    print(f"== {proof.name}: {proof.command}", flush=True)
+    environment = os.environ | {
+        "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "TEST_REQUIRE_SHARED_DATA": "1",
+    }
+    began = time.monotonic()
+    with subprocess.Popen(
+        shlex.split(proof.command),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=proof.most_h * 3_600)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            output = process.communicate()[0] + f"\nended after {proof.most_h:g} h"
+    seconds = time.monotonic() - began
+    print("\n".join(output.splitlines()[-LINES:]), flush=True)
+    print(f"   {'shown' if process.returncode == 0 else 'NOT SHOWN'} in {seconds:.0f} s", flush=True)
+    return Result(proof, process.returncode == 0, seconds, output)
+
+
+def _page(results: list[Result]) -> str:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    parts = [
+        "# Results",
+        f"Made by `make prove` on {datetime.now(UTC):%Y-%m-%d}, commit `{commit}`, {_machine()}.",
+        "| what | shown | took | command |\n|---|---|---|---|",
+    ]
+    parts[-1] += "".join(
+        f"\n| [{r.proof.shows}](#{r.proof.name}) | {'yes' if r.is_shown else '**no**'} | {r.seconds:.0f} s | `{r.proof.command}` |"
+        for r in results
+    )
+    for result in results:
+        told = "\n".join(line[:160] for line in result.output.splitlines()[-LINES:])
+        parts.append(f"## {result.proof.name}\n\n```text\n{told}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
