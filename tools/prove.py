@@ -1,4 +1,4 @@
-"""`make prove`: the acceptance of everything at full size, and the page docs/results.md with what came out (hours; needs apt's daemons).
+"""The acceptance of everything at full size, and the page docs/results.md with what came out (hours; needs apt's daemons).
 
 python tools/prove.py --list
 python tools/prove.py                 # all; a failure does not stop the others
@@ -47,7 +47,7 @@ def _of_carriers() -> list[Proof]:
     for name in CARRIERS:
         proofs += [
             Proof(f"judges-{name}", f"200 sessions of carrier {name} before other people's tools, beside genuine ones",
-                  f"python -m obscura lab morph --carrier {name} --flows 200"),
+                  f"obscura lab morph --carrier {name} --flows 200"),
             Proof(f"probes-{name}", f"10,000 probes of a {name} listener and of the real server configured alike",
                   f"python tools/probes.py --carrier {name} --count 10000"),
         ]  # fmt: skip
@@ -67,7 +67,7 @@ PROOFS = [
     Proof("crowd", "200 nodes on real sockets find each other from one seed", "python tools/two_hundred.py"),
     Proof("tables", "the published precision tables beside the simulator's", "make tables", 6),
     Proof("spies", "first-spy precision over real sockets beside the simulator's", "python tools/spies.py --rounds 20", 3),
-    Proof("leakage", "what sizes and times tell", "python -m obscura lab leakage"),
+    Proof("leakage", "what sizes and times tell", "obscura lab leakage"),
     Proof("classifiers", "classifiers told to find blocks and own transactions", "python tools/prove_shaping.py", 4),
     Proof("shaping", "real links as tshark sees them", "make shaping"),
     Proof("carriers", "carriers beside the real servers and clients", "make carriers"),
@@ -148,7 +148,8 @@ def _page(results: list[Result]) -> str:
         "| what | shown | took | command |\n|---|---|---|---|",
     ]
     parts[-1] += "".join(
-        f"\n| [{r.proof.shows}](#{r.proof.name}) | {'yes' if r.is_shown else '**no**'} | {r.seconds:.0f} s | `{r.proof.command}` |"
+        f"\n| [{r.proof.shows}](#{r.proof.name}) | {'yes' if r.is_shown else '**no**'} | {r.seconds:.0f} s "
+        f"| `{r.proof.command}` |"
         for r in results
     )
     for result in results:
@@ -167,7 +168,8 @@ def _machine() -> str:
         platform.machine(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {system}"
 
 
 if __name__ == "__main__":
