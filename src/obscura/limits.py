@@ -393,6 +393,8 @@ MAX_TOKENS: Final = 64  # user tokens of one node
 TOKENS_FILE_BYTES: Final = 64 << 10  # bytes of their file; a larger one is damaged
 MAX_SESSIONS: Final = 32  # logins of browsers; the oldest ends
 SESSION_S: Final = 12 * 3600.0  # seconds that a login of a browser lasts
+LOGIN_CODE_S: Final = 120.0  # seconds that a login code of `obscura dashboard` waits. Security: it stands in an address.
+MAX_LOGIN_CODES: Final = 8  # that wait at once; the oldest ends
 METRICS_CONNECTIONS: Final = 8  # scrapers at once
 METRICS_EVERY_S: Final = 10.0  # seconds that one set of metrics is shown. Security: when in them something happened is not.
 METRICS_QUEUE_STEP: Final = 64 << 10  # bytes; queues are shown in whole ones. Security: one transaction does not show.
@@ -508,3 +510,12 @@ MINING_TRIES: Final = 5_000  # nonces between two looks at the loop: about 5 ms
 MINING_FILLERS: Final = 100  # random transactions made between two looks at the loop: about 3 ms
 JOB_SLICE_S: Final = 5.0  # seconds that one call of a long job works; its caller asks for the next slice
 JOB_LOOK_S: Final = 0.02  # seconds of such work between two looks at the loop
+
+# --- Captures (ours) --------------------------------------------------------------------------------------------------
+CAPTURE_RECORD: Final = 8 << 20  # bytes of one record. Security: a file from elsewhere cannot make us hold more.
+CAPTURE_STATE: Final = 1 << 10  # bytes kept free for the last record, which says what the node had
+CAPTURE_HEADERS: Final = 2_000  # headers in one record
+CAPTURE_FLUSH_S: Final = 1.0  # seconds that a node which is killed loses of its capture
+REPLAY_GAP_S: Final = 7 * 86_400.0  # seconds between two records. Security: a file from elsewhere cannot turn timers for ever.
+REPLAY_TOTAL_S: Final = 366 * 86_400.0  # seconds of a capture, for the same reason
+REPLAY_LINK: Final = 1 << 24  # what a recorded link's number is raised by, so that none is the number of a link of the replay

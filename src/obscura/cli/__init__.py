@@ -25,6 +25,10 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
             "obscura.cli.listen", "listen", "Show where the running node listens and what a stranger sees there."
         ),
         "doctor": Lazy("obscura.cli.doctor", "doctor", "Look for what is wrong, and say what to type."),
+        "dashboard": Lazy(
+            "obscura.cli.dashboard", "dashboard", "Print an address that opens the running node's dashboard."
+        ),
+        "top": Lazy("obscura.cli.top", "top", "Watch the running node in the terminal."),
         "features": Lazy("obscura.cli.features", "features", "List the features and what becomes of them."),
         "events": Lazy("obscura.cli.control", "events", "Follow what the running node does, as JSON lines."),
     },

@@ -10,7 +10,10 @@ from obscura.cli.output import printable, show_json, show_rows
 
 @click.group(cls=Group)
 def token() -> None:
-    """Tokens for the RPC over HTTP, each with a scope; a node that runs heeds changes at once."""
+    """Make and end tokens for the RPC over HTTP.
+
+    Each has a scope; a node that runs heeds changes at once.
+    """
 
 
 @token.command()

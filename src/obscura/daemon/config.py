@@ -113,6 +113,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             "is nowhere"
         ),
     ] = None
+    dashboard: Annotated[
+        bool, Meta(description="serve a page to watch the node with, at the address of rpc-http; `obscura dashboard`")
+    ] = False
     listen: Annotated[
         Texts | None,
         Meta(
@@ -252,6 +255,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         """Where RPC over HTTP and metrics are had. Raises ``ConfigError``."""
         rpc = None if self.rpc_http is None else Loopback.parse(self.rpc_http, "rpc-http")
         metrics = None if self.metrics is None else Loopback.parse(self.metrics, "metrics")
+        if self.dashboard and rpc is None:
+            raise ConfigError('dashboard: it is served with the RPC over HTTP: set rpc-http = "127.0.0.1:8470" too')
         if rpc is not None and rpc == metrics and rpc.port:
             raise ConfigError(f"metrics: {metrics} is the address of rpc-http already; choose another port")
         return rpc, metrics

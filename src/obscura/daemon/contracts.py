@@ -229,6 +229,7 @@ class PrivacyInfo(TypedDict):
 
     level: str
     knobs: list[Object]
+    mean_hold_s: float
     tcp_profile: str
     tcp_cannot_imitate: list[str]
     links: list[Object]
@@ -257,6 +258,14 @@ class BookInfo(TypedDict):
     discouraged_hosts: int
 
 
+class Buckets(TypedDict):
+    """Taken cells by bucket."""
+
+    cells: int
+    new: list[int]
+    tried: list[int]
+
+
 class BanInfo(TypedDict):
     """A ban; `ends_s` null is for ever."""
 
@@ -272,6 +281,14 @@ class Finding(TypedDict):
     found: str
     wrong: str | None
     do: str | None
+
+
+class OpenDashboard(TypedDict):
+    """How to get into the dashboard."""
+
+    url: str
+    code: str
+    code_s: float
 
 
 class Reloaded(TypedDict):
@@ -321,10 +338,12 @@ CONTRACTS: dict[str, Contract] = {
     "privacy.show": Contract(PrivacyInfo),
     "addresses.list": Contract(list[AddressInfo], {"table": "tried", "limit": 10}),
     "addresses.info": Contract(BookInfo),
+    "addresses.buckets": Contract(Buckets),
     "bans.add": Contract(BanInfo, {"subject": "203.0.113.0/24", "for_s": 3_600.0}),
     "bans.list": Contract(list[BanInfo]),
     "bans.remove": Contract(bool, {"subject": "203.0.113.0/24"}),
     "doctor": Contract(list[Finding]),
+    "dashboard.open": Contract(OpenDashboard, fails=True),  # where none is served
     "config.reload": Contract(Reloaded, fails=True),  # where a program made the configuration itself
     "rotate": Contract(list[Rotated], {"peer": 1_000}, fails=True),
     "stop": Contract(bool),

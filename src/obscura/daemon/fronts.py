@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from obscura.daemon.control import ControlServer
+from obscura.daemon.dashboard import Door, dashboard_routes
 from obscura.daemon.gate import Gate
 from obscura.daemon.http_rpc import RpcRoutes
 from obscura.daemon.http_server import HttpServer
@@ -26,7 +27,8 @@ async def fronts(node: Node, load: Load | None = None) -> AsyncIterator[dict[str
 
     ``load`` reads the configuration again when asked to.
     """
-    registry = rpc_methods(node, load)
+    door = Door()
+    registry = rpc_methods(node, load, door)
     shown: dict[str, str] = {}
     rpc_at, metrics_at = node.config.fronts
     async with contextlib.AsyncExitStack() as stack:
@@ -39,8 +41,13 @@ async def fronts(node: Node, load: Load | None = None) -> AsyncIterator[dict[str
             secret = stack.enter_context(cookie_file(node.data_dir.rpc_cookie))
             gate = Gate(secret, TokenFile(node.data_dir.rpc_tokens), node.now)
             routes = {**RpcRoutes(registry, node.events_out, gate).routes, **metrics.routes(Access.SECRET)}
+            if node.config.dashboard:
+                routes |= dashboard_routes()
             server = await stack.enter_async_context(HttpServer(rpc_at, routes, gate))
             shown["rpc_http"] = server.url
+            if node.config.dashboard:
+                shown["dashboard"] = door.url = f"{server.url}/"
+                door.gate = gate
         if metrics_at is not None:
             open_to_all = HttpServer(metrics_at, metrics.routes(Access.OPEN), max_clients=METRICS_CONNECTIONS)
             await stack.enter_async_context(open_to_all)

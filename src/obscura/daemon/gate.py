@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from obscura.daemon.scope import Scope
 from obscura.daemon.tokens import TokenFile, digest_of, new_secret
-from obscura.limits import MAX_SESSIONS, SESSION_S
+from obscura.limits import LOGIN_CODE_S, MAX_LOGIN_CODES, MAX_SESSIONS, SESSION_S
 
 
 class Login(NamedTuple):
@@ -38,6 +38,7 @@ class Gate:
         self._cookie = digest_of(cookie)
         self._tokens = tokens
         self._now = now
+        self._codes: OrderedDict[bytes, float] = OrderedDict()  # until when each may be used
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
 
     def scope_of(self, secret: str) -> Scope | None:
@@ -55,8 +56,8 @@ class Gate:
         return any(found)
 
     def login(self, secret: str) -> Login | None:
-        """Open a session for a browser with the cookie or a token; None = refused."""
-        digest = digest_of(secret)
+        """Open a session for a browser with the cookie, a token or a login code; None = refused."""
+        digest = self._spent(digest_of(secret))
         scope = self._credential(digest)
         if scope is None:
             return None
@@ -67,6 +68,14 @@ class Gate:
             self._sessions.popitem(last=False)
         return login
 
+    def login_code(self) -> str:
+        """A secret that logs in once, soon, with the rights of the owner; for an address, which browsers remember."""
+        code = new_secret()
+        self._codes[digest_of(code)] = self._now() + LOGIN_CODE_S
+        while len(self._codes) > MAX_LOGIN_CODES:
+            self._codes.popitem(last=False)
+        return code
+
     def logout(self, secret: str) -> bool:
         """End the session of this key; whether there was one."""
         return self._sessions.pop(digest_of(secret), None) is not None
@@ -76,6 +85,16 @@ class Gate:
         for key in [key for key, session in self._sessions.items() if session.until <= now]:
             del self._sessions[key]
         return list(self._sessions.values())
+
+    def _spent(self, digest: bytes) -> bytes:
+        """The owner's credential in exchange for a code that waits, which is no more then; anything else unchanged."""
+        now = self._now()
+        self._codes = OrderedDict((code, until) for code, until in self._codes.items() if until > now)
+        for code in list(self._codes):
+            if hmac.compare_digest(code, digest):
+                del self._codes[code]
+                digest = self._cookie
+        return digest
 
     def _holds(self, session: _Session) -> bool:
         return self._credential(session.credential) is not None

@@ -240,7 +240,8 @@ class Connection:
             raise _Refused(404, "there is nothing at this path")
         if route.access is Access.PAGE:
             if not gate.opens_pages(page_cookie(headers)):
-                raise _Refused(401, "log in first")
+                leads = [("refresh", "0; url=/")] if ("GET", "/") in self._server.routes else []  # to the form
+                raise _Refused(401, "log in first", *leads)
             return None, ""
         secret = bearer(headers)
         scope = gate.scope_of(secret)

@@ -9,6 +9,7 @@ from typing import Any
 import obscura
 from obscura.daemon.chain_methods import chain_methods
 from obscura.daemon.control import ControlServer
+from obscura.daemon.dashboard import Door, dashboard_methods
 from obscura.daemon.doctor_methods import doctor_methods
 from obscura.daemon.node import Node
 from obscura.daemon.openrpc import describe_itself
@@ -24,10 +25,11 @@ from obscura.node.face import Face
 from obscura.wire.address import Address, key_text
 
 
-def rpc_methods(node: Node, load: Load | None = None) -> MethodRegistry:
+def rpc_methods(node: Node, load: Load | None = None, door: Door | None = None) -> MethodRegistry:
     """All methods of a running node, each for callers of its scope: what every transport of the RPC answers from."""
     registry = MethodRegistry()
-    for name, method in (control_methods(node) | reload_methods(node, load)).items():
+    methods = control_methods(node) | reload_methods(node, load) | dashboard_methods(door or Door())
+    for name, method in methods.items():
         registry.method(name, SCOPES.get(name, Scope.ADMIN))(method)
     describe_itself(registry)
     return registry

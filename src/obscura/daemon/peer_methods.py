@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from obscura.errors import UserError
+from obscura.limits import BOOK_CELLS
 from obscura.node.bans import Ban
 from obscura.node.book import Entry
 from obscura.wire.address import key_text
@@ -49,6 +50,11 @@ def peer_methods(node: Node) -> dict[str, Callable[..., Any]]:
             "grouped_by": "asmap" if node.config.asmap else "prefix",
         }
 
+    def addresses_buckets() -> dict[str, Any]:
+        """Taken cells of each bucket of the address book's two tables, and how many cells a bucket has."""
+        new, tried = node.assembly.book.occupancy()
+        return {"cells": BOOK_CELLS, "new": new, "tried": tried}
+
     def bans_add(subject: str, for_s: float | None = None) -> dict[str, Any]:
         """Ban a host, a network (a prefix) or an autonomous system, for some seconds or for ever; its links end."""
         near = node.assembly.neighbours
@@ -69,6 +75,7 @@ def peer_methods(node: Node) -> dict[str, Callable[..., Any]]:
     return {
         "addresses.list": addresses_list,
         "addresses.info": addresses_info,
+        "addresses.buckets": addresses_buckets,
         "bans.add": bans_add,
         "bans.list": bans_list,
         "bans.remove": bans_remove,

@@ -25,6 +25,7 @@ def privacy_methods(node: Node) -> dict[str, Callable[..., Any]]:
             "knobs": explained(
                 PrivacyLevel(config.privacy), config.privacy_custom, constant_slots=config.constant_slots
             ),
+            "mean_hold_s": config.knobs.mean_hold_s,
             "tcp_profile": config.tcp_profile,
             "tcp_cannot_imitate": list(CANNOT_IMITATE[config.tcp_profile]),
             "links": [peer_terms(peer) for peer in node.peers()],

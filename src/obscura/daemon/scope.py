@@ -25,13 +25,13 @@ class Scope(IntEnum):
 
 _READ = """
     rpc.methods rpc.discover events.subscribe events.unsubscribe status peers listeners addresses.own keys.show features
-    seeds.show chain.info block.get mempool privacy.show addresses.list addresses.info bans.list
+    seeds.show chain.info block.get mempool privacy.show addresses.list addresses.info addresses.buckets bans.list
 """
 _WRITE = """
     connect disconnect ping seeds.ask block.submit tx.send tx.receipts tx.get mine bans.add bans.remove rotate
 """
 _ADMIN = """
-    keys.forget chain.verify chain.import config.reload doctor stop
+    keys.forget chain.verify chain.import config.reload dashboard.open doctor stop
 """
 
 # What each method needs. Who asks for an own transaction by its id learns that it is one, so that this takes ``WRITE``;

@@ -164,6 +164,13 @@ class Book:
         """Places in new and in tried."""
         return len(self._new_pool.items), len(self._tried_pool.items)
 
+    def occupancy(self) -> tuple[list[int], list[int]]:
+        """Taken cells of each bucket of new and of tried, from 0 to ``BOOK_CELLS``."""
+        tables = ((self._new, NEW_BUCKETS), (self._tried, TRIED_BUCKETS))
+        taken = [Counter(cell // BOOK_CELLS for cell in cells) for cells, _ in tables]
+        new, tried = ([found[at] for at in range(buckets)] for found, (_, buckets) in zip(taken, tables, strict=True))
+        return new, tried
+
     # --- Learning ---------------------------------------------------------------------------------------------------
 
     def learn(
