@@ -32,7 +32,6 @@ SHAPES = {  # name: options of the address; the goals: MB/s at 16 KiB, messages/
     "http": ("carrier=http&shape=websocket", 250, 60_000, 1.06),
     "http_requests": ("carrier=http&shape=requests", 250, 60_000, 1.35),
     "ssh": ("carrier=ssh", 100, 30_000, 1.06),
-    "dns": ("carrier=dns", 20, 20_000, 1.5),
     "dns": ("carrier=dns", 20, 60_000, 1.5),
 }
 TUNNELS: dict[str, Callable[[int], AbstractContextManager[tunnels.Way]]] = {

@@ -282,6 +282,24 @@ def test_chains_of_pointers_end() -> None:
     assert read_name(wire, len(wire) - 2) == (b"\x01a\0", len(wire))
 
 
+def test_a_message_full_of_chains_is_walked_once() -> None:
+    """Each of its names hops over all that stand before it: millions of steps where nothing is remembered."""
+    asked = query(ORIGIN).to_wire()
+    chain = b"".join(
+        (0xC000 | at).to_bytes(2, "big") for at in [12, *range(len(asked) + 11, len(asked) + 11 + 13_998, 2)]
+    )
+    last = (0xC000 | len(asked) + 11 + 13_998).to_bytes(2, "big")
+    record = b"\0" + (65_280).to_bytes(2, "big") + b"\0\1\0\0\0\0" + len(chain).to_bytes(2, "big") + chain
+    more = [last + (65_280).to_bytes(2, "big") + b"\0\1\0\0\0\0\0\0"] * 4_000
+    wire = asked[:10] + (len(more) + 1).to_bytes(2, "big") + asked[12:] + record + b"".join(more)
+    message = Message.begun(wire)
+    read(message)
+    assert len(message.additional) == 4_001
+    assert {one.name for one in message.additional[1:]} == {name_of(ORIGIN)}
+    assert len(message.names) == 7_001
+    assert message.rare <= 16
+
+
 @given(st.binary(max_size=80), st.integers(0, 79))
 @settings(deadline=None, max_examples=300)
 def test_names_are_read_as_by_dnspython(wire: bytes, at: int) -> None:

@@ -42,6 +42,8 @@ _OPTION_SIZES: Final[dict[int, Callable[[int], bool]]] = {
     16: lambda size: size == 2,  # client tag
     17: lambda size: size == 2,  # server tag
 }
+_SIZES: Final = {A: 4, AAAA: 16}
+RARE_RECORDS, RARE_BYTES = 16, 256  # records of other types that are looked into, and their size. Security: it is slow.
 _NAMED_AT: Final = {RRSIG: 18, NSEC: 0}  # types with a name at an offset that is never compressed, but pointed at
 
 
@@ -77,6 +79,8 @@ class Message(msgspec.Struct, gc=False):
     additional: list[Record]
     opt: Record | None = None
     tsig: Record | None = None
+    names: dict[int, bytes] = msgspec.field(default_factory=dict)  # by the offset that a pointer leads to
+    rare: int = 0  # records that were looked into by the library
 
     @classmethod
     def begun(cls, wire: bytes) -> Message:
@@ -126,13 +130,15 @@ def is_below(name: bytes, origin: bytes) -> bool:
     return False
 
 
-def read_name(wire: bytes, at: int) -> tuple[bytes, int]:
+def read_name(wire: bytes, at: int, known: dict[int, bytes] | None = None) -> tuple[bytes, int]:
     """A name and where it ends. Raises ``Violation``.
 
-    Pointers go backwards only, each further than the one before, so that none can make a loop.
+    Pointers go backwards only, each further than the one before, so that none can make a loop. ``known`` keeps where they
+    lead, so that a message full of chains costs no more than its size.
     """
     pieces: list[bytes] = []
-    size, end, before = 1, 0, at
+    passed: list[tuple[int, int]] = []  # targets, and how many pieces came before
+    size, end, before, rest = 1, 0, at, b"\0"
     while True:
         if at >= len(wire):
             raise Violation("a name that goes over the end")
@@ -144,22 +150,33 @@ def read_name(wire: bytes, at: int) -> tuple[bytes, int]:
             end = end or at + 2
             if target >= before:
                 raise Violation("a pointer that does not go back")
+            if known is not None and target in known:
+                rest = known[target]
+                break
+            passed.append((target, len(pieces)))
             at = before = target
             continue
         if kind > 63:
             raise Violation("a label of a kind that does not exist")
         if not kind:
-            return b"".join(pieces) + b"\0", end or at + 1
+            end = end or at + 1
+            break
         size += 1 + kind
         if size > MAX_NAME or at + 1 + kind > len(wire):
             raise Violation("a long name")
         pieces.append(wire[at : at + 1 + kind])
         at += 1 + kind
+    if size - 1 + len(rest) > MAX_NAME:
+        raise Violation("a long name")
+    if known is not None:
+        for target, count in passed:
+            known[target] = b"".join(pieces[count:]) + rest
+    return b"".join(pieces) + rest, end
 
 
-def read_record(wire: bytes, at: int) -> Record:
+def read_record(wire: bytes, at: int, known: dict[int, bytes] | None = None) -> Record:
     """The record at ``at``. Raises ``Violation``."""
-    name, body = read_name(wire, at)
+    name, body = read_name(wire, at, known)
     start = body + RECORD_TAIL.size
     if start > len(wire):
         raise Violation("a record that goes over the end")
@@ -183,11 +200,23 @@ def _check(message: Message, record: Record) -> None:
     if changes and (record.rdclass == ANY_CLASS or (record.rdclass == NONE and not record.data)):
         return
     start = record.end - len(record.data)
-    try:
+    if record.type in _SIZES:
+        if len(record.data) != _SIZES[record.type] and record.rdclass != CH:
+            raise Violation("an address of another size")
+    elif record.type in _NAMES_IN:
+        before, count, behind = _NAMES_IN[record.type]
+        at = start + before
+        for _ in range(count):
+            _, at = read_name(message.wire[: record.end], at, message.names)
+        if at + behind != record.end:
+            raise Violation("data of another size")
+    elif message.rare < RARE_RECORDS and len(record.data) <= RARE_BYTES:
+        message.rare += 1
         rdclass = RdataClass(IN if record.rdclass == NONE else record.rdclass)
-        from_wire(rdclass, RdataType(record.type), message.wire, start, len(record.data))
-    except DNSException:
-        raise Violation("data of another form") from None
+        try:
+            from_wire(rdclass, RdataType(record.type), record.data, 0, len(record.data))
+        except DNSException:
+            raise Violation("data of another form") from None
 
 
 def read(message: Message) -> None:
@@ -199,7 +228,7 @@ def read(message: Message) -> None:
             if message.opcode != UPDATE:
                 message.questions.clear()
             raise Violation("two questions")
-        name, at = read_name(wire, at)
+        name, at = read_name(wire, at, message.names)
         if at + QUESTION_TAIL.size > len(wire):
             raise Violation("a question that goes over the end")
         question = Question(name, *QUESTION_TAIL.unpack_from(wire, at))
@@ -209,7 +238,7 @@ def read(message: Message) -> None:
         at += QUESTION_TAIL.size
     for section, count in zip((message.answers, message.authority, message.additional), counts[1:], strict=True):
         for left in range(count, 0, -1):
-            record = read_record(wire, at)
+            record = read_record(wire, at, message.names)
             at = record.end
             if message.tsig is not None:
                 raise Violation("something behind TSIG")
