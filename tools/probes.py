@@ -321,7 +321,7 @@ async def ask(port: int, probe: Probe, quiet_s: float) -> tuple[bytes, str]:
             data += got
     except TimeoutError:
         pass
-    except (ConnectionError, ssl.SSLError):
+    except OSError:  # ssl.SSLError is one
         state = "reset"
     finally:
         if writer is not None:
