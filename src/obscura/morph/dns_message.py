@@ -16,6 +16,7 @@ from dns.rdataclass import RdataClass
 from dns.rdatatype import RdataType
 
 from obscura.errors import Violation
+from obscura.limits import DNS_RARE
 
 A, NS, CNAME, SOA, PTR, MX, TXT, AAAA = 1, 2, 5, 6, 12, 15, 16, 28
 OPT, DS, RRSIG, NSEC, DNSKEY, TKEY, TSIG, IXFR, AXFR, ANY = 41, 43, 46, 47, 48, 249, 250, 251, 252, 255
@@ -43,7 +44,6 @@ _OPTION_SIZES: Final[dict[int, Callable[[int], bool]]] = {
     17: lambda size: size == 2,  # server tag
 }
 _SIZES: Final = {A: 4, AAAA: 16}
-RARE_RECORDS, RARE_BYTES = 16, 256  # records of other types that are looked into, and their size. Security: it is slow.
 _NAMED_AT: Final = {RRSIG: 18, NSEC: 0}  # types with a name at an offset that is never compressed, but pointed at
 
 
@@ -210,7 +210,7 @@ def _check(message: Message, record: Record) -> None:
             _, at = read_name(message.wire[: record.end], at, message.names)
         if at + behind != record.end:
             raise Violation("data of another size")
-    elif message.rare < RARE_RECORDS and len(record.data) <= RARE_BYTES:
+    elif message.rare < DNS_RARE[0] and len(record.data) <= DNS_RARE[1]:
         message.rare += 1
         rdclass = RdataClass(IN if record.rdclass == NONE else record.rdclass)
         try:

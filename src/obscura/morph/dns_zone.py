@@ -9,6 +9,7 @@ from bisect import bisect_right
 
 import msgspec
 
+from obscura.limits import DNS_ALIASES
 from obscura.morph.dns_message import (
     AAAA,
     ANY,
@@ -25,8 +26,6 @@ from obscura.morph.dns_message import (
     labels,
     read_name,
 )
-
-_MOST_ALIASES = 16  # CNAMEs followed in one answer (BIND's max-restarts is 11)
 
 
 class RRset(msgspec.Struct, frozen=True):
@@ -73,7 +72,7 @@ class Zone:
         """What this zone says; ``qname`` is in it. ``is_secured``: the asker wants signatures (DO)."""
         found = Found(NOERROR, True, [], [], [])
         name = qname.lower()
-        for _ in range(_MOST_ALIASES):
+        for _ in range(DNS_ALIASES):
             cut = self._cut(name, kind)
             if cut is not None:
                 return self._referral(found, cut, is_secured=is_secured)
