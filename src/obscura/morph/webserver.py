@@ -151,9 +151,8 @@ class WebServer(Carrier):
             if self._mode is Mode.BODY:
                 self._discard(now)
             elif self._mode is Mode.FORWARD:
-                self._forward(now)
-                if self._mode is Mode.OVER:
-                    continue  # once all of it is out
+                if self._forward(now):
+                    continue  # its end is looked at once all of it is out
             elif self._mode is Mode.UPLOAD:
                 self._upload(now, events)
             if self._mode is not Mode.HEAD:
@@ -202,8 +201,8 @@ class WebServer(Carrier):
         self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
         return None
 
-    def _forward(self, now: float) -> None:
-        """Bring the request behind as soon as it is whole, then its answer back as it comes."""
+    def _forward(self, now: float) -> bool:
+        """Bring the request behind as soon as it is whole, then its answer back as it comes; whether that is done."""
         request, reader = self._asked, self._upload_reader
         assert request is not None
         assert reader is not None
@@ -218,10 +217,10 @@ class WebServer(Carrier):
             self._forget()
             self._put(refuse(self._site, status, request, []).pieces)
             self._mode = Mode.OVER
-            return
+            return True
         reply = self._reply
         if reply is None:
-            return
+            return False
         status = reply.ticket.failure
         try:
             pieces = [] if status else reply.pieces()
@@ -238,6 +237,7 @@ class WebServer(Carrier):
             self._deadline = inf if self._buffer else now + KEEPALIVE_S
         else:
             self._deadline = now + UPSTREAM_LOOK_S
+        return reply.is_over
 
     def _forget(self) -> None:
         if self._reply is not None:
