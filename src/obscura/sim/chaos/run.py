@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import traceback
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 
@@ -201,6 +203,9 @@ class Chaos:
             recovered_s = self._happens()
         except Broken as fault:
             broken = str(fault)
+        except Exception as fault:  # a node that raises has broken the first rule of all
+            where = traceback.extract_tb(fault.__traceback__)[-1]
+            broken = f"{type(fault).__name__} at {Path(where.filename).name}:{where.lineno}: {fault}"
         return Verdict(
             self.plan.seed,
             broken,
