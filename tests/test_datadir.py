@@ -166,3 +166,64 @@ def test_a_long_path_without_proc_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(datadir.os.path, "isdir", lambda path: False)
     with pytest.raises(UserError, match="choose a shorter --data-dir"), socket_address(tmp_path / ("s" * 110)):
         pass
+
+
+def test_a_new_directory_says_its_version(tmp_path: Path) -> None:
+    with DataDir(tmp_path, "dev").hold() as held:
+        assert held.version_file.read_bytes() == b"%d\n" % datadir.VERSION
+        assert mode(held.version_file) == 0o600
+
+
+def test_a_directory_from_before_versions_is_brought_forward_step_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = DataDir(tmp_path, "dev")
+    with folder.hold():
+        (folder.path / "old-name").write_bytes(b"content")
+    folder.version_file.unlink()  # as every version before the first number left it
+    steps: list[int] = []
+
+    def rename(directory: Path) -> None:
+        steps.append(1)
+        if (directory / "old-name").exists():
+            (directory / "old-name").rename(directory / "new-name")
+
+    def fail_once(directory: Path) -> None:
+        steps.append(2)
+        if steps.count(2) == 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datadir, "MIGRATIONS", {0: lambda directory: steps.append(0), 1: rename, 2: fail_once})
+    monkeypatch.setattr(datadir, "VERSION", 3)
+    with pytest.raises(UserError, match="cannot be brought to form"), folder.hold():
+        pass
+    assert folder.version_file.read_bytes() == b"2\n"
+    with folder.hold():  # goes on where it was cut off
+        assert (folder.path / "new-name").read_bytes() == b"content"
+    assert steps == [0, 1, 2, 2]
+    assert folder.version_file.read_bytes() == b"3\n"
+    with folder.hold():
+        pass
+    assert steps == [0, 1, 2, 2], "a directory of this version needs nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"%d\n" % (datadir.VERSION + 1), "written by a later version"),
+        (b"99999999999999999999", "written by a later version"),
+        (b"", "is damaged"),
+        (b"-1\n", "is damaged"),
+        (b"\xff\n", "is damaged"),
+        ("²\n".encode(), "is damaged"),
+    ],
+)
+def test_a_directory_that_is_not_understood_is_refused_and_not_touched(tmp_path: Path, text: bytes, said: str) -> None:
+    folder = DataDir(tmp_path, "dev")
+    with folder.hold():
+        pass
+    folder.version_file.write_bytes(text)
+    with pytest.raises(UserError, match=said), folder.hold():
+        pytest.fail("it was held")
+    assert folder.version_file.read_bytes() == text
+    assert folder.holder() is None

@@ -7,11 +7,17 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from obscura.errors import UserError
 from obscura.limits import SOCKET_PATH_BYTES
+
+VERSION = 1  # of the directory as a whole: which files there are and in what form; the chain's file has its own (store.schema)
+
+# MIGRATIONS[n] turns a directory of version n into n + 1. It may be cut off at any point and runs again then. Directories from
+# before there was a number are 0, and their files are those of 1.
+MIGRATIONS: dict[int, Callable[[Path], None]] = {0: lambda directory: None}
 
 
 class DataDir:
@@ -45,11 +51,17 @@ class DataDir:
         """What ``hold`` locks; it holds the pid of the node."""
         return self.path / ".lock"
 
+    @property
+    def version_file(self) -> Path:
+        """Says in which form the rest is: a number and a line feed."""
+        return self.path / "version"
+
     @contextlib.contextmanager
     def hold(self) -> Iterator[DataDir]:
         """Create the directory (0700) and keep every other node out of it for the length of the block.
 
-        Raises ``UserError`` if another node holds it or it cannot be private. The lock dies with the process.
+        A directory of an earlier version is brought forward first. Raises ``UserError`` if another node holds it, if it cannot
+        be private, or if a later version wrote it. The lock dies with the process.
         """
         make_private(self.path)
         make_private(self.keys)
@@ -68,11 +80,43 @@ class DataDir:
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
             try:
+                self._bring_forward()
                 yield self
             finally:
                 os.ftruncate(fd, 0)  # before the lock goes: afterwards the text may be the next holder's
         finally:
             os.close(fd)
+
+    def _bring_forward(self) -> None:
+        """Nothing is changed in a directory that this version does not know. Each step is recorded when it is done."""
+        version = self._version()
+        if version > VERSION:
+            raise UserError(
+                f"{self.path} was written by a later version (form {version}, this one knows {VERSION}): "
+                "use that version, or choose another --data-dir"
+            )
+        while version < VERSION:
+            try:
+                MIGRATIONS[version](self.path)
+                version += 1
+                write_atomic(self.version_file, b"%d\n" % version)
+            except OSError as error:
+                raise UserError(
+                    f"{self.path} cannot be brought to form {version}: {error.strerror}; it is as it was"
+                ) from None
+
+    def _version(self) -> int:
+        try:
+            text = self.version_file.read_bytes()[:20].strip()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise UserError(f"{self.version_file} cannot be read: {error.strerror}") from None
+        if not text.isdigit():
+            raise UserError(
+                f"{self.version_file} is damaged, it holds no number: write {VERSION} into it if this version wrote the rest"
+            )
+        return int(text)
 
     def holder(self) -> int | None:
         """The pid of the node that holds the directory, None if none does or it is gone. Takes no lock."""

@@ -13,6 +13,7 @@ from obscura.daemon.config import Config
 from obscura.daemon.fronts import fronts
 from obscura.daemon.node import Node
 from obscura.daemon.reload import Load, reload_and_log
+from obscura.daemon.supervisor import Supervisor, raise_open_files, warn_of_root
 from obscura.limits import KEPT_FREE_BYTES
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -30,12 +31,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 def run(config: Config, *, ready: Told, load: Load | None = None) -> int:
     """Run a node until SIGTERM, SIGINT or the method ``stop``. ``ready`` gets what a caller needs to reach it.
 
-    ``load`` reads the configuration again, at SIGHUP or when asked by RPC.
+    ``load`` reads the configuration again, at SIGHUP or when asked by RPC. A signal ends every link and the store cleanly, within
+    ``STOP_S`` and what a last commit takes; the same signal a second time ends the process at once, as a crash would.
 
     The exit status. Raises ``UserError`` if the node cannot start.
     """
     logs.begin(config.log_level, config.log_format, is_unsafe=config.unsafe_logs)
     keep_freed_memory()
+    raise_open_files()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(Node(config), ready, load))
 
@@ -60,7 +63,8 @@ async def _serve(node: Node, ready: Told, load: Load | None) -> int:
         loop.add_signal_handler(number, _on_signal, node, loop, number)
     if load is not None:
         loop.add_signal_handler(signal.SIGHUP, reload_and_log, node, load)
-    async with node, fronts(node, load) as shown:
+    supervisor = Supervisor()
+    async with node, fronts(node, load) as shown, supervisor.served():
         ready(
             {
                 "network": node.network.name,
@@ -69,6 +73,7 @@ async def _serve(node: Node, ready: Told, load: Load | None) -> int:
                 **shown,
             }
         )
+        warn_of_root()  # a node that is up: what hinders its start is to be one sentence
         await node.stopped.wait()
     if node.fault is not None:
         raise node.fault
