@@ -61,6 +61,7 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "privacy": Lazy("obscura.cli.privacy", "privacy", "Show what hides the traffic, and why."),
         "rpc": Lazy("obscura.cli.control", "rpc", "Call a method of the running node."),
         "token": Lazy("obscura.cli.token", "token", "Make and end tokens for the RPC over HTTP."),
+        "replay": Lazy("obscura.cli.replay", "replay", "Run a capture through the core again."),
         "wire": Lazy("obscura.cli.wire", "wire", "Turn frames into JSON and back."),
         "version": Lazy("obscura.cli.version", "version", "Print the version."),
     },

@@ -39,6 +39,7 @@ def _assignments(context: click.Context, parameter: click.Parameter, values: tup
 @click.option("--unlisted", is_flag=True, help="Never announce the own address.")
 @click.option("--allow-unauthenticated", is_flag=True, help="Link to clearnet addresses without a key.")
 @click.option("--allow-plaintext", is_flag=True, help="Accept links without the secure channel.")
+@click.option("--capture", metavar="DIR", help="Record all that peers send, private transactions too, for `replay`.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error; also MODULE=LEVEL.")
 @click.option("--log-format", metavar="FORM", help="text or json.")
 @click.option("--unsafe-logs", is_flag=True, help="Log addresses, keys and transactions: for debugging only.")

@@ -100,6 +100,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     unsafe_logs: Annotated[
         bool, Meta(description="write addresses, keys and transactions into the log; for debugging only")
     ] = False
+    capture: Annotated[
+        Path | None,
+        Meta(description="directory for a file of all that peers send, private transactions too; for `obscura replay`"),
+    ] = None
+    capture_mb: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="megabytes after which nothing more is captured")
+    ] = 256
     rpc_http: Annotated[
         str | None,
         Meta(

@@ -35,6 +35,14 @@ class PeerCount(TypedDict):
     outbound: int
 
 
+class CaptureInfo(TypedDict):
+    """A file of all that peers send is being made; `ended` says why no longer."""
+
+    file: str
+    bytes: int
+    ended: str | None
+
+
 class Status(TypedDict):
     """How the node is doing."""
 
@@ -45,6 +53,7 @@ class Status(TypedDict):
     uptime_s: float
     addresses: list[str]
     ways: Object
+    capture: CaptureInfo | None
     peers: PeerCount
     height: int
     tip: str

@@ -55,6 +55,7 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
             "uptime_s": round(node.uptime_s, 1),
             "addresses": [str(address) for address in node.addresses],
             "ways": node.routes.show(),
+            "capture": None if node.capture is None else node.capture.show(),
             "peers": {
                 "inbound": sum(peer.is_inbound for peer in peers),
                 "outbound": sum(not peer.is_inbound for peer in peers),

@@ -18,6 +18,7 @@ from math import inf
 from typing import Any, Self
 
 from obscura.daemon.archive import Archive
+from obscura.daemon.capture import Capture, captured
 from obscura.daemon.config import Config, parse_bytes
 from obscura.daemon.covers import Covers
 from obscura.daemon.datadir import DataDir
@@ -89,6 +90,7 @@ class Node:
         self._assembly: Assembly | None = None
         self._discovery: Discovery | None = None
         self._listening: list[Address] = []
+        self.capture: Capture | None = None
         self.covers: Covers | None = None  # what its web listeners show to strangers
         self._tcp = TcpProfile(self.config.tcp_profile, self._rng)
         self.routes = Routes(self.config, self.network, self.data_dir, self._rng, self._on_way)
@@ -118,18 +120,22 @@ class Node:
             resources.enter_context(self.data_dir.hold())
             resources.callback(self.events_out.close)
             self._archive = archive = await self._open_archive(resources)
+            self.capture = capture = resources.enter_context(captured(self.config, self._started))
+            settings, waiting = self._settings(), archive.waiting()
             self._assembly = assemble(
-                self._settings(),
+                settings,
                 self._rng,
                 lambda: int(time.time()),
                 self._started,
                 messages=self._messages,
                 reactions=self._reactions,
-                parts=self._parts,
+                parts=(*self._parts, capture),
                 chain=await asyncio.to_thread(archive.store.load_chain, self.network.ledger),
-                waiting=archive.waiting(),
+                waiting=waiting,
                 outbox=FileOutbox(self.data_dir),
+                dice=capture.dice,
             )
+            capture.begin(self.config, settings, self._assembly, waiting)
             resources.callback(self._save)
             resources.push_async_callback(self._end_dials)
             self._discovery = self._discover(resources)

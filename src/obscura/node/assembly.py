@@ -132,18 +132,20 @@ def assemble(
     chain: Chain | None = None,
     waiting: Iterable[Waiting] = (),
     outbox: Outbox | None = None,
+    dice: Callable[[str, random.Random], random.Random] = lambda part, rng: rng,
 ) -> Assembly:
     """A node without links. ``messages``, ``reactions`` and ``parts`` are what an application adds.
 
     ``chain`` and ``waiting`` are what its archive holds; without a chain it relays neither blocks nor transactions.
-    ``outbox`` holds own transactions that are not public yet.
+    ``outbox`` holds own transactions that are not public yet. ``dice`` may put a recording, or one that is played, between a part
+    and its generator (``obscura.node.recording``).
     """
-    liveness = Liveness(rng)
-    relay = ChainRelay(chain, rng, unix, waiting, settings.faces) if chain is not None else None
+    liveness = Liveness(dice("ping", rng))
+    relay = ChainRelay(chain, dice("relay", rng), unix, waiting, settings.faces) if chain is not None else None
     best_block = relay.best_block if relay is not None else _no_block
     tip = Tip(lambda: chain.best, settings.spacing_s) if chain is not None and settings.spacing_s else None
     near = _neighbours(settings, liveness, rng, unix, now, tip)
-    own = None if relay is None else _own_transactions(settings.knobs, relay, liveness, rng, now, outbox)
+    own = None if relay is None else _own_transactions(settings.knobs, relay, liveness, dice("stem", rng), now, outbox)
     about_chain = () if relay is None or own is None else (relay, own.dandelion, own)
     rotation = Rotation(
         settings.rotation,

@@ -104,6 +104,7 @@ class Engine:
         self._timers: Timers[LinkId] = Timers()
         self._ourselves = Ourselves()
         self._handover = Handover(self)
+        self.connection_of: Callable[[Link], Callable[..., Connection]] = lambda link: Connection  # a recording's place
         self._is_stopping = False
 
     # --- Sockets come and go ----------------------------------------------------------------------------------------
@@ -378,7 +379,7 @@ class Engine:
         if isinstance(security, Bare):
             link.nonce = offer.version.nonce
             self._ourselves.say(link.id, link.nonce)
-        link.connection = Connection(
+        link.connection = self.connection_of(link)(
             carrier,
             security,
             offer,

@@ -1,0 +1,263 @@
+"""Captures: a real session is recorded and comes to the same again; what is cut, damaged or made up is told, not run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import stat
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obscura.cli import root
+from obscura.cli.frame import Globals
+from obscura.daemon.chain_methods import chain_methods
+from obscura.daemon.config import Config
+from obscura.daemon.methods import control_methods
+from obscura.daemon.node import Node
+from obscura.errors import UserError
+from obscura.ledger.mining import filler_transaction
+from obscura.ledger.networks import load_network
+from obscura.node.recording import MAGIC, AnyRecord, Channel, Cut, Dice, End, Got, Linked, Over, pack, unpack
+from obscura.sim.replay import Replay, load
+from obscura.wire.frame import checksum_of
+from obscura.wire.messages.transactions import Tx
+
+DEV = load_network("dev")
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110 (the condition is the node's, and no event of ours)
+            await asyncio.sleep(0.01)
+
+
+async def session(folder: Path) -> dict[str, Any]:
+    """A node that captures hears of blocks and transactions from another, which also sends a bad one."""
+    told: dict[str, Any] = {}
+    common: dict[str, Any] = {"network": "dev", "listen": ("127.0.0.1:0",), "privacy": "standard"}
+    one = Node(Config(data_dir=folder / "one", **common))
+    other = Node(Config(data_dir=folder / "other", capture=folder / "capture", **common))
+    async with one, other:
+        await chain_methods(one)["mine"](blocks=3, fill=3_000)
+        peer = await one.connect(other.addresses[0])
+        await until(lambda: other.relay.blocks.tip_height == 3)
+        waiting = one.broadcast(filler_transaction(random.Random(4)), "direct").id
+        await until(lambda: waiting in other.relay.transactions.mempool)
+        await chain_methods(one)["mine"](blocks=1)
+        await until(lambda: other.relay.blocks.tip_height == 4)
+        kept = one.broadcast(filler_transaction(random.Random(5)), "direct").id
+        await until(lambda: kept in other.relay.transactions.mempool)
+        one.send(peer, Tx(filler_transaction(random.Random(6))))  # that nobody asked for
+        await one.ping(peer)
+        [link] = other.peers()
+        await other.ping(link)
+        told["status"] = control_methods(other)["status"]()["capture"]
+        told["tip"] = other.relay.blocks.tip[::-1].hex()
+        await asyncio.sleep(0)
+    return told
+
+
+@pytest.fixture(scope="module")
+def captured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("capture")
+    return folder / "capture" / "capture", asyncio.run(session(folder))
+
+
+def records_of(data: bytes) -> list[AnyRecord]:
+    at = 0
+
+    def read(size: int) -> bytes:
+        nonlocal at
+        at += size
+        return data[at - size : at]
+
+    return list(unpack(read, "it"))
+
+
+def replayed(records: list[AnyRecord]) -> Replay:
+    replay = load(records, DEV)
+    replay.play(records)
+    return replay
+
+
+def test_a_session_comes_to_the_same_again(captured: tuple[Path, dict[str, Any]]) -> None:
+    path, told = captured
+    records = records_of(path.read_bytes())
+    replay = replayed(records)
+    report = replay.report()
+    assert report["differs"] == []
+    assert (report["height"], report["tip"], report["mempool_transactions"]) == (4, told["tip"], 1)
+    assert report["received"]["ping"] >= 1
+    assert report["received"]["pong"] >= 1
+    assert [fault["why"] for fault in report["penalties"]] == ["a transaction that nobody asked for"]
+    assert report["ended"] == "the node stopped"
+    assert replayed(records).trace_hash == replay.trace_hash
+    without = [record for record in records if not (isinstance(record, Got) and record.type == "ping")]
+    assert replayed(without).trace_hash != replay.trace_hash
+
+
+def test_what_the_node_had_is_compared(captured: tuple[Path, dict[str, Any]]) -> None:
+    records = records_of(captured[0].read_bytes())
+    without = [
+        record for record in records if not (isinstance(record, Got) and record.type in ("tx", "cmpctblock", "block"))
+    ]
+    differs = replayed(without).report()["differs"]
+    assert any(line.startswith("the tip: height 4 when recorded") for line in differs)
+    assert any(line.startswith("the mempool") for line in differs)
+    assert any("1 more when recorded" in line for line in differs)
+
+
+def test_the_file_is_the_owners_and_holds_no_secret(captured: tuple[Path, dict[str, Any]]) -> None:
+    path, told = captured
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert told["status"]["file"] == str(path)
+    assert told["status"]["ended"] is None
+    data = path.read_bytes()
+    for keys in (path.parent.parent / "other" / "dev" / "keys").rglob("*"):
+        assert not keys.is_file() or keys.read_bytes() not in data
+    assert {type(record) for record in records_of(data)} >= {Linked, Channel, Got, Over, Dice, End}
+
+
+def test_it_never_overwrites_and_is_not_made_unasked(captured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    async def scenario(config: Config) -> object:
+        async with Node(config) as node:
+            return control_methods(node)["status"]()["capture"]
+
+    with pytest.raises(UserError, match="is there already"):
+        asyncio.run(scenario(Config(network="dev", data_dir=tmp_path, listen=(), capture=captured[0].parent)))
+    assert asyncio.run(scenario(Config(network="dev", data_dir=tmp_path, listen=()))) is None
+
+
+def test_it_ends_at_its_size(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        common: dict[str, Any] = {"network": "dev", "privacy": "standard", "listen": ("127.0.0.1:0",)}
+        small = Config(data_dir=tmp_path / "b", capture=tmp_path / "c", capture_mb=1, **common)
+        async with Node(Config(data_dir=tmp_path / "a", **common)) as one, Node(small) as other:
+            await chain_methods(one)["mine"](blocks=4, fill=400_000)
+            await one.connect(other.addresses[0])
+            await until(lambda: other.relay.blocks.tip_height == 4)
+            assert other.capture is not None
+            shown = other.capture.show()
+            assert shown is not None
+            assert shown["ended"] == "it was full"
+
+    asyncio.run(scenario())
+    data = (tmp_path / "c" / "capture").read_bytes()
+    assert len(data) <= 1_000_000
+    report = replayed(records_of(data)).report()
+    assert (report["ended"], report["differs"]) == ("it was full", [])
+
+
+def test_cut_at_every_byte(captured: tuple[Path, dict[str, Any]]) -> None:
+    records = records_of(captured[0].read_bytes())
+    data = MAGIC + b"".join(pack(record) for record in records if not isinstance(record, Got))
+    whole = {len(MAGIC)}
+    for record in records:
+        if not isinstance(record, Got):
+            whole.add(max(whole) + len(pack(record)))
+    for size in range(len(data)):
+        if size in whole:
+            assert len(records_of(data[:size])) == sorted(whole).index(size)
+        elif size < len(MAGIC):
+            with pytest.raises(UserError, match="is not a capture"):
+                records_of(data[:size])
+        else:
+            with pytest.raises(Cut, match="inside a record that begins at byte"):
+                records_of(data[:size])
+
+
+def test_every_flipped_byte_is_told(captured: tuple[Path, dict[str, Any]]) -> None:
+    data = captured[0].read_bytes()
+    for at in random.Random(1).sample(range(len(data)), 60):
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        with pytest.raises(UserError):
+            records_of(changed)
+
+
+def framed(payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "little") + checksum_of(payload) + payload
+
+
+def changed_of(records: list[AnyRecord], kind: type, **fields: Any) -> list[AnyRecord]:
+    """The records with the first of a kind changed."""
+    at = next(index for index, record in enumerate(records) if isinstance(record, kind))
+    return [*records[:at], msgspec.structs.replace(records[at], **fields), *records[at + 1 :]]
+
+
+HOSTILE: dict[str, Callable[[list[AnyRecord]], list[AnyRecord]]] = {
+    "no begin": lambda records: records[1:],
+    "two begins": lambda records: [records[0], *records],
+    "time that goes back": lambda records: changed_of(records, Over, at=-1.0),
+    "a time that is none": lambda records: changed_of(records, Over, at=float("nan")),
+    "the end of time": lambda records: changed_of(records, Over, at=1e300),
+    "a link that never was": lambda records: changed_of(records, Channel, link=77),
+    "a link with no number": lambda records: changed_of(records, Linked, link=-1),
+    "a face that is none": lambda records: changed_of(records, Linked, face=9),
+    "a link twice": lambda records: [
+        r for record in records for r in ([record, record] if isinstance(record, Linked) else [record])
+    ],
+    "a message that does not decode": lambda records: changed_of(records, Got, type="ping", payload=b"1"),
+    "a message that is too large": lambda records: changed_of(records, Got, type="verack", payload=b"1"),
+    "dice beyond their faces": lambda records: changed_of(records, Dice, draws=((3, 8),)),
+    "dice that say nan": lambda records: changed_of(records, Dice, draws=((0, float("nan")),)),
+    "dice of nobody": lambda records: changed_of(records, Dice, part="keys"),
+    "an end that is none": lambda records: changed_of(records, Over, reason="bored"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_made_up_file_is_told(name: str, captured: tuple[Path, dict[str, Any]]) -> None:
+    records = HOSTILE[name](records_of(captured[0].read_bytes()))
+    with pytest.raises(UserError, match="the capture is damaged"):
+        replayed(records)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(framed)))
+def test_noise_behind_the_magic_is_told(noise: bytes) -> None:
+    try:
+        found = records_of(MAGIC + noise)
+    except UserError:
+        return
+    assert pairwise(found) is not None
+    assert b"".join(map(pack, found)) != b"" or not noise
+
+
+def test_a_huge_record_is_not_read() -> None:
+    asked: list[int] = []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return MAGIC if size == len(MAGIC) else b"\xff" * size
+
+    with pytest.raises(UserError, match="a record of 4294967295 bytes"):
+        list(unpack(read, "it"))
+    assert max(asked) < 100
+
+
+def test_the_command(captured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(root, ["replay", *words], obj=Globals())
+
+    path, told = captured
+    shown = run(str(path.parent), "--json")
+    report = json.loads(shown.stdout)
+    assert (shown.exit_code, shown.return_value) == (0, 0) or shown.exit_code == 0
+    assert (report["tip"], report["differs"]) == (told["tip"], [])
+    assert json.loads(run(str(path), "--until", "0", "--json").stdout)["height"] == 0
+    assert "penalty: peer" in run(str(path)).stdout
+    cut = tmp_path / "capture"
+    cut.write_bytes(path.read_bytes()[:-5])
+    assert "ends inside a record" in run(str(cut)).stderr
+    assert '"ended": null' in run(str(cut), "--partial", "--json").stdout
+    assert "cannot be read" in run(str(tmp_path / "nowhere")).stderr
+    assert "another network" in run(str(path), "--network", "main").stderr
