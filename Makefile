@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo docs discovery shaping anonymity examples bench tables chaos fuzz prove clean
+.PHONY: help install test check demo docs discovery shaping anonymity examples bench tables chaos fuzz prove ui-test clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -45,8 +45,8 @@ prove: $(STAMP)  ## 10,000 probes to each carrier, 200 judged sessions of each a
 	@for carrier in tls ssh dns; do \
 	  $(BIN)/python tools/probes.py --carrier $$carrier --count 10000 --joining >out/prove/joining-$$carrier.json || exit 1; done
 
-shaping: $(STAMP)  ## lengths, gaps and SYNs of real links as tshark sees them (apt install tshark; 1 minute)
-	$(BIN)/python -m pytest tests_real/test_shaping_wire.py
+shaping: $(STAMP)  ## lengths, gaps and SYNs of real links as tshark sees them, and plain frames dissected (apt install tshark; 1 minute)
+	$(BIN)/python -m pytest tests_real/test_dissector.py tests_real/test_shaping_wire.py
 
 anonymity: $(STAMP)  ## nodes over private networks of real Tor and I2P daemons (apt install tor i2pd iproute2); 6 minutes at most
 	@mkdir -p out
@@ -56,8 +56,14 @@ anonymity: $(STAMP)  ## nodes over private networks of real Tor and I2P daemons 
 		tests_real/test_i2p_network.py; i2p=$$?; \
 	wait $$tor; tor=$$?; cat out/anonymity-tor.txt; exit $$((tor + i2p))
 
-examples: $(STAMP)  ## every program of examples/
-	@for program in examples/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+ui-test: $(STAMP)  ## the dashboard in real Chromium; pictures in out/ui (apt install chromium; 90 s)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .[ui]
+	$(BIN)/python -m pytest tests_real/test_dashboard.py
+	@echo "pictures: $(CURDIR)/out/ui"
+
+examples: $(STAMP)  ## every program of examples/, and every command of the tutorial
+	@for program in examples/*.py; do echo "== $$program"; timeout 120 $(BIN)/python $$program || exit 1; done
+	$(BIN)/python tools/run_tutorial.py
 
 bench: $(STAMP)  ## every figure as JSON lines; ONLY=a,b runs some
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))

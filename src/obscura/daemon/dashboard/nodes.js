@@ -9,7 +9,7 @@ export const slot = (peer) => (peer.manual ? "manual" : peer.inbound ? "inbound"
 
 const COLUMNS = [
   (p) => p.peer,
-  (p) => p.address || "–",
+  (p) => String(p.address).split("@").pop() || "–", // without its key
   (p) => p.face,
   (p) => p.carrier,
   (p) => WORDS[slot(p)] ?? slot(p),
@@ -46,8 +46,11 @@ function bars(peers) {
       piece.style.width = `${(100 * group[each]) / most}%`;
       bar.append(piece);
     }
-    const told = known.map((each) => `${group[each]} ${WORDS[each] ?? each}`).join(", ");
-    return el("li", {}, el("span", { class: "name" }, name), bar, el("span", { class: "told" }, `${many(sum, "peer")}: ${told}`));
+    const told = known.map((each) => {
+      const key = el("i", { class: SLOTS.includes(each) ? `key slot ${each}` : "key slot", "aria-hidden": "true" });
+      return el("span", {}, key, `${group[each]} ${WORDS[each] ?? each} `);
+    });
+    return el("li", {}, el("span", { class: "name" }, name), bar, el("span", { class: "told" }, `${many(sum, "peer")}: `, ...told));
   });
   at("peer-bars").replaceChildren(...lines);
 }

@@ -14,7 +14,7 @@ const TOLD = {
   stemmed: () => "handed to one peer: it walks the stem, and an embargo clock runs here",
   "re-stemmed": () => "the embargo was over and nobody had shown it: sent along another stem",
   diffused: () => "public: it spreads from many nodes at once",
-  seen: (r) => `announced back to us by ${many(r.peers, "peer")}`,
+  seen: (r) => (r.peers ? `announced back to us by ${many(r.peers, "peer")}` : "nobody announced it back to us"),
   unprotected: () => "nobody would take it on a stem in time: this node diffused it itself, and whoever watched could see that",
   expired: () => "given up: this policy never diffuses by itself",
 };
@@ -87,8 +87,8 @@ export function course(policy, steps) {
   const under = {
     queued: "",
     stem: state.stem === "skipped" ? "none" : hops ? `again ×${hops}` : isStemmed && !isPublic ? "embargo runs" : "",
-    public: has("unprotected") ? "by us" : has("expired") ? "given up" : "",
-    seen: seen ? `by ${many(seen, "peer")}` : "",
+    public: has("unprotected") ? "by us" : has("expired") ? "given up" : seen && !has("diffused") ? "further on" : "",
+    seen: seen ? `by ${many(seen, "peer")}` : has("seen") ? "by nobody" : "",
   };
   const ended = steps.at(-1)?.final ?? false;
   const next = STATIONS.find((name) => state[name] === "later");
@@ -100,7 +100,7 @@ function show(life) {
   const id = el("code", { class: "id" }, life.id);
   const told = life.steps.map((step) => {
     const words = TOLD[step.stage]?.(step) ?? step.stage;
-    const extra = [step.reason, step.first_hop_can_know ? "the first hop can tell that it is ours: nothing of others' came in" : ""];
+    const extra = [step.final ? "the last word" : "", step.reason, step.first_hop_can_know ? "the first hop can tell that it is ours: nothing of others' came in" : ""];
     const more = extra.filter(Boolean).join("; ");
     return el("li", {}, el("time", {}, clock(step.when)), " ", el("b", {}, step.stage), ` ${words}${more ? ` (${more})` : ""}`);
   });
@@ -113,7 +113,7 @@ function show(life) {
 function picture({ state, under, hops, seen }) {
   const drawn = svg("svg", { class: "course", viewBox: "0 0 460 120", "aria-hidden": "true" });
   STATIONS.forEach((name, i) => {
-    if (i) drawn.append(svg("line", { class: `way ${state[name]}`, x1: X[i - 1] + 15, x2: X[i] - 15, y1: Y, y2: Y }));
+    if (i) drawn.append(svg("line", { class: `way ${state[STATIONS[i - 1]] === "skipped" ? "skipped" : state[name]}`, x1: X[i - 1] + 15, x2: X[i] - 15, y1: Y, y2: Y }));
   });
   for (let turn = 0; turn < Math.min(hops, 3); turn++) {
     const [r, x] = [17 + 6 * turn, X[1]];

@@ -42,13 +42,15 @@ export function findings(list) {
   const wrong = list.filter((each) => each.state === "wrong").length;
   const notes = list.filter((each) => each.state === "note").length;
   say(at("doctor-told"), `${wrong} wrong, ${notes} to know, ${list.length - wrong - notes} fine.`);
-  at("findings").replaceChildren(
-    ...sorted.map((each) => {
+  const lines = (some) =>
+    some.map((each) => {
       const state = Object.hasOwn(order, each.state) ? each.state : "note";
       const inside = [el("b", {}, `${each.state}: ${each.check}`), ` ${each.found}`];
       if (each.wrong) inside.push(el("span", { class: "because" }, each.wrong));
       if (each.do) inside.push(el("code", {}, each.do));
       return el("li", { class: state }, ...inside);
-    }),
-  );
+    });
+  at("findings").replaceChildren(...lines(sorted.filter((each) => each.state !== "fine")));
+  at("fine").hidden = false;
+  at("fine").querySelector("ul").replaceChildren(...lines(sorted.filter((each) => each.state === "fine")));
 }
