@@ -359,7 +359,8 @@ def test_nothing_in_version_links_two_faces() -> None:
     assert len(nonces) == 17, "a nonce was used twice"
     other = said_on(Face.ONION, 99, 1_700_000_140)  # another node at nearly the same time
     for each in (*onion, *i2p):
-        assert {**_fields(each), "nonce": 0} == {**_fields(other), "nonce": 0}
+        assert each.timestamp % COARSE_TIMESTAMP_S == 0  # of a clock of its own
+        assert {**_fields(each), "nonce": 0, "timestamp": 0} == {**_fields(other), "nonce": 0, "timestamp": 0}
     assert clear.user_agent == other.user_agent == "Obscura/1.0.0"
     assert clear.observed == remote
     assert not any(each.extensions for each in (*onion, *i2p)), "an anonymous link tells no addresses"
