@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check demo docs discovery shaping anonymity examples bench tables chaos fuzz prove ui-test clean
+.PHONY: help install test check demo docs discovery shaping anonymity examples bench tables chaos fuzz prove ui-test man dist clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -65,6 +65,14 @@ examples: $(STAMP)  ## every program of examples/, and every command of the tuto
 	@for program in examples/*.py; do echo "== $$program"; timeout 120 $(BIN)/python $$program || exit 1; done
 	$(BIN)/python tools/run_tutorial.py
 
+man: $(STAMP)    ## packaging/man/obscura.1 anew from the commands' help
+	$(BIN)/python tools/make_man.py
+
+dist: $(STAMP)   ## wheel and sdist below dist/, and the wheel run by a new user in an empty environment (package index)
+	rm -rf dist
+	$(BIN)/python -m build -q
+	$(BIN)/python tools/check_dist.py dist/*.whl
+
 bench: $(STAMP)  ## every figure as JSON lines; ONLY=a,b runs some
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
@@ -83,4 +91,4 @@ prove: $(STAMP)  ## the acceptance of everything at full size, and docs/results.
 	$(BIN)/python tools/prove.py $(if $(ONLY),--only $(ONLY))
 
 clean:           ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis out
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis out dist

@@ -63,6 +63,9 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "token": Lazy("obscura.cli.token", "token", "Make and end tokens for the RPC over HTTP."),
         "replay": Lazy("obscura.cli.replay", "replay", "Run a capture through the core again."),
         "wire": Lazy("obscura.cli.wire", "wire", "Turn frames into JSON and back."),
+        "completion": Lazy(
+            "obscura.cli.completion", "completion", "Print the script that completes commands in a shell."
+        ),
         "version": Lazy("obscura.cli.version", "version", "Print the version."),
     },
 }
