@@ -93,6 +93,7 @@ def test_without_a_successor_it_waits_and_then_its_policy_decides(policy: Policy
     made.run(2)
     assert stages(made)[1] == last
     assert bool(made.published) == (policy is Policy.PRIVATE)
+    made.run(100)
     assert not made.own._outbox.kept()
 
 
@@ -130,6 +131,8 @@ def test_direct_is_public_at_once() -> None:
     made.submit(1, Policy.DIRECT)
     assert made.published
     assert stages(made) == ["queued", "diffused"]
+    assert [kept.is_public for kept in made.own._outbox.kept()] == [True], "until others have it"
+    made.run(100)
     assert not made.own._outbox.kept()
 
 

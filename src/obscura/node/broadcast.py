@@ -68,22 +68,27 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """An own transaction as it is kept over a restart until it is public."""
+    """An own transaction as it is kept over a restart until others have it.
+
+    ``is_public`` = this node has diffused it: it is told of again after a restart, and does not go through a stem phase, which
+    nobody relays any more.
+    """
 
     id: bytes
     raw: bytes
     policy: Policy
     wait_s: float
+    is_public: bool = False
 
 
 class Outbox(Protocol):
-    """Where own transactions outlive the process while they are not public: readable by the owner alone."""
+    """Where own transactions outlive the process while nobody else can bring them back: readable by the owner alone."""
 
     def keep(self, submission: Submission) -> None:
-        """Returns once it is on the disk."""
+        """Returns once it is on the disk, in place of what was kept under its id."""
 
     def forget(self, id: bytes) -> None:
-        """It is public, or given up. Unknown ids are fine."""
+        """Others have it, or it is given up. Unknown ids are fine."""
 
     def kept(self) -> list[Submission]:
         """What an earlier run left."""

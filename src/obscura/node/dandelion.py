@@ -46,8 +46,14 @@ class PublicPool(Protocol):
         ``source``: on whose share of the pool it goes; nothing else may follow from it.
         """
 
+    def announce_again(self, id: bytes, now: float) -> None:
+        """It waits, and perhaps nobody was told of it by an earlier run: as if it had just come."""
+
     def announcers(self, id: bytes) -> int:
         """Peers that showed that they have it."""
+
+    def is_told(self, id: bytes) -> bool:
+        """Whether a peer that is here has it or was told of it, or a block has it."""
 
 
 class _Stem:

@@ -35,3 +35,9 @@ class RelayPool(PublicPool):
 
     def announcers(self, id: bytes) -> int:
         return self._relay.announcers(id)
+
+    def announce_again(self, id: bytes, now: float) -> None:
+        self._relay.announce_again(id, now)
+
+    def is_told(self, id: bytes) -> bool:
+        return self._relay.is_confirmed(id) or self._relay.is_told(id)

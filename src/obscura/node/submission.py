@@ -25,7 +25,7 @@ ANONYMOUS = (Face.ONION, Face.I2P)
 
 
 class _Own:
-    __slots__ = ("deadline", "is_queued", "peers", "policy", "public_since", "since", "transaction")
+    __slots__ = ("deadline", "is_diffused", "is_queued", "peers", "policy", "public_since", "since", "transaction")
 
     def __init__(self, transaction: Transaction, policy: Policy, deadline: float, now: float) -> None:
         self.transaction = transaction
@@ -33,6 +33,7 @@ class _Own:
         self.deadline = deadline  # for finding a successor; for becoming public where we may not diffuse
         self.since = now
         self.is_queued = True  # no successor has it, or none of this epoch
+        self.is_diffused = False  # by this node: until others have it, nobody else can bring it back
         self.public_since: float | None = None
         self.peers = 0
 
@@ -139,23 +140,39 @@ class OwnTransactions(Part):
         return self._diffuse(own, Stage.UNPROTECTED, now)
 
     def _diffuse(self, own: _Own, stage: Stage, now: float) -> list[Effect]:
-        own.is_queued = False
+        own.is_queued, own.is_diffused = False, True
         id = own.transaction.id
         fault = self._pool.fault(own.transaction, now)
         if fault is not None and not self._pool.has(id):
             return self._end(own, Stage.EXPIRED, f"refused meanwhile: {fault.reason}")
+        self._outbox.keep(Submission(id, own.transaction.raw, own.policy, 0.0, is_public=True))
         effects = list(self.dandelion.diffuse(own.transaction, now))
         self._made_public(own, now)
         return [*effects, Receipt(id, stage)]
 
+    def _diffuse_again(self, own: _Own, now: float) -> list[Effect]:
+        """An earlier run has diffused it, and perhaps nobody heard of it: the archive has it, or not even that."""
+        if not self._pool.has(own.transaction.id):
+            return self._diffuse(own, Stage.DIFFUSED, now)
+        self._pool.announce_again(own.transaction.id, now)
+        self._made_public(own, now)
+        return []
+
     def _look(self, own: _Own, now: float) -> list[Effect]:
         id = own.transaction.id
+        if own.is_diffused and own.public_since is None:
+            return self._diffuse_again(own, now)
+        is_late = own.public_since is not None and now - own.public_since >= BROADCAST_SEEN_S
         if not self._pool.has(id):
+            if is_late:
+                return self._end(own, Stage.EXPIRED, "it waits no longer: too old, or a block spent what it spends")
             self._look_again(own, now)
             return []
         self._made_public(own, now)
         peers = self._pool.announcers(id)
-        is_over = peers >= BROADCAST_SEEN_PEERS or now - (own.public_since or now) >= BROADCAST_SEEN_S
+        is_over = peers >= BROADCAST_SEEN_PEERS or (is_late and self._pool.is_told(id))
+        if is_over or not own.is_diffused:
+            self._outbox.forget(id)
         if is_over:
             self._forget(id)
         else:
@@ -166,8 +183,8 @@ class OwnTransactions(Part):
         return [Receipt(id, Stage.SEEN, final=is_over, peers=peers)]
 
     def _look_again(self, own: _Own, now: float) -> None:
-        """Often while something is expected, seldom while an embargo runs."""
-        is_near = own.public_since is not None or now - own.since < BROADCAST_SEEN_S
+        """Often while something is expected, seldom while an embargo runs or nobody is there to be told."""
+        is_near = now - (own.since if own.public_since is None else own.public_since) < BROADCAST_SEEN_S
         self._looks.set(own.transaction.id, now + (BROADCAST_POLL_S if is_near else BROADCAST_SEEN_S / 4))
 
     def _made_public(self, own: _Own, now: float) -> None:
@@ -175,7 +192,6 @@ class OwnTransactions(Part):
             own.public_since = now
             self._deadlines.clear(own.transaction.id)
             self._look_again(own, now)
-            self._outbox.forget(own.transaction.id)
 
     def _end(self, own: _Own, stage: Stage, reason: str) -> list[Effect]:
         id = own.transaction.id
@@ -214,10 +230,14 @@ class OwnTransactions(Part):
             transaction: Transaction | None = self._checked(submission.raw, now)
         except UserError:  # public or impossible by now: nothing is owed to anyone
             transaction = None
-        if transaction is None or self._pool.has(submission.id):
+        if transaction is None or (self._pool.has(submission.id) and not submission.is_public):
             self._outbox.forget(submission.id)
             return
-        self._add(transaction, submission.policy, submission.wait_s, now)
+        own = self._add(transaction, submission.policy, submission.wait_s, now)
+        if submission.is_public:
+            own.is_queued, own.is_diffused = False, True
+            self._deadlines.clear(submission.id)
+            self._looks.set(submission.id, now)
 
     def _forget(self, id: bytes) -> None:
         self._own.pop(id, None)

@@ -265,13 +265,21 @@ class TransactionRelay:
         self._unsaved[transaction_id] = None
         self._gone.pop(transaction_id, None)
         self._save_at = min(self._save_at, now if own else now + MEMPOOL_KEEP_S)
+        self._spread(transaction_id, source, now)
+        fields = {"id": display_id(transaction_id), "bytes": len(transaction.raw), "own": own}
+        return verdict, [Notify("transaction", fields)]
+
+    def _spread(self, transaction_id: bytes, source: Source, now: float) -> None:
         first = self._side_of(source)
         for side in self._sides.values():
             if side is not first:
                 side.entering.set(transaction_id, now + crossing_s(self._rng))
         self._enter(first, transaction_id, now)
-        fields = {"id": display_id(transaction_id), "bytes": len(transaction.raw), "own": own}
-        return verdict, [Notify("transaction", fields)]
+
+    def announce_again(self, transaction_id: bytes, now: float) -> None:
+        """A waiting transaction of which an earlier run perhaps told nobody is announced as if it had just come."""
+        if transaction_id in self.mempool:
+            self._spread(transaction_id, None, now)
 
     def _side_of(self, source: Source) -> Side:
         """Where a transaction is public first: where it came from, or at a random one of the faces that have links."""
@@ -344,6 +352,10 @@ class TransactionRelay:
     def announcers(self, transaction_id: bytes) -> int:
         """Peers that told us of it before we told them."""
         return sum(state.known.get(transaction_id) is False for state in self._links.values())
+
+    def is_told(self, transaction_id: bytes) -> bool:
+        """Whether a peer that is here has it, or was told of it."""
+        return any(transaction_id in state.known for state in self._links.values())
 
     def tell_all(self, link: LinkId, now: float) -> None:
         """The peer asked for the mempool: it hears of everything when its time comes, as of anything new."""
