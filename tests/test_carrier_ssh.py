@@ -24,8 +24,9 @@ from obscura.morph.ssh import SshClient, SshServer
 from obscura.morph.ssh_auth import failure, key_request, made_up_key, none_request
 from obscura.morph.ssh_channel import Channel
 from obscura.morph.ssh_kex import METHODS, ClientExchange, ServerExchange, choose_group, modp_group, parse_moduli
+from obscura.morph.ssh_mac import MACS
 from obscura.morph.ssh_names import CLIENT_PROPOSAL, server_proposal
-from obscura.morph.ssh_packet import MACS, Broken, Fields, PacketReader, PacketWriter, cipher_of, string, u32
+from obscura.morph.ssh_packet import Broken, Fields, PacketReader, PacketWriter, cipher_of, string, u32
 from obscura.morph.ssh_transport import Disconnected, Transport
 from obscura.wire.address import Address, CarrierNumber
 from ssh_pair import FLIGHT_1, FLIGHT_2, HOST_KEYS, Pair, host, opened

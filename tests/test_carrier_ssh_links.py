@@ -16,8 +16,8 @@ from obscura.errors import Unreachable
 from obscura.morph.carrier import Data, Finished, Flight, Ready
 from obscura.morph.ssh import SshClient
 from obscura.morph.ssh_kex import METHODS
+from obscura.morph.ssh_mac import MACS
 from obscura.morph.ssh_names import CLIENT_PROPOSAL
-from obscura.morph.ssh_packet import MACS
 from obscura.wire.address import Address
 
 DEADLINE_S = 30.0

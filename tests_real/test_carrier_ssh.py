@@ -23,7 +23,7 @@ from obscura.morph.ssh import SshClient
 from obscura.morph.ssh_auth import key_request, none_request
 from obscura.morph.ssh_kex import METHODS
 from obscura.morph.ssh_names import CLIENT_PROPOSAL, IDENTIFICATION
-from obscura.morph.ssh_packet import MACS, Broken, string
+from obscura.morph.ssh_packet import Broken, string
 from obscura.morph.ssh_transport import Disconnected, Transport
 from ssh_probes import PROBES
 
@@ -113,8 +113,18 @@ def test_openssh_ends_in_permission_denied_by_every_exchange_and_key(servers: Se
 
 @pytest.mark.parametrize("cipher", CLIENT_PROPOSAL.encryption_up)
 def test_openssh_ends_in_permission_denied_by_every_cipher(servers: Servers, cipher: str) -> None:
-    for mac in MACS if "ctr" in cipher else ["hmac-sha2-256"]:
-        assert ssh(servers.ours, f"Ciphers={cipher}", f"MACs={mac}") == DENIED
+    for mac in CLIENT_PROPOSAL.macs_up if "ctr" in cipher else ["hmac-sha2-256"]:
+        assert ssh(servers.ours, f"Ciphers={cipher}", f"MACs={mac}") == DENIED, mac
+
+
+@pytest.mark.parametrize("mac", [name for name in CLIENT_PROPOSAL.macs_up if name.startswith("umac")])
+def test_who_insists_on_umac_sees_what_sshd_shows(servers: Servers, mac: str) -> None:
+    told = [ssh(port, "Ciphers=aes128-ctr", f"MACs={mac}") for port in (servers.ours, servers.sshd)]
+    assert told == [DENIED, DENIED]
+
+
+def test_who_asks_for_compression_is_denied_before_it_begins(servers: Servers) -> None:
+    assert [ssh(port, "Compression=yes") for port in (servers.ours, servers.sshd)] == [DENIED, DENIED]
 
 
 def test_openssh_with_a_key_of_its_own_is_denied(servers: Servers, tmp_path: Path) -> None:

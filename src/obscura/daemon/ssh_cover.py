@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import random
 from hashlib import sha256
 from pathlib import Path
@@ -19,13 +20,17 @@ from obscura.limits import SSH_RSA_BITS
 from obscura.morph.ssh import SshHost
 from obscura.morph.ssh_hostkey import HostKey, PrivateKey
 from obscura.morph.ssh_kex import parse_moduli
+from obscura.morph.ssh_mac import LIBRARY, lacks_umac
 from obscura.morph.ssh_names import IDENTIFICATION
 from obscura.wire.address import Address
+
+log = logging.getLogger(__name__)
 
 MODULI = Path(
     "/etc/ssh/moduli"
 )  # of OpenSSH's client package; without it sshd falls back to its fixed groups, and so do we
 _KINDS = ("rsa", "ecdsa", "ed25519")  # in sshd's order
+NO_UMAC = f"{LIBRARY} is not there: who insists on UMAC is cut off, and sees that this is no sshd; install libnettle8 or nettle"
 
 
 def ssh_host(place: Address, files: tuple[Path, ...], folder: Path, rng: random.Random) -> SshHost:
@@ -48,6 +53,8 @@ def ssh_host(place: Address, files: tuple[Path, ...], folder: Path, rng: random.
         groups = parse_moduli(MODULI.read_text("ascii", "replace"))
     except OSError:
         groups = ()
+    if lacks_umac():
+        log.warning("carrier=ssh: %s", NO_UMAC)
     return SshHost(tuple(keys), groups, rng.randbytes(32))
 
 
@@ -89,8 +96,9 @@ def shown(place: Address, host: SshHost) -> dict[str, Any]:
     keys = {key.algorithms[-1]: fingerprint(key) for key in host.host_keys}
     told = ", ".join(f"{kind} {print_}" for kind, print_ in keys.items())
     software = IDENTIFICATION.decode().removeprefix("SSH-2.0-")
-    return {
+    found: dict[str, Any] = {
         "listen": str(place),
         "stranger": f"{software}, host keys {told}; ends in Permission denied (publickey)",
         "host-keys": keys,
     }
+    return found | ({"lacks": NO_UMAC} if lacks_umac() else {})

@@ -1,15 +1,16 @@
 """What OpenSSH 8.4p1 of Debian 11 says of itself: identification, algorithms, message numbers (RFC 4250; myproposal.h of 8.4).
 
-That release, since from 9.0 on sntrup761 is preferred, which no library has. The lists are whole, UMAC included, which no
-library has either: whoever insists on AES-CTR with UMAC gets what a peer without a common algorithm gets. Its own client never
-does, since it prefers ChaCha20-Poly1305, which needs no MAC.
+That release, since from 9.0 on sntrup761 is preferred, which no library has. The lists are whole on every machine. Without Nettle
+(see ``ssh_mac``) who insists on AES-CTR with UMAC gets what a peer without a common algorithm gets; a list without UMAC would tell
+everybody.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from obscura.morph.ssh_packet import AEAD, MACS, Broken, Fields, string
+from obscura.morph.ssh_mac import MACS
+from obscura.morph.ssh_packet import AEAD, Broken, Fields, string
 
 IDENTIFICATION: Final = b"SSH-2.0-OpenSSH_8.4p1 Debian-5+deb11u1"
 
@@ -141,7 +142,7 @@ def choose(client: Proposal, server: Proposal) -> Choice:
         if encryption in AEAD:
             return ""
         chosen = first(mine, theirs)
-        if chosen not in MACS:
+        if chosen not in MACS:  # UMAC without its library
             raise Broken("no common algorithm")
         return chosen
 

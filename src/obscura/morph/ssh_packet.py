@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from obscura.errors import Violation
 from obscura.limits import SSH_BANNER_BYTES, SSH_PACKET_BYTES, SSH_READ_BYTES
+from obscura.morph.ssh_mac import MACS, Mac
 
 _U32: Final = Struct(">I")
 _U64: Final = Struct(">Q")
@@ -229,19 +230,16 @@ class Gcm(Cipher):
 
 
 class CtrMac(Cipher):
-    """AES-CTR with an HMAC, of the ciphertext (``-etm@openssh.com``) or of the plaintext (RFC 4253)."""
+    """AES-CTR with a MAC, of the ciphertext (``-etm@openssh.com``) or of the plaintext (RFC 4253)."""
 
     block = 16
 
-    def __init__(self, key: bytes, iv: bytes, mac: str, mac_key: bytes) -> None:
+    def __init__(self, key: bytes, iv: bytes, mac: Mac, mac_key: bytes) -> None:
         self._context = Context(AES(key), CTR(iv)).encryptor()
-        name, self.tag, self.apart = MACS[mac]
-        self._digest, self._mac_key = name, mac_key
+        self.tag, self.apart = mac.tag_bytes, mac.of_ciphertext
+        self._mac = mac.keyed(mac_key)
         self.head = 4 if self.apart else self.block
         self._first = b""  # opened already, to know the length
-
-    def _mac(self, sequence: int, data: bytes) -> bytes:
-        return hmac.digest(self._mac_key, _U32.pack(sequence) + data, self._digest)
 
     def seal(self, sequence: int, packet: bytes) -> bytes:
         if self.apart:
@@ -266,15 +264,6 @@ class CtrMac(Cipher):
         return self._context.update(body[4:])
 
 
-# name -> digest, bytes, of the ciphertext. UMAC is not to be had (see ``ssh_names``).
-MACS: Final[dict[str, tuple[str, int, bool]]] = {
-    "hmac-sha2-256-etm@openssh.com": ("sha256", 32, True),
-    "hmac-sha2-512-etm@openssh.com": ("sha512", 64, True),
-    "hmac-sha1-etm@openssh.com": ("sha1", 20, True),
-    "hmac-sha2-256": ("sha256", 32, False),
-    "hmac-sha2-512": ("sha512", 64, False),
-    "hmac-sha1": ("sha1", 20, False),
-}
 CHACHA: Final = "chacha20-poly1305@openssh.com"
 _AES_KEY_BYTES: Final = {"aes128-ctr": 16, "aes192-ctr": 24, "aes256-ctr": 32}
 _GCM_KEY_BYTES: Final = {"aes128-gcm@openssh.com": 16, "aes256-gcm@openssh.com": 32}
@@ -287,7 +276,8 @@ def cipher_of(encryption: str, mac: str, key_of: Callable[[int, int], bytes]) ->
         return ChaChaPoly(key_of(1, 64))
     if encryption in _GCM_KEY_BYTES:
         return Gcm(key_of(1, _GCM_KEY_BYTES[encryption]), key_of(0, 12))
-    return CtrMac(key_of(1, _AES_KEY_BYTES[encryption]), key_of(0, 16), mac, key_of(2, MACS[mac][1]))
+    chosen = MACS[mac]
+    return CtrMac(key_of(1, _AES_KEY_BYTES[encryption]), key_of(0, 16), chosen, key_of(2, chosen.key_bytes))
 
 
 # --- Packets ----------------------------------------------------------------------------------------------------------------
