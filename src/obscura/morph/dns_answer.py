@@ -41,6 +41,7 @@ class NameServer:
     """What the connections and datagrams of one listener share. ``secret``: 16 random bytes of this process."""
 
     def __init__(self, zone: Callable[[], Zone], key: Key, secret: bytes, unix: Callable[[], int]) -> None:
+        dns.looked_into()  # now, rather than while the first stranger waits
         self.zone = zone
         self.key = key
         self.unix = unix

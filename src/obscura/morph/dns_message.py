@@ -6,12 +6,13 @@ A name is its uncompressed wire form. Lengths of labels are below every letter, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from struct import Struct
 from typing import Final
 
 import msgspec
 from dns.exception import DNSException
-from dns.rdata import from_wire
+from dns.rdata import from_wire, get_rdata_class, load_all_types
 from dns.rdataclass import RdataClass
 from dns.rdatatype import RdataType
 
@@ -207,16 +208,34 @@ def _check(message: Message, record: Record) -> None:
         before, count, behind = _NAMES_IN[record.type]
         at = start + before
         for _ in range(count):
-            _, at = read_name(message.wire[: record.end], at, message.names)
+            _, at = read_name(message.wire, at, message.names)
         if at + behind != record.end:
             raise Violation("data of another size")
     elif message.rare < DNS_RARE[0] and len(record.data) <= DNS_RARE[1]:
+        in_internet, in_any = looked_into()
+        if record.type not in (in_internet if record.rdclass in (IN, NONE) else in_any):
+            return
         message.rare += 1
         rdclass = RdataClass(IN if record.rdclass == NONE else record.rdclass)
         try:
             from_wire(rdclass, RdataType(record.type), record.data, 0, len(record.data))
         except DNSException:
             raise Violation("data of another form") from None
+
+
+@cache
+def looked_into() -> tuple[frozenset[int], frozenset[int]]:
+    """The types that the library knows, in class IN and in any class.
+
+    Nothing else is shown to it: it would look for the type on the disk, and remember each number that a stranger thinks of.
+    """
+    load_all_types()  # type: ignore[no-untyped-call]
+    find: Callable[..., object] = get_rdata_class
+    internet, every = (
+        frozenset(int(kind) for kind in RdataType if find(rdclass, kind, use_generic=False) is not None)
+        for rdclass in (RdataClass.IN, RdataClass.ANY)
+    )
+    return internet | every, every
 
 
 def read(message: Message) -> None:
