@@ -1,8 +1,8 @@
 """What OpenSSH 8.4p1 of Debian 11 says of itself: identification, algorithms, message numbers (RFC 4250; myproposal.h of 8.4).
 
-That release, since from 9.0 on sntrup761 is preferred, which no library has. The lists are whole on every machine. Without Nettle
-(see ``ssh_mac``) who insists on AES-CTR with UMAC gets what a peer without a common algorithm gets; a list without UMAC would tell
-everybody.
+That release, since from 9.0 on sntrup761 is preferred, which no library has. The lists are whole anywhere. Without Nettle
+(see ``ssh_mac``) who insists on AES-CTR with UMAC gets what a peer without a common algorithm gets; a list without UMAC would
+tell everybody.
 """
 
 from __future__ import annotations
