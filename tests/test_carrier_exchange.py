@@ -443,6 +443,8 @@ def test_behind_a_proxy_that_ends_tls_there_is_no_such_session() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",  # shorter than a picture's beginning
         b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 000009999" + b"9" * 20 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 000009999" + b"9" * 5_000 + b"\r\n\r\n",  # more digits than int() takes
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",  # nobody asked for the second

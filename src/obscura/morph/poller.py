@@ -128,7 +128,7 @@ class PollingClient(HttpClient):
         self._closes = fields.get(b"connection", b"").lower() == b"close"
         if status == 204:
             self._answered(events)
-        elif not length.isdigit() or not LEAST_PICTURE <= int(length[:9]) <= MAX_PICTURE:
+        elif not length.isdigit() or len(length) > 9 or not LEAST_PICTURE <= int(length) <= MAX_PICTURE:
             raise Violation("no picture")
         else:
             self._left = int(length)
