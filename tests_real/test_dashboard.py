@@ -115,7 +115,9 @@ class Visit:
         self.page: Page = context.new_page()
         self.page.set_default_timeout(PATIENT_MS)
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("response", lambda got: self.policies.update({got.url: got.headers["content-security-policy"]}))
+        self.page.on(
+            "response", lambda got: self.policies.update({got.url: got.headers.get("content-security-policy", "")})
+        )
         self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda fault: self.complaints.append(f"{fault}"))
         self.page.on("dialog", lambda dialog: self.complaints.append(f"a dialog: {dialog.message}") or dialog.dismiss())
@@ -252,6 +254,52 @@ def test_the_life_of_an_own_transaction(seen: Visit) -> None:
     expect(private.locator("ol")).to_contain_text("seen announced back to us by", timeout=2 * PATIENT_MS)
     assert private.locator("circle.peer").count() >= 1
     page.locator("section", has=page.locator("#h-own")).screenshot(path=PICTURES / "own-seen.png")
+
+
+LIVES = {
+    "aa": [
+        ("queued", {}),
+        ("stemmed", {}),
+        ("re-stemmed", {}),
+        ("re-stemmed", {}),
+        ("seen", {"peers": 3}),
+        ("seen", {"peers": 9}),
+    ],
+    "bb": [("queued", {}), ("unprotected", {"reason": LIAR})],
+    "cc": [("queued", {}), ("stemmed", {}), ("expired", {"reason": "nobody showed it until the deadline"})],
+    "dd": [("queued", {}), ("diffused", {}), ("seen", {"peers": 0})],
+}
+
+
+def test_lives_that_go_other_ways(browser: Browser, ann: RealNode) -> None:
+    """Receipts that a quick network does not give are put into the node's answers."""
+
+    def told(route: Route) -> None:
+        (asked, *_) = route.request.post_data_json
+        if asked["method"] != "tx.receipts":
+            return route.continue_()
+        steps = LIVES[asked["params"]["id"][:2]]
+        given = [{"id": "", "stage": stage, "final": False, **more} for stage, more in steps]
+        given[-1]["final"] = True
+        answer = [{"jsonrpc": "2.0", "id": asked["id"], "result": given}]
+        return route.fulfill(json=answer, headers={"content-security-policy": "default-src 'none'"})
+
+    with opened(browser, ann, viewport=PHONE) as visit:
+        visit.page.route("**/rpc", told)
+        page = visit.log_in()
+        for start in LIVES:
+            page.locator("#tx-id").fill(start * 32)
+            page.get_by_role("button", name="Follow").click()
+        expect(page.locator(".life ol", has_text="the last word")).to_have_count(4)
+        lives = {start: page.locator(".life", has_text=start * 32) for start in LIVES}
+        assert lives["aa"].locator(".again").count() == 2
+        assert lives["aa"].locator("circle.peer").count() == 9
+        assert lives["bb"].locator(".station.failed").count() == 1
+        assert lives["bb"].locator("img, script").count() == 0
+        assert lives["cc"].locator(".station.failed").count() == 1
+        assert "nobody announced it back" in lives["dd"].inner_text()
+        page.locator("#lives").screenshot(path=PICTURES / "lives-phone.png")
+        visit.check()
 
 
 def test_every_part_has_something_to_show(seen: Visit) -> None:

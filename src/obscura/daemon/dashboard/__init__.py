@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from obscura.daemon.gate import Gate
+from obscura.daemon.rpc import Session
 from obscura.daemon.web import Access, Routes, static
 from obscura.errors import UserError
 from obscura.limits import LOGIN_CODE_S
@@ -48,11 +49,15 @@ def _page(file: str, access: Access) -> Any:
 def dashboard_methods(door: Door) -> dict[str, Callable[..., Any]]:
     """Method names and functions; their docstrings are the help that ``rpc.methods`` shows."""
 
-    def dashboard_open() -> dict[str, Any]:
-        """Where the dashboard is, and a code that logs one browser in, once, within ``code_s`` seconds."""
+    def dashboard_open(session: Session) -> dict[str, Any]:
+        """Where the dashboard is, and a code that logs one browser in, once, within ``code_s`` seconds. Not over HTTP."""
         if door.url is None or door.gate is None:
             raise UserError(
                 'this node serves no dashboard: set rpc-http = "127.0.0.1:8470" and dashboard = true, and start it again'
+            )
+        if session is None:  # the code is the owner's, and would outlive the token that asked for it
+            raise UserError(
+                "codes are given over the control socket alone: `obscura dashboard`; a token logs in itself"
             )
         return {"url": door.url, "code": door.gate.login_code(), "code_s": LOGIN_CODE_S}
 

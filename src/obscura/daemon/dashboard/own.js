@@ -5,7 +5,7 @@ import { Gone, Refused, call } from "/dashboard/rpc.js";
 const WAIT_MS = 30_000; // the node answers after some seconds when nothing happens
 const STATIONS = ["queued", "stem", "public", "seen"];
 const TITLES = { queued: "on disk", stem: "stem", public: "diffused", seen: "seen back" };
-const X = [45, 165, 285, 400];
+const X = [40, 145, 255, 405];
 const Y = 62;
 const lives = new Map();
 
@@ -18,6 +18,22 @@ const TOLD = {
   unprotected: () => "nobody would take it on a stem in time: this node diffused it itself, and whoever watched could see that",
   expired: () => "given up: this policy never diffuses by itself",
 };
+
+// Browsers hold few connections to one place, and each question waits for seconds: some at a time, lest nothing else passes.
+const AT_ONCE = 2;
+const waiting = [];
+let asking = 0;
+
+async function inTurn(ask) {
+  while (asking >= AT_ONCE) await new Promise((go) => waiting.push(go));
+  asking++;
+  try {
+    return await ask();
+  } finally {
+    asking--;
+    waiting.shift()?.();
+  }
+}
 
 export function start() {
   at("send").addEventListener("submit", (event) => {
@@ -58,7 +74,7 @@ async function follow(id, policy) {
   show(life);
   while (lives.get(id) === life && !life.steps.at(-1)?.final) {
     try {
-      const steps = await call("tx.receipts", { id, after: life.steps.length }, WAIT_MS);
+      const steps = await inTurn(() => call("tx.receipts", { id, after: life.steps.length }, WAIT_MS));
       life.note = "";
       for (const step of steps) life.steps.push({ ...step, when: new Date() });
       if (steps.length) show(life);
@@ -80,13 +96,13 @@ export function course(policy, steps) {
   const isPublic = has("diffused") || has("unprotected") || seen > 0;
   const state = {
     queued: has("queued") ? "done" : "later",
-    stem: isStemmed ? "done" : policy === "direct" || has("unprotected") ? "skipped" : "later",
+    stem: isStemmed ? "done" : policy === "direct" || has("unprotected") || has("diffused") ? "skipped" : "later",
     public: has("unprotected") ? "failed" : isPublic ? "done" : has("expired") ? "failed" : "later",
     seen: seen ? "done" : "later",
   };
   const under = {
     queued: "",
-    stem: state.stem === "skipped" ? "none" : hops ? `again ×${hops}` : isStemmed && !isPublic ? "embargo runs" : "",
+    stem: state.stem === "skipped" ? "none" : hops ? `again ×${hops}` : isStemmed && !isPublic && !has("expired") ? "embargo runs" : "",
     public: has("unprotected") ? "by us" : has("expired") ? "given up" : seen && !has("diffused") ? "further on" : "",
     seen: seen ? `by ${many(seen, "peer")}` : has("seen") ? "by nobody" : "",
   };
@@ -121,7 +137,7 @@ function picture({ state, under, hops, seen }) {
   }
   const fan = Math.min(seen, 12);
   for (let i = 0; i < fan; i++) {
-    const turn = ((i + 0.5) / fan - 0.5) * Math.PI * 0.9;
+    const turn = ((i + 0.5) / fan - 0.5) * Math.PI * 0.7;
     const [x, y] = [X[3] + 46 * Math.cos(turn), Y + 46 * Math.sin(turn)];
     drawn.append(svg("line", { class: "back", x1: x, y1: y, x2: X[3] + 15 * Math.cos(turn), y2: Y + 15 * Math.sin(turn) }));
     drawn.append(svg("circle", { class: "peer", cx: x, cy: y, r: 4 }));
@@ -130,8 +146,11 @@ function picture({ state, under, hops, seen }) {
     drawn.append(svg("circle", { class: `station ${state[name]}`, cx: X[i], cy: Y, r: 13 }));
     const mark = { done: "✓", failed: "!", skipped: "–" }[state[name]] ?? "";
     drawn.append(svg("text", { class: `mark ${state[name]}`, x: X[i], y: Y + 5, "text-anchor": "middle" }, mark));
-    drawn.append(svg("text", { x: X[i], y: Y - 22 - 6 * (name === "stem" ? Math.min(hops, 3) : 0), "text-anchor": "middle" }, TITLES[name]));
-    drawn.append(svg("text", { class: "under", x: X[i], y: Y + 32, "text-anchor": "middle" }, under[name]));
+    // The last station's words end at it: the peers that showed it are drawn to its right.
+    const words = i === 3 ? { x: X[i] + 4, "text-anchor": "end" } : { x: X[i], "text-anchor": "middle" };
+    const high = Y - 22 - 6 * (name === "stem" ? Math.min(hops, 3) : 0);
+    drawn.append(svg("text", { ...words, y: high }, TITLES[name]));
+    drawn.append(svg("text", { ...words, class: "under", y: Y + 32 }, under[name]));
   });
   return drawn;
 }
