@@ -20,6 +20,7 @@ import dns.rrset
 import dns.tsig
 import dns.tsigkeyring
 import dns.update
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 from carriers import FLIGHT_1, FLIGHT_2, KEY, MAKERS, End, Wire
 from dns_pair import UNIX, dns_host, name_server, zone_of
 from obscura.daemon.dns_cover import LiveZone, converted, parse_zone
-from obscura.errors import Violation
+from obscura.errors import UserError, Violation
 from obscura.limits import DNS_IDLE_S, DNS_TRANSFER_S, DNS_UNREAD_BYTES, DNS_WRITE_BYTES
 from obscura.morph import dns_message as wire_format
 from obscura.morph.carrier import Data, Finished, Flight, Ready
@@ -727,6 +728,26 @@ def test_a_zone_is_signed_anew_each_week_and_alike_after_a_restart() -> None:
     assert [serial for serial, _ in made] == [2_023_111_401 + number for number in range(4)]
     LiveZone(make, UNIX, lambda: now[0])
     assert made[-1] == made[-2]
+
+
+def test_a_zone_that_cannot_be_made_any_more_stays_as_it_was_and_is_tried_once_a_week() -> None:
+    now, tries = [UNIX], [0]
+    zone = zone_of(KEY)
+    bare = Zone(zone.origin, {zone.origin: {wire_format.SOA: msgspec.structs.replace(zone.soa, signatures=())}})
+
+    def make(serial: int, unix: int) -> Zone:
+        tries[0] += 1
+        if tries[0] == 2:
+            raise UserError("the file is gone")
+        return bare if tries[0] == 3 else zone
+
+    live = LiveZone(make, UNIX, lambda: now[0])
+    for week in (1, 1, 2, 2):
+        now[0] = UNIX + week * 7 * 86_400
+        assert live() is zone
+    assert tries == [3]
+    with pytest.raises(UserError):
+        LiveZone(lambda serial, unix: bare, UNIX, lambda: now[0])
 
 
 def test_names() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from obscura.morph.dns_server import DnsHost
 from obscura.morph.dns_zone import Nodes, RRset, Zone
 from obscura.wire.address import Address
 
+log = logging.getLogger(__name__)
 _HOUR = 3_600
 
 
@@ -43,16 +45,29 @@ class LiveZone:
         self._make = make
         self._since = since
         self._unix = unix
-        self._period = -1
-        self._zone = self()
+        self._period = self._now()
+        self._zone = self._made()
 
     def __call__(self) -> Zone:
-        period = max(0, int((self._unix() - self._since) // DNS_RESIGN_S))
+        """The zone. What cannot be made any more stays as it was, for strangers ask on: a file may be gone by then."""
+        period = self._now()
         if period != self._period:
-            first = int(time.strftime("%Y%m%d01", time.gmtime(self._since)))
-            self._zone = self._make(first + period, self._since + int(period * DNS_RESIGN_S))
             self._period = period
+            try:
+                self._zone = self._made()
+            except UserError:
+                log.warning("cover.zone cannot be used any more: it is shown as it was, for another week")
         return self._zone
+
+    def _now(self) -> int:
+        return max(0, int((self._unix() - self._since) // DNS_RESIGN_S))
+
+    def _made(self) -> Zone:
+        first = int(time.strftime("%Y%m%d01", time.gmtime(self._since)))
+        zone = self._make(first + self._period, self._since + int(self._period * DNS_RESIGN_S))
+        if not zone.is_signed:
+            raise UserError("cover.zone: the file has keys and no signatures: leave out both, or sign it")
+        return zone
 
 
 def dns_host(place: Address, static: StaticKey, file: Path | None, folder: Path, rng: random.Random) -> DnsHost:
@@ -68,15 +83,16 @@ def dns_host(place: Address, static: StaticKey, file: Path | None, folder: Path,
 
     def make(serial: int, unix: int) -> Zone:
         if file is not None:
-            return signed(read_zone(file, origin), key, unix)
+            try:
+                return signed(read_zone(file, origin), key, unix)
+            except (dns.exception.DNSException, ValueError) as error:
+                raise UserError(f"cover.zone: {file} cannot be signed: {error}") from None
         return signed(parse_zone(zone_text(static.secret(), origin, serial), origin), key, unix)
 
     def unix() -> int:
         return int(time.time())
 
     live = LiveZone(make, int(path.stat().st_mtime), unix)
-    if not live().is_signed:
-        raise UserError(f"cover.zone: {file} has keys and no signatures: leave out both, or sign it")
     return DnsHost(NameServer(live, tsig_key(static.public), rng.randbytes(16), unix), static.public)
 
 
