@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from chain_nodes import easy_ledger
+from chain_nodes import easy_ledger, submit
 from face_worlds import CLEAR, ONION, Sabotage, World
 from obscura.ledger.port import Transaction
 from obscura.node.admission import Admissions
@@ -23,7 +23,7 @@ from obscura.node.effects import Disconnect
 from obscura.node.eviction import victim
 from obscura.node.face import Face
 from obscura.sim.network import UNIX_AT_START, SimNode
-from obscura.wire.messages.blocks import Headers, Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.blocks import BlockTxn, GetBlockTxn, Headers, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.network import Addr, AddrEntry, GetAddr, Ping, Version
 from obscura.wire.messages.transactions import GetData, Tx
 
@@ -161,6 +161,15 @@ def tip_in_the_handshake(world: World) -> float:
 def _said(world: World, face: Face) -> Version:
     """What a link that is dialled now would hear."""
     return world.behind[face].assembly.engine._offer_for(face, None, False).version
+
+
+def gives_of_the_block_of_the_other_face(world: World) -> float:
+    """A block that one face got just now: does the other one give transactions of it."""
+    world.dial_both()
+    submit(world.behind[CLEAR], world.blocks[1])
+    world.send(ONION, GetBlockTxn(easy_ledger().block_id(world.blocks[1][:80]), (0,)))
+    world.run(0.05)
+    return float(len(world.got(ONION, BlockTxn)))
 
 
 def pings_in_phase(world: World) -> float:
@@ -409,6 +418,9 @@ ATTACKS = {
     "inventory: refuses what the other face refused": Attack(refuses_what_the_other_face_refused, one_side),
     "tip: told at the same time": Attack(tip_at_the_same_time, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
     "tip: in the handshake": Attack(tip_in_the_handshake, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
+    "tip: transactions of a block not shown yet": Attack(
+        gives_of_the_block_of_the_other_face, patch=NO_LAG, is_exact=False
+    ),
     "timing: pings": Attack(pings_in_phase, pings_by_the_clock, is_exact=False),
     "timing: stem epochs": Attack(stem_epochs_in_phase, one_epoch, is_exact=False),
     "timing: clocks that are wrong alike": Attack(clocks_that_are_wrong_alike, one_clock, is_exact=False),

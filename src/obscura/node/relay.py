@@ -298,7 +298,10 @@ class ChainRelay(Part):
         return [*(effects or ()), *self.download.fill(link, now)]
 
     def on_getblocktxn(self, peer: Peer, message: GetBlockTxn, now: float) -> Iterable[Effect]:
-        return self._serving.ask(peer.link, [self._compact.wanted_transactions(message)])
+        wanted = self._compact.wanted_transactions(message)
+        if self._announcing.is_hidden(peer.face, message.block_hash):
+            return (Send(peer.link, NotFound((wanted.item,))),)
+        return self._serving.ask(peer.link, [wanted])
 
     def on_blocktxn(self, peer: Peer, message: BlockTxn, now: float) -> Iterable[Effect]:
         effects = self._compact.on_blocktxn(self._peers[peer.link], message, now)
