@@ -100,6 +100,19 @@ def test_a_fault_with_its_trace_is_cut_as_well(lines: Lines) -> None:
     assert "~/secret" in lines.getvalue()
 
 
+@pytest.mark.parametrize("home", [None, "/"])
+def test_a_user_without_a_home_has_a_log_too(lines: Lines, monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    def found(path: type[Path] = Path) -> Path:
+        if home is None:
+            raise RuntimeError("Could not determine home directory.")
+        return Path(home)
+
+    monkeypatch.setattr(Path, "home", found)
+    logs.begin("info", "text", is_unsafe=False)
+    logging.getLogger("obscura.daemon.x").warning("/var/lib is 3/4 full")
+    assert "/var/lib is 3/4 full" in lines.getvalue()
+
+
 def test_json_lines(lines: Lines) -> None:
     logs.begin("info", "json", is_unsafe=False)
     logging.getLogger("obscura.daemon.x").warning('quoted "%s"\nsecond line', "192.0.2.7:1")

@@ -84,6 +84,15 @@ def levels(text: str) -> dict[str, int]:
     return found
 
 
+def _home() -> str | None:
+    """The directory whose name says whose it is; None where there is none (services, containers), or it is the root."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return str(home) if home != Path(home.anchor) else None
+
+
 class Lines(logging.Formatter):
     """One record as a line of text, or of JSON; redacted unless ``is_unsafe``."""
 
@@ -91,7 +100,7 @@ class Lines(logging.Formatter):
         super().__init__()
         self._as_json = as_json
         self._is_unsafe = is_unsafe
-        self._home = str(Path.home())
+        self._home = _home()
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, or lines where a fault brings its trace."""
@@ -99,7 +108,7 @@ class Lines(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             text += "\n" + "".join(traceback.format_exception(record.exc_info[1]))
         if not self._is_unsafe:
-            text = redacted(text.replace(self._home, "~"))
+            text = redacted(text.replace(self._home, "~") if self._home else text)
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         module = record.name.removeprefix(f"{_ROOT}.")
         if not self._as_json:
