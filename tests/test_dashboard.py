@@ -19,6 +19,7 @@ from obscura.daemon.contracts import CONTRACTS
 from obscura.daemon.dashboard import OPEN, PAGES, Door, dashboard_methods, dashboard_routes
 from obscura.daemon.gate import Gate
 from obscura.daemon.http_server import HttpServer
+from obscura.daemon.rpc import MethodRegistry
 from obscura.daemon.scope import SCOPES, Scope
 from obscura.daemon.tokens import TokenFile
 from obscura.daemon.web import PAGE_COOKIE, Access, Loopback
@@ -171,9 +172,21 @@ def test_the_method_is_the_owners_and_says_what_is_missing(gate: Gate) -> None:
     door = Door()
     opened = dashboard_methods(door)["dashboard.open"]
     with pytest.raises(UserError, match="rpc-http"):
-        opened()
+        opened(object())
     door.url, door.gate = "http://127.0.0.1:1/", gate
-    assert gate.login(opened()["code"]) is not None
+    assert gate.login(opened(object())["code"]) is not None
+
+
+def test_a_token_cannot_get_a_code_that_outlives_it(gate: Gate) -> None:
+    """What the owner takes away is gone: no session of the owner's was left behind with it."""
+    door = Door()
+    door.url, door.gate = "http://127.0.0.1:1/", gate
+    registry = MethodRegistry()
+    registry.method("dashboard.open", SCOPES["dashboard.open"])(dashboard_methods(door)["dashboard.open"])
+    asked = b'{"jsonrpc":"2.0","id":1,"method":"dashboard.open"}'
+    answer = asyncio.run(registry.respond(asked, None, Scope.ADMIN))  # as POST /rpc does
+    assert answer is not None
+    assert "control socket" in json.loads(answer)["error"]["message"]
 
 
 def test_the_configuration_wants_a_place_for_it() -> None:

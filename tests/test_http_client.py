@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import stat
 import threading
@@ -221,8 +222,20 @@ def test_a_damaged_file_opens_nothing(tmp_path: Path, text: str) -> None:
 def test_a_file_that_others_may_read_opens_nothing(tmp_path: Path) -> None:
     file = TokenFile(tmp_path / "rpc.tokens")
     file.add("a", Scope.READ)
+    assert len(file.tokens()) == 1
     file.path.chmod(0o644)
     assert TokenFile(file.path).tokens() == ()
+    assert file.tokens() == ()  # by who has it read already, too
+
+
+def test_a_file_that_was_changed_and_dated_back_is_read_again(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "rpc.tokens")
+    file.add("a", Scope.READ)
+    before = file.path.stat()
+    assert [token.name for token in file.tokens()] == ["a"]
+    file.path.write_bytes(file.path.read_bytes().replace(b'"a"', b'"b"'))
+    os.utime(file.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [token.name for token in file.tokens()] == ["b"]
 
 
 def test_tokens_from_the_command_line(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         self._tokens: tuple[Token, ...] = ()
 
     def tokens(self) -> tuple[Token, ...]:
@@ -78,7 +78,7 @@ class TokenFile:
         except OSError as error:
             log.warning("tokens: the file cannot be looked at: %s; none is accepted", error.strerror)
             return ()
-        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+        seen = (found.st_ctime_ns, found.st_mtime_ns, found.st_ino, found.st_size)  # the first one nobody can set back
         if seen != self._seen:
             self._seen, self._tokens = seen, ()
             try:
