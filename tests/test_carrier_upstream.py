@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
+from typing import Any
 
 import h11
 import pytest
@@ -249,14 +250,17 @@ def test_places() -> None:
     assert upstream_place("http://10.0.0.1/") == ("10.0.0.1", 80)
 
 
-def test_a_node_of_anonymity_networks_alone_refuses_a_site_elsewhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "hidden", [{"only_net": ("tor",), "tor": "auto"}, {"proxy": "tor", "tor": "auto"}, {"proxy": "127.0.0.1:9"}]
+)
+def test_a_node_that_may_not_connect_directly_refuses_a_site_elsewhere(tmp_path: Path, hidden: dict[str, Any]) -> None:
+    cover = CoverSettings(upstream="http://10.0.0.1:80")
+    listen = ("127.0.0.1:0?carrier=http",)
+    config = Config(network="dev", data_dir=tmp_path, listen=listen, max_outbound=0, cover=cover, **hidden)
+
     async def go() -> None:
-        cover = CoverSettings(upstream="http://10.0.0.1:80")
-        listen = ("127.0.0.1:0?carrier=http",)
-        async with Node(
-            Config(network="dev", data_dir=tmp_path, listen=listen, only_net=("tor",), tor="off", cover=cover)
-        ):
+        async with Node(config):
             pass
 
-    with pytest.raises(ConfigError, match=r"cover\.upstream|only-net"):
+    with pytest.raises(ConfigError, match=r"cover\.upstream.*on this machine"):
         asyncio.run(go())

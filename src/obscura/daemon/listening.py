@@ -16,7 +16,7 @@ from obscura.errors import AddressError, ConfigError
 from obscura.ledger.network import Network
 from obscura.morph.auto import COVERS, AutoServer
 from obscura.morph.carrier import CarrierFactory
-from obscura.node.dialable import face_of
+from obscura.node.dialable import Way, face_of
 from obscura.node.face import Face
 from obscura.node.io import Listener
 from obscura.transport import tcp
@@ -62,7 +62,8 @@ async def open_listeners(
     """Listen until ``until`` is left; the addresses with their keys and ports. Raises ``UserError``."""
     opened: list[Address] = []
     if config.cover.upstream is not None:
-        upstream_place(config.cover.upstream, only_loopback=bool(config.only_net))
+        is_hidden = bool(config.only_net) or config.plan.ways.clearnet is not Way.DIRECT
+        upstream_place(config.cover.upstream, only_loopback=is_hidden)
     usual = () if Face.CLEARNET not in config.plan.faces else (f"127.0.0.1:{network.port}",)
     strangers = not config.unlisted
     for places in _by_port(usual if config.listen is None else config.listen, config):

@@ -98,7 +98,7 @@ def upstream_place(text: str, *, only_loopback: bool = False) -> tuple[str, int]
         raise ConfigError(f"cover.upstream = {text}: write http://IP:PORT and nothing behind it")
     if only_loopback and not address.is_loopback:
         raise ConfigError(
-            f"cover.upstream = {text}: with only-net no byte may leave by another way, so it must be on this machine "
-            "(127.0.0.1)"
+            f"cover.upstream = {text}: with only-net or a proxy no byte may leave by another way, so it must be on this "
+            "machine (127.0.0.1)"
         )
     return str(address), port
