@@ -16,7 +16,7 @@ from obscura.daemon.covers import CoverSettings
 from obscura.daemon.node import Node
 from obscura.daemon.upstream import upstream_place
 from obscura.errors import ConfigError
-from obscura.limits import KEEPALIVE_S, MAX_REQUEST_BODY, UPSTREAM_LOOK_S
+from obscura.limits import BODY_S, KEEPALIVE_S, MAX_REQUEST_BODY, PROXY_READ_S, UPSTREAM_LOOK_S
 from obscura.morph.behind import Ticket, Upstream
 from obscura.morph.carrier import Finished
 from obscura.morph.dress import path_for_key
@@ -73,7 +73,7 @@ class Visit:
         out = b"".join(self.server.take())
         for _ in range(2_000):
             self.is_over |= any(isinstance(event, Finished) for event in events)
-            if self.is_over or self.server.deadline() > self.now + UPSTREAM_LOOK_S:
+            if self.is_over or self.server.deadline() > self.now + UPSTREAM_LOOK_S[1]:
                 break
             self.now = max(self.now, self.server.deadline())
             events = self.server.due(self.now)
@@ -210,6 +210,35 @@ def test_what_is_too_large_or_no_body_never_reaches_the_site() -> None:
         visit = Visit()
         assert visit.say(said).startswith(b"HTTP/1.1 " + status)
         assert visit.behind.asked == []
+
+
+def test_a_body_that_trickles_is_awaited_as_long_as_nginx_does() -> None:
+    """``client_body_timeout`` is between two reads, not of the whole body."""
+    visit = Visit(Canned([ANSWER]))
+    visit.say(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+    for letter in b"abcde":
+        assert visit.server.due(visit.now) == []
+        visit.now += BODY_S - 1
+        answer = visit.say(bytes((letter,)))
+    assert answer.endswith(b"hello")
+    visit = Visit()
+    visit.say(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\na")
+    assert visit.server.deadline() == BODY_S
+    assert visit.server.due(BODY_S) == [Finished()]
+
+
+def test_a_quick_site_is_answered_at_once_and_a_slow_one_costs_few_looks() -> None:
+    quick, slow = Visit(Canned([b"", ANSWER])), Visit(Canned([b""] * 1_000_000))
+    quick.server.receive(GET, 0.0)
+    assert quick.server.deadline() <= 0.002
+    slow.server.receive(GET, 0.0)
+    looks = 0
+    while slow.now < PROXY_READ_S:
+        assert slow.server.deadline() > slow.now
+        slow.now = slow.server.deadline()
+        slow.server.due(slow.now)
+        looks += 1
+    assert looks < 350
 
 
 def test_who_leaves_drops_the_question() -> None:

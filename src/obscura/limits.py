@@ -43,6 +43,7 @@ NK_TRIAL_BYTES: Final = 56  # R 32 | E(hdr) 24: enough to know an NK flight from
 END_MARK_BYTES: Final = 16  # T of NX on plain
 EPOCH_S: Final = 600  # seconds of unix time per replay epoch
 REPLAY_EPOCHS: Final = 3  # epochs -1, 0, +1
+REPLAY_KEPT: Final = 8  # epochs with flights that are remembered. Security: after a step of the clock they count again.
 REPLAY_ENTRIES: Final = 65_536  # per epoch. Security: a full cache refuses rather than forgets.
 FIRST_RECORD: Final = 256  # bytes of record 0 of each direction
 MIN_RECORD: Final = 64  # bytes
@@ -95,7 +96,10 @@ MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads
 
 UPSTREAM_AHEAD: Final = 256 << 10  # bytes of a site's answer read before the visitor took them
 UPSTREAM_REQUESTS: Final = 64  # requests with the site behind at once; others wait. Security: what strangers cost it.
-UPSTREAM_LOOK_S: Final = 0.02  # seconds between two looks at an answer that is awaited
+# seconds between two looks at an answer that is awaited: at first, and at most; between them UPSTREAM_LOOK_SHARE of what was
+# waited. Security: many requests to a slow site cost little, and a quick one is not seen to be looked for.
+UPSTREAM_LOOK_S: Final = (0.001, 0.25)
+UPSTREAM_LOOK_SHARE: Final = 1 / 8
 # seconds of silence after which a port of several covers speaks first, as SSH does (sslh's own)
 AUTO_S: Final = 2.0
 

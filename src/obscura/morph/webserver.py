@@ -23,6 +23,7 @@ from obscura.limits import (
     SITE_UNREAD_BYTES,
     SITE_WRITE_BYTES,
     UPSTREAM_LOOK_S,
+    UPSTREAM_LOOK_SHARE,
 )
 from obscura.morph.carrier import Carrier, CarrierEvent, Finished, Flight, coalesced
 from obscura.morph.forwarding import Reply, UploadReader, forwarded
@@ -69,6 +70,7 @@ class WebServer(Carrier):
         self._asked: Request | None = None  # the request that waits for its answer
         self._upload_reader: UploadReader | None = None  # of a request for the site behind
         self._reply: Reply | None = None
+        self._heard = 0.0  # when that site was asked, or last said something
         self._goes_on = False  # something is left in the buffer that nobody has looked at
 
     # --- Carrier ----------------------------------------------------------------------------------------------------
@@ -211,6 +213,7 @@ class WebServer(Carrier):
             if self._reply is None and reader.read(self._buffer):
                 ticket = self._upstream.ask(forwarded(request, bytes(reader.body)))
                 self._reply = Reply(ticket, request, self._site, self._cookie_for(request, now))
+                self._heard = now
         except Violation:
             request.keeps_alive = False
             status = 413 if len(reader.body) > MAX_REQUEST_BODY else 400
@@ -220,6 +223,7 @@ class WebServer(Carrier):
             return True
         reply = self._reply
         if reply is None:
+            self._deadline = now + BODY_S
             return False
         status = reply.ticket.failure
         try:
@@ -236,7 +240,9 @@ class WebServer(Carrier):
             self._mode = Mode.HEAD if reply.keeps else Mode.OVER
             self._deadline = inf if self._buffer else now + KEEPALIVE_S
         else:
-            self._deadline = now + UPSTREAM_LOOK_S
+            self._heard = now if pieces else self._heard
+            least, most = UPSTREAM_LOOK_S
+            self._deadline = now + min(max(least, (now - self._heard) * UPSTREAM_LOOK_SHARE), most)
         return reply.is_over
 
     def _forget(self) -> None:
