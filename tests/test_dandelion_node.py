@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import stat
 from pathlib import Path
@@ -112,3 +113,24 @@ def test_the_outbox_keeps_what_it_was_given_and_refuses_what_it_cannot_read(tmp_
     (folder.path / "outbox").write_bytes(b"\xc1 rubbish")
     with pytest.raises(ConfigError, match="own transactions"):
         FileOutbox(folder)
+
+
+def test_what_the_disk_does_not_take_is_refused_and_not_sent_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = DataDir(tmp_path, "dev")
+    folder.path.mkdir()
+    outbox = FileOutbox(folder)
+    first, second = (Submission(bytes([n]) * 32, b"raw", Policy.PRIVATE, 1.0) for n in (1, 2))
+    outbox.keep(first)
+
+    def full(name: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "write", full)
+        with pytest.raises(UserError, match="No space left"):
+            outbox.keep(second)
+        assert outbox.kept() == [first]
+    outbox.keep(first)
+    assert FileOutbox(folder).kept() == [first]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -32,12 +33,19 @@ class FileOutbox:
             self._kept = {submission.id: submission for submission in kept}
 
     def keep(self, submission: Submission) -> None:
+        """Raises ``UserError`` where the disk does not take it: then it is not kept, nor sent after a restart."""
+        before = dict(self._kept)
         self._kept[submission.id] = submission
-        self._write()
+        try:
+            self._write()
+        except OSError as error:
+            self._kept = before
+            raise UserError(f"{self._folder.path / FILE} cannot be written: {error.strerror}") from None
 
     def forget(self, id: bytes) -> None:
         if self._kept.pop(id, None) is not None:
-            self._write()
+            with contextlib.suppress(OSError):  # the next change takes it out too; else it is told of once more
+                self._write()
 
     def kept(self) -> list[Submission]:
         return list(self._kept.values())

@@ -145,9 +145,9 @@ class OwnTransactions(Part):
         fault = self._pool.fault(own.transaction, now)
         if fault is not None and not self._pool.has(id):
             return self._end(own, Stage.EXPIRED, f"refused meanwhile: {fault.reason}")
-        self._outbox.keep(Submission(id, own.transaction.raw, own.policy, 0.0, is_public=True))
         effects = list(self.dandelion.diffuse(own.transaction, now))
         self._made_public(own, now)
+        self._outbox.keep(Submission(id, own.transaction.raw, own.policy, 0.0, is_public=True))
         return [*effects, Receipt(id, stage)]
 
     def _diffuse_again(self, own: _Own, now: float) -> list[Effect]:
