@@ -11,7 +11,7 @@ import struct
 from typing import NamedTuple, Protocol
 
 from obscura.errors import UserError
-from obscura.limits import CONNECT_S, LINGER_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
+from obscura.limits import CONNECT_S, LEAVING_SOCKETS, LINGER_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
 from obscura.transport.profile import STOCK, TcpValues, apply
 from obscura.transport.through import OpenSocket, ThroughFault
 from obscura.wire.address import Address, Endpoint, join_host_port
@@ -109,6 +109,7 @@ class Socket(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        LEAVING.pop(self, None)
         if self._silence is not None:
             self._silence.cancel()
         self._stop_looking()
@@ -150,6 +151,9 @@ class Socket(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
+        LEAVING[self] = None
+        while len(LEAVING) > LEAVING_SOCKETS:
+            next(iter(LEAVING)).abort()
         if lingers and not transport.is_closing():
             loop = asyncio.get_running_loop()
             self._lingers_until = loop.time() + LINGER_S[1]
@@ -165,8 +169,12 @@ class Socket(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close now."""
+        LEAVING.pop(self, None)
         if self._transport is not None:
             self._transport.abort()
+
+
+LEAVING: dict[Socket, None] = {}  # sockets of this process that no link has any more, in order
 
 
 class Missed(NamedTuple):
