@@ -183,6 +183,8 @@ ROTATE_ASKED_S: Final = 600.0  # seconds between two moves that a peer may cause
 ROTATION_AGAIN_S: Final = (60.0, 3_600.0)  # seconds after a move that failed: first wait, longest wait
 ROTATION_STRANGERS: Final = 16  # addresses remembered per session as those of somebody else
 SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
+# sockets of ended links that linger or still have something to say, the oldest are reset. Security: they are in no other count.
+LEAVING_SOCKETS: Final = 256
 STOP_S: Final = 10.0  # seconds for all links to end cleanly when the node stops
 WRITE_BUFFER: Final = 128 << 10  # bytes in a socket's write buffer above which nothing more is sealed for it
 FLUSH_BYTES: Final = 256 << 10  # bytes of frames sealed before they are written: what a processor's cache holds
