@@ -1,0 +1,122 @@
+"""What the pages say about files, targets and commands is so."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import ClassVar, Self
+
+import pytest
+
+from obscura.cli import COMMANDS
+from obscura.daemon.config import Config
+from obscura.daemon.layers import from_toml, merge
+from obscura.wire.fields import U64, Reader
+from obscura.wire.message import Message, Phase, Uint64
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+OURS = [
+    "add_a_message_type",
+    "testing",
+    "upgrading",
+    "comparison",
+    *(f"howto/{path.stem}" for path in (ROOT / "docs/howto").iterdir()),
+]
+MADE_UP = {"tests/vectors/wire/uptime.json"}  # the example's
+
+
+def text_of(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def files_named(text: str) -> set[str]:
+    """Every path in code style that begins with a folder of the repository."""
+    folders = "bench|demo|docs|examples|fuzz|packaging|src|tests|tests_real|tools"
+    return set(re.findall(rf"`(?:python )?((?:{folders})/[\w./-]+)", text)) - MADE_UP
+
+
+@pytest.mark.parametrize("page", ["add_a_message_type", "testing", "howto/home_node", "howto/measure"])
+def test_the_files_that_a_page_names_exist(page: str) -> None:
+    named = files_named(text_of(page))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_a_file_that_is_not_there_is_noticed() -> None:
+    assert files_named("see `src/obscura/nowhere.py` and `tools/x.py --flag`") == {
+        "src/obscura/nowhere.py",
+        "tools/x.py",
+    }
+
+
+def test_the_steps_of_a_new_message_type_name_each_place_once_at_least() -> None:
+    named = files_named(text_of("add_a_message_type"))
+    wanted = {
+        "src/obscura/wire/catalogue.py",
+        "src/obscura/limits.py",
+        "tests/test_wire_vectors.py",
+        "docs/protocol.md",
+    }
+    assert wanted <= named
+
+
+def test_the_example_of_a_new_message_type_works() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", text_of("add_a_message_type"), re.DOTALL)
+    scope = {
+        "Message": Message,
+        "ClassVar": ClassVar,
+        "Phase": Phase,
+        "Uint64": Uint64,
+        "U64": U64,
+        "Reader": Reader,
+        "Self": Self,
+    }
+    exec(compile(code, "add_a_message_type.md", "exec", dont_inherit=True), scope)
+    uptime = scope["Uptime"]
+    assert isinstance(uptime, type)
+    assert issubclass(uptime, Message)
+    assert uptime.decode(uptime(7).encode()) == uptime(7)  # type: ignore[call-arg]
+
+
+def test_every_target_is_described_and_every_described_one_is_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    described = set(re.findall(r"^\| `make ([a-z-]+)`", text_of("testing"), re.MULTILINE))
+    assert targets - described == {"help", "install", "clean", "man"}
+    assert described <= targets
+
+
+@pytest.mark.parametrize("page", OURS)
+def test_commands_that_a_page_shows_exist(page: str) -> None:
+    known = {name for group in COMMANDS.values() for name in group}
+    shown = set(re.findall(r"(?:^    |`)obscura (?:--\S+ \S+ )*([a-z][a-z-]*)", text_of(page), re.MULTILINE))
+    assert shown <= known
+
+
+@pytest.mark.parametrize("page", OURS)
+def test_configurations_that_a_page_shows_are_valid(page: str, tmp_path: Path) -> None:
+    for block in re.findall(r"```toml\n(.*?)```", text_of(page), re.DOTALL):
+        key = "tdwqkctwg7ttz37ze6ensae5grfz64qy7ytptcq7os6t7gw5zfiq"
+        block = block.replace("obscura://KEY@shop.example", f"obscura://{key}@203.0.113.5")
+        block = block.replace("PUBLIC KEY OF A FRIEND", "AB" * 26)
+        tomllib.loads(block)
+        file = tmp_path / "obscura.toml"
+        file.write_text(block, encoding="utf-8")
+        merge(Config, from_toml(Config, file))  # raises
+
+
+def test_links_between_pages_and_files_lead_somewhere() -> None:
+    lost = []
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if not (page.parent / target).exists():
+                lost.append(f"{page.relative_to(ROOT)}: {target}")
+    assert lost == []
+
+
+def test_the_comparison_has_every_source_that_it_cites() -> None:
+    table, _, sources = text_of("comparison").partition("## Sources")
+    cited = {int(number) for number in re.findall(r"\[(\d+)\](?!\()", table)}
+    listed = {int(number) for number in re.findall(r"^(\d+)\. ", sources, re.MULTILINE)}
+    assert cited == listed
