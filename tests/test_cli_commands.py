@@ -278,7 +278,7 @@ def test_run_hands_the_configuration_to_the_node(
 
     seen: list[Any] = []
 
-    def run(config: Any, *, ready: Callable[[Any], None]) -> int:
+    def run(config: Any, *, ready: Callable[[Any], None], load: Callable[[], Any]) -> int:
         seen.append(config)
         ready({"addresses": ["obscura://k@127.0.0.1:5", "obscura://k@127.0.0.1:6"], "rpc": "r"})
         return 0
