@@ -417,6 +417,14 @@ def test_an_i2p_address_learnt_elsewhere_is_not_dialled_there(face: Face) -> Non
         check_dialable(Address.parse(NAME), face, Ways(onion=True, i2p=True))
 
 
+@pytest.mark.parametrize("face", [Face.ONION, Face.I2P])
+def test_a_clearnet_address_is_not_dialled_as_another_face(face: Face) -> None:
+    """Its socket would leave by clearnet, and the link would show what that other face shows."""
+    for text in ("obscura://203.0.113.5:443?carrier=plain", "obscura://203.0.113.5:443?carrier=tls"):
+        with pytest.raises(AddressError, match="own network only"):
+            check_dialable(Address.parse(text), face, Ways(onion=True, i2p=True))
+
+
 PLANS: list[tuple[dict[str, Any], set[Face], Way, bool]] = [
     ({"i2p": "auto"}, {Face.CLEARNET, Face.I2P}, Way.DIRECT, True),
     ({"i2p": "auto", "only_net": ("i2p",)}, {Face.I2P}, Way.CLOSED, False),

@@ -50,8 +50,8 @@ def check_dialable(address: Address, face: Face, ways: Ways = DIRECT) -> None:
         )
     if address.carrier in (CarrierNumber.HTTP, CarrierNumber.DNS) and address.key is None:
         raise AddressError(f"{address}: carrier {address.carrier.name.lower()} opens with a known key only")
-    if face is not face_of(address) and face_of(address) is not Face.CLEARNET:
-        raise AddressError(f"{address}: an onion or I2P address is dialled through its own network only")
+    if face is not face_of(address) and not is_loopback:  # the socket follows the address, all else follows the face
+        raise AddressError(f"{address}: an address is dialled through its own network only")
     if face is Face.CLEARNET and ways.clearnet is Way.CLOSED:
         raise AddressError(f"{address}: only-net leaves clearnet out, and there is no tor to reach it by")
     if face is Face.CLEARNET and ways.clearnet is Way.PROXY:
