@@ -10,10 +10,11 @@ const Y = 62;
 const lives = new Map();
 
 const TOLD = {
-  queued: () => "kept on the disk, waits for a way that hides where it comes from",
+  queued: (r, policy) => `kept on the disk${policy === "direct" ? "" : ", waits for a way that hides where it comes from"}`,
   stemmed: () => "handed to one peer: it walks the stem, and an embargo clock runs here",
   "re-stemmed": () => "the embargo was over and nobody had shown it: sent along another stem",
-  diffused: () => "public: it spreads from many nodes at once",
+  diffused: (r, policy) =>
+    policy === "direct" ? "given to all peers by this node: whoever watches it can see that" : "public: nodes give it to all their peers",
   seen: (r) => (r.peers ? `announced back to us by ${many(r.peers, "peer")}` : "nobody announced it back to us"),
   unprotected: () => "nobody would take it on a stem in time: this node diffused it itself, and whoever watched could see that",
   expired: () => "given up: this policy never diffuses by itself",
@@ -115,7 +116,7 @@ export function course(policy, steps) {
 function show(life) {
   const id = el("code", { class: "id" }, life.id);
   const told = life.steps.map((step) => {
-    const words = TOLD[step.stage]?.(step) ?? step.stage;
+    const words = TOLD[step.stage]?.(step, life.policy) ?? step.stage;
     const extra = [step.final ? "the last word" : "", step.reason, step.first_hop_can_know ? "the first hop can tell that it is ours: nothing of others' came in" : ""];
     const more = extra.filter(Boolean).join("; ");
     return el("li", {}, el("time", {}, clock(step.when)), " ", el("b", {}, step.stage), ` ${words}${more ? ` (${more})` : ""}`);
