@@ -61,8 +61,10 @@ async def session(folder: Path) -> dict[str, Any]:
         [link] = other.peers()
         await other.ping(link)
         told["status"] = control_methods(other)["status"]()["capture"]
+        capture = other.capture
+        assert capture is not None
+        await until(lambda: (folder / "capture" / "capture").stat().st_size == capture.bytes)  # before the end
         told["tip"] = other.relay.blocks.tip[::-1].hex()
-        await asyncio.sleep(0)
     return told
 
 

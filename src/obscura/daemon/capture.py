@@ -7,6 +7,7 @@ that they came from. So it is never made unless it is asked for, is readable by 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -44,7 +45,7 @@ class Capture(Part):
         self._max = config.capture_mb * 1_000_000
         self._file: int | None = None
         self._buffer: list[bytes] = []
-        self._flushed = now
+        self._timer: asyncio.TimerHandle | None = None
         self._tape = Tape(self._put, now)
         self._end_of: Callable[[str], End] | None = None
         if config.capture is not None:
@@ -121,12 +122,13 @@ class Capture(Part):
     def _write(self, data: bytes) -> None:
         self._buffer.append(data)
         self.bytes += len(data)
-        now = time.monotonic()
-        if now - self._flushed >= CAPTURE_FLUSH_S:
-            self._flushed = now
-            self._flush()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(CAPTURE_FLUSH_S, self._flush)
 
     def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         data, self._buffer = b"".join(self._buffer), []
         try:
             while data and self._file is not None:
