@@ -695,6 +695,10 @@ def test_an_operators_files_are_taken_or_complained_about(tmp_path: Path) -> Non
         ssh_host(PLACE, (tmp_path / "none",), tmp_path, random.Random(1))
     broken = tmp_path / "broken"
     broken.write_text("nonsense")
+    broken.chmod(0o644)
+    with pytest.raises(UserError, match="open to others"):
+        ssh_host(PLACE, (broken,), tmp_path, random.Random(1))
+    broken.chmod(0o600)
     with pytest.raises(UserError, match="cannot be used"):
         ssh_host(PLACE, (broken,), tmp_path, random.Random(1))
 
@@ -723,3 +727,18 @@ class _Forger:
 
     def sign(self, algorithm: str, data: bytes) -> bytes:
         return bytes(self._key.sign(algorithm, data + b"x"))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"GET / HTTP/1.0\r\n\r\n", [b"Invalid SSH identification string.", b"\r\n"]),
+        (b"SSH-1.5-x\r\n", [b"Protocol major versions differ.", b"\r\n"]),
+    ],
+)
+def test_a_complaint_is_two_writes_since_a_reset_may_come_between(data: bytes, words: list[bytes]) -> None:
+    server = host().server(random.Random(1))
+    server.start(0.0)
+    server.take()
+    assert server.receive(data, 0.0) == [Finished(resets=data.startswith(b"GET"))]
+    assert server.take() == words

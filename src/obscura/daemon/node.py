@@ -431,7 +431,7 @@ class Node:
             if type(io) is Write:
                 socket = self._sockets.get(io.link)
                 if socket is not None:
-                    socket.write(io.pieces)
+                    socket.write(io.pieces, resets=io.resets)
             elif isinstance(io, Notify):
                 self._told(io)
             elif isinstance(io, Receipt):

@@ -95,7 +95,7 @@ class _Ssh(Carrier):
     def take(self) -> list[bytes]:
         self._channel.pump()
         out, self._transport.out = self._transport.out, []
-        return coalesced(out)
+        return out if self._is_over else coalesced(out)  # a reset cuts between sshd's writes
 
     def eof(self, now: float) -> list[CarrierEvent]:
         return self._finish()

@@ -137,23 +137,23 @@ class Transport:
         try:
             line = self.reader.line()
         except Broken:
-            self._complain(b"Invalid SSH identification string.\r\n")
+            self._complain(b"Invalid SSH identification string.")
             raise
         if line is None:
             return False
         self._lines += 1
         if not line.startswith(b"SSH-"):
             if not self.is_client or self._lines > SSH_BANNER_LINES:
-                self._complain(b"Invalid SSH identification string.\r\n")
+                self._complain(b"Invalid SSH identification string.")
                 raise Broken("no identification")
             return True
         major, _, rest = line[4:].partition(b".")
         minor, _, software = rest.partition(b"-")
         if not (major.isdigit() and minor.isdigit() and software):
-            self._complain(b"Invalid SSH identification string.\r\n")
+            self._complain(b"Invalid SSH identification string.")
             raise Broken("no identification")
         if int(major[:9]) != 2 and (int(major[:9]), int(minor[:9])) != (1, 99):
-            self._complain(b"Protocol major versions differ.\r\n")
+            self._complain(b"Protocol major versions differ.")
             raise Broken("another version of SSH")
         self._peer_identification = line
         self._send_kexinit()
@@ -161,7 +161,7 @@ class Transport:
 
     def _complain(self, line: bytes) -> None:
         if not self.is_client:
-            self.out.append(line)
+            self.out += [line, b"\r\n"]  # two writes in sshd: before a reset the network decides which of them arrive
 
     def _on_kexinit(self, payload: bytes) -> None:
         if self._peer_kexinit:

@@ -521,7 +521,7 @@ class Engine:
         if link.blocked_since is None:
             pieces = connection.flush(now)
             if pieces:
-                self._io.append(Write(link.id, pieces))
+                self._io.append(Write(link.id, pieces, connection.closing[1]))
             if connection.has_more:
                 self._dirty[link.id] = None
             if connection.outbox.has_left:

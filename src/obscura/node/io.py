@@ -35,10 +35,11 @@ class Listener(msgspec.Struct, frozen=True):
 
 
 class Write(msgspec.Struct, frozen=True):
-    """Put bytes on the link's socket, in order."""
+    """Put bytes on the link's socket, in order. ``resets``: they are the last ones, and a reset follows."""
 
     link: LinkId
     pieces: list[bytes]
+    resets: bool = False
 
 
 class Shut(msgspec.Struct, frozen=True):

@@ -127,12 +127,30 @@ class Socket(asyncio.BufferedProtocol):
             return Endpoint.of(str(name[0]).partition("%")[0], int(name[1]))
         return None
 
-    def write(self, pieces: list[bytes]) -> None:
-        """Queue bytes; nothing happens once the socket is closing."""
+    def write(self, pieces: list[bytes], *, resets: bool = False) -> None:
+        """Queue bytes; nothing happens once the socket is closing. ``resets``: the last ones before a reset."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
+            if resets:
+                pieces = self._write_last(transport, pieces)
             for piece in pieces:
                 transport.write(piece)
+
+    @staticmethod
+    def _write_last(transport: asyncio.Transport, pieces: list[bytes]) -> list[bytes]:
+        """As a program that knows nothing of TCP_NODELAY: what waits for an acknowledgement is lost in the reset. One call for
+        each piece, since a loop may join them. What the system does not take at once is left.
+        """
+        sock = transport.get_extra_info("socket")
+        left = list(pieces)
+        with contextlib.suppress(OSError):  # it is full, or the peer has gone: the transport deals with that
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, False)
+            while left and not transport.get_write_buffer_size():
+                left[0] = left[0][os.write(sock.fileno(), left[0]) :]
+                if left[0]:
+                    break
+                del left[0]
+        return left
 
     def hold(self, held: bool) -> None:
         """Stop or go on reading."""
