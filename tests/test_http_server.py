@@ -436,6 +436,17 @@ def test_logins_end_with_time_and_are_limited_in_number(tmp_path: Path) -> None:
     run(tmp_path, scene)
 
 
+def test_a_small_token_logs_nobody_else_out(tmp_path: Path) -> None:
+    async def scene(host: Host) -> None:
+        reader = host.tokens.add("reader", Scope.READ)
+        owners = [host.gate.login(host.cookie) for _ in range(3)]
+        for _ in range(2 * MAX_SESSIONS):
+            assert host.gate.login(reader) is not None
+        assert [host.gate.scope_of(login.key) for login in owners if login is not None] == [Scope.ADMIN] * 3
+
+    run(tmp_path, scene)
+
+
 # --- Requests that mean two things ------------------------------------------------------------------------------------
 
 SMUGGLED = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -53,6 +54,22 @@ def test_the_map_is_injective_whatever_happens(steps: list[tuple[str, int]]) -> 
     assert known.counts == (len(dialled), sum(1 for count in linked.values() if count))
     places = [known.dialled(made(seed)) for seed in dialled]
     assert len(set(places)) == len(places)
+
+
+def test_a_disk_that_is_full_costs_the_record_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "dialled.dat"
+    known = Destinations(file)
+    first = known.dialled(made(1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 100, limits[1]))  # a part of the next one fits
+    try:
+        known.dialled(made(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    third = known.dialled(made(3))
+    again = Destinations(file)
+    assert again.counts == (2, 0)
+    assert [again.dialled(made(seed)) for seed in (1, 3)] == [first, third]
 
 
 def test_dialled_ones_keep_their_address_over_a_restart_and_inbound_ones_do_not(tmp_path: Path) -> None:

@@ -418,7 +418,7 @@ SECRET_BYTES: Final = (
 )
 MAX_TOKENS: Final = 64  # user tokens of one node
 TOKENS_FILE_BYTES: Final = 64 << 10  # bytes of their file; a larger one is damaged
-MAX_SESSIONS: Final = 32  # logins of browsers; the oldest ends
+MAX_SESSIONS: Final = 32  # logins of browsers; the oldest of the secret that has most ends
 SESSION_S: Final = 12 * 3600.0  # seconds that a login of a browser lasts
 LOGIN_CODE_S: Final = (
     120.0  # seconds that a login code of `obscura dashboard` waits. Security: it stands in an address.

@@ -64,9 +64,15 @@ class Gate:
         login = Login(new_secret(), new_secret(), scope)
         key = digest_of(login.key)
         self._sessions[key] = _Session(key, digest_of(login.page), digest, self._now() + SESSION_S)
-        while len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
+        if len(self._live()) > MAX_SESSIONS:
+            self._end_one()
         return login
+
+    def _end_one(self) -> None:
+        """The oldest session of the secret that has most: whoever has a small token does not log out the owner."""
+        credentials = [session.credential for session in self._sessions.values()]
+        most = max(credentials, key=credentials.count)
+        del self._sessions[next(key for key, session in self._sessions.items() if session.credential == most)]
 
     def login_code(self) -> str:
         """A secret that logs in once, soon, with the rights of the owner; for an address, which browsers remember."""

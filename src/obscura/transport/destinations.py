@@ -8,6 +8,7 @@ is never given twice, so that two destinations never have one address, and one d
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -127,12 +128,12 @@ class DialledFile:
         return kept
 
     def add(self, number: int, destination: Destination) -> None:
-        """Append one. A disk that is full costs the record and nothing else."""
-        try:
-            with open(self._path, "ab", opener=_private) as file:
-                file.write(_record(number, destination))
-        except OSError:
-            return
+        """Append one. A disk that is full costs the record and nothing else: no part of it stays in front of later ones."""
+        record = _record(number, destination)
+        with contextlib.suppress(OSError), open(self._path, "ab", buffering=0, opener=_private) as file:
+            end = file.tell()
+            if file.write(record) < len(record):
+                file.truncate(end)
 
     def _rewrite(self, kept: list[tuple[int, Destination]]) -> None:
         other = self._path.with_name(self._path.name + ".new")
