@@ -64,7 +64,7 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
         "replay": Lazy("obscura.cli.replay", "replay", "Run a capture through the core again."),
         "wire": Lazy("obscura.cli.wire", "wire", "Turn frames into JSON and back."),
         "completion": Lazy(
-            "obscura.cli.completion", "completion", "Print the script that completes commands in a shell."
+            "obscura.cli.completion", "completion", "Print the script that completes commands and options in a shell."
         ),
         "version": Lazy("obscura.cli.version", "version", "Print the version."),
     },
