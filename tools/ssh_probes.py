@@ -52,6 +52,7 @@ PROBES: list[tuple[str, bytes, bytes, bool | None]] = [
     ("version 1.99", b"SSH-1.99-x\r\n", b"", None),
     ("only a line feed", b"SSH-2.0-x y\n", b"", None),
     ("half a line", b"SSH-2.0-", b"", None),
+    ("a large length and half a block", HELLO + b"\xff" * 7, b"", None),
     ("a large length", HELLO + b"\xff" * 40, b"", False),
     ("a large length and more", HELLO + b"\xff" * 9_000, b"", True),
     ("no length", HELLO + bytes(40), b"", False),

@@ -154,12 +154,13 @@ class Clear(Cipher):
     """Before the first keys."""
 
     apart = False
+    head = 8  # as sshd, which looks at nothing before there is a block
 
     def seal(self, sequence: int, packet: bytes) -> bytes:
         return packet
 
     def length(self, sequence: int, head: bytes) -> int:
-        return int(_U32.unpack(head)[0])
+        return int(_U32.unpack(head[:4])[0])
 
     def open(self, sequence: int, sealed: memoryview) -> bytes:
         return bytes(sealed[4:])
