@@ -15,7 +15,10 @@ import pytest
 from obscura.daemon.archive import Archive
 from obscura.daemon.chain_methods import body_is_sound, chain_methods
 from obscura.daemon.config import Config, parse_bytes
+from obscura.daemon.datadir import DataDir
 from obscura.daemon.node import Node
+from obscura.daemon.outbox import FileOutbox
+from obscura.daemon.peerstore import decoded
 from obscura.errors import ConfigError, UserError
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template, filler_transaction, grind
@@ -113,50 +116,70 @@ def test_two_miners_join_and_a_transaction_reaches_the_other(tmp_path: Path) -> 
 
 LONG = 250  # blocks of a chain that takes a while
 
-CHILD = """
-import asyncio, sys
-from pathlib import Path
-from obscura.daemon.config import Config
-from obscura.daemon.node import Node
-
-async def main():
-    config = Config(network="dev", data_dir=Path(sys.argv[1]), listen=(), privacy="standard", connect=(sys.argv[2],))
-    async with Node(config) as node:
-        print(node.relay.blocks.tip_height, flush=True)
-        async for told in node.events({"tip"}):
-            print(told["height"], flush=True)
-
-asyncio.run(main())
-"""
+CHILD = Path(__file__).with_name("killed_process.py")
 
 
-async def killed_while_syncing(folder: Path, address: str, rng: random.Random) -> int:
-    """Run a child that syncs, kill it at a random instant, look at its store; the height that it had acknowledged."""
+class Acknowledged:
+    """What a child said that it has, as it said it."""
+
+    def __init__(self) -> None:
+        self.height = self.book = 0
+        self.own: set[str] = set()
+
+    def hear(self, line: bytes) -> None:
+        kind, _, value = line.decode().strip().partition(" ")
+        if kind == "tip":
+            self.height = max(self.height, int(value))
+        elif kind == "book":
+            self.book = int(value)
+        elif kind == "own":
+            self.own.add(value)
+        elif kind == "gone":
+            self.own.discard(value)
+
+    def is_kept(self, folder: Path) -> int:
+        """All of it is there, and what is there is whole; the height of the chain."""
+        if self.book:
+            assert len(decoded((folder / "dev" / "peers.dat").read_bytes()).book.entries) >= self.book
+        outbox = FileOutbox(DataDir(folder, "dev"))
+        assert self.own <= {submission.id.hex() for submission in outbox.kept()}
+        with Store.open(folder / "dev", DEV.id) as store:
+            chain = store.load_chain(DEV.ledger)
+            assert chain.tip_height >= self.height
+            for step in store.verify(lambda id, raw: body_is_sound(DEV.ledger, id, raw, chain.height(id))):
+                assert step.damaged is None
+            for height in range(1, chain.tip_height + 1):
+                assert store.has_block(chain.ancestor(chain.tip, height))
+        return chain.tip_height
+
+
+async def killed_while_syncing(folder: Path, address: str, rng: random.Random) -> Acknowledged:
+    """Run a child that syncs, sends and learns, kill it at a random instant; what it had acknowledged."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD, str(folder), address, stdout=asyncio.subprocess.PIPE
+        sys.executable, str(CHILD), str(folder), address, stdout=asyncio.subprocess.PIPE
     )
     assert child.stdout is not None
-    acknowledged = int(await child.stdout.readline())
+    told = Acknowledged()
+
+    async def hear(kind: bytes) -> None:
+        line = b""
+        while not line.startswith(kind):
+            line = await child.stdout.readline()  # type: ignore[union-attr]
+            assert line, "the child ended by itself"
+            told.hear(line)
+
+    await hear(b"tip")
     if rng.random() < 0.7:  # after some progress, however fast the machine is; else at any time
         for _ in range(rng.randint(1, 6)):
-            if acknowledged < LONG:
-                acknowledged = int(await child.stdout.readline())
+            if told.height < LONG:
+                await hear(rng.choice((b"tip", b"tip", b"own", b"book")))
     else:
         await asyncio.sleep(rng.uniform(0.0, 0.6))
     child.send_signal(signal.SIGKILL)
-    said = (await child.stdout.read()).split(b"\n")
+    for line in (await child.stdout.read()).split(b"\n")[:-1]:  # the last may be cut
+        told.hear(line)
     await child.wait()
-    acknowledged = (
-        max(acknowledged, *(int(line) for line in said[:-1])) if len(said) > 1 else acknowledged
-    )  # the last may be cut
-    with Store.open(folder / "dev", DEV.id) as store:
-        chain = store.load_chain(DEV.ledger)
-        assert chain.tip_height >= acknowledged
-        for step in store.verify(lambda id, raw: body_is_sound(DEV.ledger, id, raw, chain.height(id))):
-            assert step.damaged is None
-        for height in range(1, chain.tip_height + 1):
-            assert store.has_block(chain.ancestor(chain.tip, height))
-    return chain.tip_height
+    return told
 
 
 def kill_again_and_again(tmp_path: Path, kills: int) -> None:
@@ -167,10 +190,20 @@ def kill_again_and_again(tmp_path: Path, kills: int) -> None:
         async with Node(config(tmp_path / "server")) as server:
             await call(server, "chain.import", str(in_file(tmp_path / "blocks", blocks)))
             heights: list[int] = []
+            most_own = most_book = 0
             for _ in range(kills):
                 folder = tmp_path / f"child{heights.count(LONG)}"  # a fresh life after each that came to its end
-                heights.append(await killed_while_syncing(folder, str(server.addresses[0]), rng))
+                told = await killed_while_syncing(folder, str(server.addresses[0]), rng)
+                heights.append(told.is_kept(folder))
+                most_own, most_book = max(most_own, len(told.own)), max(most_book, told.book)
             assert any(0 < height < LONG for height in heights), f"no kill was in the middle: {heights}"
+            assert most_own, "no own transaction waited"
+            assert most_book, "no address was written"
+            print(
+                f"{kills} kills, in the middle {sum(0 < h < LONG for h in heights)}; nothing acknowledged was lost: ",
+                end="",
+            )
+            print(f"blocks, at most {most_own} own transactions, at most {most_book} addresses")
             async with Node(Config(network="dev", data_dir=tmp_path / "child0", listen=())) as again:
                 await again.connect(server.addresses[0])
                 await until(lambda: again.relay.blocks.tip_height == LONG)

@@ -132,7 +132,7 @@ def main() -> int:
         trees = [Tree(Path(folder) / str(n)) for n in range(options.processes)]
         chosen = _chosen(trees[0], modules, options.sample, options.seed)
         print(f"{len(chosen)} changes of {len(modules)} modules, seed {options.seed}", flush=True)
-        verdicts = _tried(trees, chosen, modules)
+        verdicts = _tried(trees, chosen)
     _print(verdicts, modules)
     if options.json:
         rows = [{**v.mutant._asdict(), "end": v.end, "source": None} for v in verdicts]
@@ -162,19 +162,23 @@ def _chosen(tree: Tree, modules: Sequence[str], sample: int | None, seed: int) -
     return chosen
 
 
-def _tried(trees: list[Tree], chosen: list[Mutant], modules: Sequence[str]) -> list[Verdict]:
-    needed: dict[str, float] = {}
-    for module in modules:
-        end, seconds = trees[0].run(module, 600)
-        if end != "survived":
-            raise SystemExit(f"the tests of {module} fail without any change")
-        needed[module] = max(LEAST_CPU_S, 3 * seconds)
-    free = list(trees)
+def _tried(trees: list[Tree], chosen: list[Mutant]) -> list[Verdict]:
+    free, needed, judging = list(trees), dict[str, float](), threading.Lock()
+
+    def allowed(tree: Tree, module: str) -> float:
+        """Processor time for a module's tests, measured once on the source as it is."""
+        with judging:
+            if module not in needed:
+                end, seconds = tree.run(module, 600)
+                if end != "survived":
+                    raise SystemExit(f"the tests of {module} fail without any change")
+                needed[module] = max(LEAST_CPU_S, 3 * seconds)
+        return needed[module]
 
     def one(mutant: Mutant) -> Verdict:
         tree = free.pop()
         began = time.monotonic()
-        verdict = Verdict(mutant, tree.changed(mutant, needed[mutant.module]))
+        verdict = Verdict(mutant, tree.changed(mutant, allowed(tree, mutant.module)))
         free.append(tree)
         mark = "SURVIVED" if verdict.end == "survived" else verdict.end
         print(f"{mark:9} {mutant.told} ({time.monotonic() - began:.0f} s)", flush=True)
