@@ -37,7 +37,7 @@ def files_named(text: str) -> set[str]:
     return set(re.findall(rf"`(?:python )?((?:{folders})/[\w./-]+)", text)) - MADE_UP
 
 
-@pytest.mark.parametrize("page", ["add_a_message_type", "testing", "howto/home_node", "howto/measure"])
+@pytest.mark.parametrize("page", ["add_a_message_type", "testing", "howto/home_node", "howto/measure", "howto/service"])
 def test_the_files_that_a_page_names_exist(page: str) -> None:
     named = files_named(text_of(page))
     assert named
