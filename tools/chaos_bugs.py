@@ -66,8 +66,10 @@ def _announces_stems() -> None:
 
     def talkative(self: Dandelion, peer: Any, message: Any, now: float) -> Iterable[Any]:
         effects = list(on_stemtx(self, peer, message, now))
+        if not any(isinstance(effect, Send) for effect in effects):
+            return effects
         inv = Inv((InventoryItem(InventoryKind.TX, self._pool.decode(message.raw).id),))
-        return [*effects, *(Send(link, inv) for link in self._faces[peer.face]._inbound)] if effects else effects
+        return [*effects, *(Send(link, inv) for link in self._faces[peer.face]._inbound)]
 
     Dandelion.on_stemtx = talkative  # type: ignore[method-assign]
 
