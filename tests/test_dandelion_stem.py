@@ -225,3 +225,18 @@ def test_epochs_of_two_nodes_have_phases_of_their_own() -> None:
     assert len(ends) == 50
     assert min(ends) < 100
     assert max(ends) > 500
+
+
+def test_a_full_face_takes_nothing_from_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else who fills the stem pool through one face sees at another one, by what is dropped, that both are one node's."""
+    size = len(raw(0))
+    monkeypatch.setattr("obscura.node.dandelion.STEM_BYTES", len(Face) * 5 * size)
+    made = Bench(StemTerms(q=0.0, epoch_s=FOREVER))
+    for face, link in ((Face.CLEARNET, 1), (Face.ONION, 2)):
+        made.join(link, face=face)
+        made.join(100 + link, inbound=True, face=face)
+    for number in range(3 * len(Face) * 5):
+        made.receive(101, StemTx(raw(number)))
+    assert len(made.sent) == 5
+    made.receive(102, StemTx(raw(1_000)))
+    assert made.stemmed(1_000) == [2]

@@ -9,6 +9,7 @@ Nothing here is logged, counted or described.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Protocol
@@ -113,7 +114,7 @@ class Dandelion(Part):
         self._embargoes: Timers[bytes] = Timers()
         self._stems: dict[bytes, _Stem] = {}
         self._shares: dict[LinkId, _Share] = {}
-        self._bytes = 0
+        self._bytes: Counter[Face] = Counter()
 
     # --- Links and epochs ---------------------------------------------------------------------------------------------
 
@@ -178,7 +179,7 @@ class Dandelion(Part):
         if stem is None:
             if way is None:
                 return self._pool.publish(transaction, peer.link, now)
-            if not self._admits(peer.link, transaction):
+            if not self._admits(peer, transaction):
                 return ()
             stem = self._stems[transaction.id] = _Stem(transaction, peer.face, peer.link)
             self._charge(stem)
@@ -256,19 +257,20 @@ class Dandelion(Part):
         self._forget(id)
         return self._pool.publish(stem.transaction, stem.charged, now)
 
-    def _admits(self, edge: LinkId, transaction: Transaction) -> bool:
-        share, size = self._shares.get(edge), len(transaction.raw)
+    def _admits(self, edge: Peer, transaction: Transaction) -> bool:
+        """Each face has its part: what is dropped at one says nothing of what came in at another."""
+        share, size = self._shares.get(edge.link), len(transaction.raw)
+        fits = self._bytes[edge.face] + size <= STEM_BYTES // len(Face)
         if share is None:
-            return self._bytes + size <= STEM_BYTES
-        fits = share.transactions < STEM_TXS_PER_PEER and share.bytes + size <= STEM_BYTES_PER_PEER
-        return fits and self._bytes + size <= STEM_BYTES
+            return fits
+        return fits and share.transactions < STEM_TXS_PER_PEER and share.bytes + size <= STEM_BYTES_PER_PEER
 
     def _charge(self, stem: _Stem) -> None:
         assert stem.charged is not None
         share = self._shares.setdefault(stem.charged, _Share())
         share.transactions += 1
         share.bytes += len(stem.transaction.raw)
-        self._bytes += len(stem.transaction.raw)
+        self._bytes[stem.face] += len(stem.transaction.raw)
 
     def _discharge(self, stem: _Stem) -> None:
         if stem.charged is None:
@@ -276,7 +278,7 @@ class Dandelion(Part):
         share = self._shares[stem.charged]
         share.transactions -= 1
         share.bytes -= len(stem.transaction.raw)
-        self._bytes -= len(stem.transaction.raw)
+        self._bytes[stem.face] -= len(stem.transaction.raw)
         if not share.transactions:
             del self._shares[stem.charged]
 

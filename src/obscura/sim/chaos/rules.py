@@ -125,7 +125,11 @@ class Rules:
         pool = relay_of(node).transactions.mempool
         own = node.assembly.own_transactions
         assert own is not None
-        if pool.bytes > MEMPOOL_BYTES or own.dandelion._bytes > STEM_BYTES or len(own._own) > MAX_OWN_BROADCASTS:
+        if (
+            pool.bytes > MEMPOOL_BYTES
+            or own.dandelion._bytes.total() > STEM_BYTES
+            or len(own._own) > MAX_OWN_BROADCASTS
+        ):
             raise Broken(f"node {node.number} keeps more transactions than it may")
 
     def _hear(self, node: SimNode) -> None:
