@@ -142,6 +142,8 @@ def test_links_of_three_carriers_and_strangers_at_one_port(tmp_path: Path) -> No
             for address in alice.addresses:
                 peer = await bob.connect(address)
                 assert (peer.pattern, peer.carrier) == ("NK", address.carrier)
+                await bob.ping(peer)  # so that the other side is up too
+                assert alice.peers()[-1].carrier is address.carrier
                 bob.disconnect(peer)
             assert (await get(None)).startswith(b"HTTP/1.1 200 OK\r\nServer: nginx")
             assert (await get(context)).startswith(b"HTTP/1.1 200 OK\r\nServer: nginx")

@@ -27,6 +27,7 @@ from obscura.limits import (
     MAX_UNKNOWN_PAYLOAD,
     UNAUTHENTICATED_BYTES,
 )
+from obscura.morph.carrier import Finished
 from obscura.wire.catalogue import BUILT_IN
 from obscura.wire.frame import Malformed, Unknown, encode_frame, encode_raw
 from obscura.wire.message import Message, Phase
@@ -100,6 +101,15 @@ def test_the_same_bytes_give_the_same_events_however_they_are_cut(
 
 def _is_lost(event: Event) -> bool:
     return isinstance(event, Ended) and event.reason is Reason.LOST
+
+
+@pytest.mark.parametrize("lingers", [True, False])
+def test_the_way_in_which_a_carrier_closes_reaches_the_socket(lingers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it a name server's last word would be lost in the reset that unread updates cause."""
+    both = linked("nk")
+    monkeypatch.setattr(type(both.client._carrier), "end", lambda self, now: [Finished(lingers=lingers)])
+    both.client.abort(0.0, Reason.STALLED)
+    assert (both.client.over, both.client.closing) == (True, (lingers, False))
 
 
 @pytest.mark.parametrize("security", SECURITIES)

@@ -323,7 +323,8 @@ class Connection:
         self._sealer, self._opener, self._opening = secured.sealer, secured.opener, None
         if secured.prefix:
             self._carrier.send(secured.prefix, now)
-        events.append(Opened(secured.session_id, secured.pattern, secured.peer_key, secured.resume_secret))
+        key, number = secured.peer_key, self._carrier.NUMBER
+        events.append(Opened(secured.session_id, secured.pattern, key, secured.resume_secret, number))
         if self._resuming is not None:
             self._handshake.resumption = Claim(self._resuming, secured.session_id)
         self._greet(now)
@@ -433,8 +434,7 @@ class Connection:
         self._stage = _Stage.OVER
         self._deadline = inf
         for event in self._carrier.end(now):
-            if isinstance(event, Finished):
-                self.over = True
+            self._on_carrier(event, now, [])
 
     def _fail(self, now: float, reason: Reason, detail: str, events: list[Event]) -> None:
         """The one failure path: deliver nothing more, say nothing; the session goes on as the cover's."""

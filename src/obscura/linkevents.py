@@ -13,6 +13,7 @@ from obscura.handshake.machine import Negotiated
 from obscura.shaping.padding import Cells, Padding
 from obscura.shaping.schedule import IMMEDIATE, Schedule
 from obscura.shaping.watch import Breach, Watch
+from obscura.wire.address import CarrierNumber
 from obscura.wire.frame import Malformed, Unknown
 from obscura.wire.message import Message
 
@@ -42,6 +43,9 @@ class Opened(msgspec.Struct, frozen=True):
     pattern: str
     peer_key: bytes | None
     resume_secret: ResumeSecret
+    carrier: CarrierNumber | None = (
+        None  # of several at one port the one that the client chose; None = as the link says
+    )
 
 
 class Established(msgspec.Struct, frozen=True):

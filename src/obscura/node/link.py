@@ -95,7 +95,7 @@ def peer_of(link: Link, negotiated: Negotiated, now: float) -> Peer:
     return Peer(
         link=link.id,
         face=link.face,
-        carrier=link.carrier,
+        carrier=_carrier_of(link),
         is_inbound=link.inbound,
         is_manual=link.manual,
         dialled=link.dialled,
@@ -107,6 +107,11 @@ def peer_of(link: Link, negotiated: Negotiated, now: float) -> Peer:
         since=now,
         purpose=link.purpose,
     )
+
+
+def _carrier_of(link: Link) -> CarrierNumber:
+    opened = link.opened
+    return link.carrier if opened is None or opened.carrier is None else opened.carrier
 
 
 def failure_of(link: Link, reason: Reason, why: str) -> tuple[Failure, str]:
@@ -155,7 +160,7 @@ def describe(peer: Peer, link: Link, now: float) -> dict[str, Any]:
         "inbound": peer.is_inbound,
         "manual": peer.is_manual,
         "face": peer.face.name.lower(),
-        "carrier": link.carrier.name.lower(),
+        "carrier": _carrier_of(link).name.lower(),
         "pattern": opened.pattern if opened is not None else peer.pattern,
         "session_id": (opened.session_id if opened is not None else peer.session_id).hex(),
         "key_proved": opened is not None and opened.peer_key is not None,
