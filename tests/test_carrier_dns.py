@@ -627,6 +627,18 @@ def test_cookies_are_what_rfc_9018_says_and_alike_within_a_second() -> None:
     assert server.cookie(b"12345679")[16:] != cookie[16:]
 
 
+def test_a_clock_that_is_set_back_never_gives_a_cookie_twice() -> None:
+    """A recorded session is bound to its cookie: in the same second, come again, it would be let in once more."""
+    server = name_server(KEY)
+    given = [server.cookie(b"12345678")]
+    for _ in range(3):
+        server.unix = lambda: UNIX + 3_600
+        given.append(server.cookie(b"12345678"))
+        server.unix = lambda: UNIX
+        given.append(server.cookie(b"12345678"))
+    assert len(set(given)) == len(given)
+
+
 def test_used_cookies_are_forgotten_after_a_minute_and_bounded() -> None:
     host = dns_host(KEY)
     assert host.use(b"a", 0.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from hashlib import sha256
 from struct import Struct
 from typing import Final
 
@@ -46,6 +47,7 @@ class NameServer:
         self.key = key
         self.unix = unix
         self._secret = secret
+        self._cookie_time = 0
 
     def answer(self, wire: bytes, rng: random.Random, *, is_tcp: bool) -> tuple[bytes | None, bytes]:
         """The answer, None where there is none and a connection is reset; and the cookie that it gives, b"" without."""
@@ -65,7 +67,11 @@ class NameServer:
 
     def cookie(self, client: bytes) -> bytes:
         """A whole COOKIE option (RFC 9018, 4.4). The asker's address is not in it, since carriers know no addresses."""
-        head = _COOKIE_HEAD.pack(1, 0, 0, 0, self.unix() & 0xFFFFFFFF)
+        now = self.unix()
+        if now < self._cookie_time:  # a clock that was set back must not give a cookie twice: flights are bound to it
+            self._secret = sha256(self._secret).digest()[: len(self._secret)]
+        self._cookie_time = now
+        head = _COOKIE_HEAD.pack(1, 0, 0, 0, now & 0xFFFFFFFF)
         return client + head + siphash(self._secret, client + head).to_bytes(8, "little")
 
 
