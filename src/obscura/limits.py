@@ -74,6 +74,7 @@ KEEPALIVE_MOST_S: Final = 3_600.0  # seconds from the first request to the last 
 LINGER_S: Final = (5.0, 30.0)
 PROXY_READ_S: Final = 60.0  # seconds of a silent application until nginx ends its WebSocket (proxy_read_timeout)
 GZIP_LEAST: Final = 20  # bytes; shorter pages are not compressed (gzip_min_length)
+ZIPPED_PAGES: Final = 256  # pages kept compressed. Security: else a request of 60 bytes costs the compression of 16 MiB.
 CHUNK_OF_BODY: Final = 32 << 10  # bytes of a compressed page in one chunk (output_buffers)
 SITE_WRITE_BYTES: Final = 128 << 10  # bytes of pages given to a socket at once. Security: one reader's cost.
 SITE_UNREAD_BYTES: Final = 64 << 10  # bytes of requests waiting behind an unread answer before we stop reading

@@ -9,11 +9,12 @@ import re
 import zlib
 from collections.abc import Callable
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
-from obscura.limits import CHUNK_OF_BODY, GZIP_LEAST
+from obscura.limits import CHUNK_OF_BODY, GZIP_LEAST, ZIPPED_PAGES
 from obscura.morph.behind import Upstream
 from obscura.morph.dress import Dress
 from obscura.morph.request import HTTP_09, HTTP_10, TOO_LARGE, Request, host_of
@@ -366,8 +367,11 @@ def _accepts_gzip(accepted: bytes) -> bool:
     return found is not None and (found[1] is None or found[1].strip(b"0.") != b"")
 
 
+@lru_cache(ZIPPED_PAGES)
 def _zipped(body: bytes) -> bytes:
-    """As nginx compresses: level 1, window and memory just large enough."""
+    """As nginx compresses: level 1, window and memory just large enough. Once for each page, else requests of a few bytes for a
+    large one would cost much.
+    """
     window, memory = 15, 8
     while len(body) < (1 << (window - 1)) - 262 and window > 9:
         window -= 1
