@@ -9,6 +9,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,17 @@ def test_tokens_from_the_command_line(tmp_path: Path) -> None:
     assert obscura("add", "x", "--scope", "root").exit_code == 2
     assert obscura("remove", "wallet").output == "removed wallet\n"
     assert obscura("remove", "wallet").exit_code == 1
+
+
+def test_changes_at_the_same_time_lose_nothing_and_bring_nothing_back(tmp_path: Path) -> None:
+    def change(number: int) -> None:
+        file = TokenFile(tmp_path / "rpc.tokens")
+        file.add(f"kept{number}", Scope.READ)
+        file.add(f"gone{number}", Scope.ADMIN)
+        file.remove(f"gone{number}")
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(change, range(6)))
+    assert sorted(token.name for token in TokenFile(tmp_path / "rpc.tokens").stored()) == [
+        f"kept{number}" for number in range(6)
+    ]

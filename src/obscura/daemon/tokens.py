@@ -6,7 +6,9 @@ A secret is 32 random bytes, so that its SHA-256 needs neither salt nor work to 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import os
 import re
 import secrets
 import stat
@@ -91,24 +93,27 @@ class TokenFile:
         """A new token; its secret is shown this once. Raises ``UserError``."""
         if not _NAME.fullmatch(name):
             raise UserError(f"{name!r} is no name of a token: 1 to 40 of letters, digits, dot, dash, underscore")
-        kept = self.stored()
-        if any(token.name == name for token in kept):
-            raise UserError(f"there is a token {name} already: `obscura token remove {name}` ends it")
-        if len(kept) >= MAX_TOKENS:
-            raise UserError(f"there are {MAX_TOKENS} tokens already: remove one")
         secret = new_secret()
         created = datetime.now(UTC).date().isoformat()
         token = Token(name, scope.label, digest_of(secret).hex(), created)  # type: ignore[arg-type]
-        self._write((*kept, token))
+        make_private(self.path.parent)
+        with self._alone():
+            kept = self.stored()
+            if any(other.name == name for other in kept):
+                raise UserError(f"there is a token {name} already: `obscura token remove {name}` ends it")
+            if len(kept) >= MAX_TOKENS:
+                raise UserError(f"there are {MAX_TOKENS} tokens already: remove one")
+            self._write((*kept, token))
         return secret
 
     def remove(self, name: str) -> None:
         """End a token. Raises ``UserError``."""
-        kept = self.stored()
-        left = tuple(token for token in kept if token.name != name)
-        if len(left) == len(kept):
-            raise UserError(f"there is no token {name!r}: `obscura token list` shows all")
-        self._write(left)
+        with self._alone():
+            kept = self.stored()
+            left = tuple(token for token in kept if token.name != name)
+            if len(left) == len(kept):
+                raise UserError(f"there is no token {name!r}: `obscura token list` shows all")
+            self._write(left)
 
     def stored(self) -> tuple[Token, ...]:
         """What the file says now. Raises ``UserError`` where it is damaged."""
@@ -130,8 +135,21 @@ class TokenFile:
             raise damaged
         return tokens
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two changes at once would lose one, or bring back what the other one took away."""
+        try:
+            directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:  # there is none: nothing to change
+            yield
+            return
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(directory)
+
     def _write(self, tokens: tuple[Token, ...]) -> None:
-        make_private(self.path.parent)
         try:
             write_atomic(self.path, msgspec.json.format(msgspec.json.encode(tokens)) + b"\n")
         except OSError as error:
