@@ -229,6 +229,17 @@ def test_which_ports_are_mapped() -> None:
     assert [place.host for place in mappable(places)] == ["0.0.0.0", "192.168.1.20"]
 
 
+def test_covers_that_share_a_port_have_one_mapping_and_are_all_announced_by_it() -> None:
+    """A router refuses a second mapping of the same port, whose nonce is another (RFC 6887, 11.3)."""
+    carriers = (CarrierNumber.TLS, CarrierNumber.SSH)
+    listening = [Address(bytes(32), "0.0.0.0", PORT, carrier) for carrier in carriers]
+    assert mappable(listening) == listening[:1]
+    own = OwnAddress(Grouping(), loopback=False)
+    own.set_listening(listening)
+    own.set_mapped(PORT, Address(bytes(32), "8.8.4.4", 50_123, CarrierNumber.TLS))
+    assert own.announced(Face.CLEARNET) == [Address(bytes(32), "8.8.4.4", 50_123, carrier) for carrier in carriers]
+
+
 def test_what_the_router_says_is_announced_and_known_as_own() -> None:
     own = OwnAddress(Grouping(), loopback=False)
     listening = Address(bytes(32), "0.0.0.0", PORT, CarrierNumber.TLS)

@@ -75,14 +75,14 @@ def default_gateway(table: str) -> IPv4Address | None:
 
 def mappable(listening: Sequence[Address]) -> list[Address]:
     """Listening addresses that only a router's mapping makes reachable: clearnet, IPv4, wildcard or private."""
-    found = []
+    found: dict[tuple[str, int], Address] = {}  # covers that share a port have one mapping
     for address in listening:
         if face_of(address) is not Face.CLEARNET or address.is_loopback or address.carrier is CarrierNumber.BARE:
             continue
         host = ip_address(address.host)
         if isinstance(host, IPv4Address) and not host.is_global:
-            found.append(address)
-    return found
+            found.setdefault((address.host, address.port), address)
+    return list(found.values())
 
 
 class _Answers(asyncio.DatagramProtocol):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+import msgspec
+
 from obscura.limits import OBSERVERS
 from obscura.node.core import Part
 from obscura.node.dialling import may_learn, own_face
@@ -68,10 +70,9 @@ class OwnAddress(Part):
         hosts = self._observed()
         hidden = self._is_proxied and face is Face.CLEARNET
         for address in () if hidden else self._listening:
-            if address.port in self._mapped:
-                told.append(
-                    self._mapped[address.port]
-                )  # what peers see is the router's address, the port is the router's choice
+            mapped = self._mapped.get(address.port)
+            if mapped is not None:  # what peers see is the router's address, the port is the router's choice
+                told.append(msgspec.structs.replace(address, host=mapped.host, port=mapped.port))
             elif _is_any(address):
                 told += [Address(address.key, host, address.port, address.carrier, address.name) for host in hosts]
             else:
