@@ -37,14 +37,6 @@ discovery: $(STAMP)  ## real DNS-over-HTTPS servers and a real router (root; apt
 carriers: $(STAMP)  ## carriers beside real servers and clients, judged and probed (the packages that .ci/run installs; 10 minutes)
 	$(BIN)/python -m pytest tests_real/test_carrier_*.py
 
-prove: $(STAMP)  ## 10,000 probes to each carrier, 200 judged sessions of each at three levels: figures below out/prove (2 hours)
-	mkdir -p out/prove
-	@for carrier in http tls ssh dns; do \
-	  $(BIN)/python tools/probes.py --carrier $$carrier --count 10000 --waits >out/prove/probes-$$carrier.json || exit 1; \
-	  $(BIN)/obscura lab morph --carrier $$carrier --flows 200 --json >out/prove/morph-$$carrier.json || exit 1; done
-	@for carrier in tls ssh dns; do \
-	  $(BIN)/python tools/probes.py --carrier $$carrier --count 10000 --joining >out/prove/joining-$$carrier.json || exit 1; done
-
 shaping: $(STAMP)  ## lengths, gaps and SYNs of real links as tshark sees them, and plain frames dissected (apt install tshark; 1 minute)
 	$(BIN)/python -m pytest tests_real/test_dissector.py tests_real/test_shaping_wire.py
 

@@ -51,6 +51,11 @@ def _of_carriers() -> list[Proof]:
             Proof(f"probes-{name}", f"10,000 probes of a {name} listener and of the real server configured alike",
                   f"python tools/probes.py --carrier {name} --count 10000"),
         ]  # fmt: skip
+        if name != "http":  # whoever does not know a listener's key joins over these
+            shows = f"the same of {name} with strangers welcome, by those who do not know the network"
+            proofs.append(
+                Proof(f"joining-{name}", shows, f"python tools/probes.py --carrier {name} --count 10000 --joining")
+            )
     return proofs
 
 
