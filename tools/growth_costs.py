@@ -10,9 +10,11 @@ from pathlib import Path
 from time import process_time
 
 from obscura.daemon.chain_methods import body_is_sound
+from obscura.ledger.bitcoin import BitcoinLedger, Rules
 from obscura.ledger.chain import Chain
 from obscura.ledger.header import Header
 from obscura.ledger.mining import block_template, filler_transaction, grind
+from obscura.ledger.network import own_genesis
 from obscura.ledger.networks import load_network
 from obscura.ledger.port import Transaction
 from obscura.node.admission import AdmissionLimits
@@ -30,6 +32,10 @@ from obscura.wire.address import CarrierNumber, Endpoint
 from obscura.wire.message import Message
 
 DEV = load_network("dev").ledger
+EASY_BITS, EASY_START = 0x207FFFFF, 1_700_000_000
+EASY = BitcoinLedger(
+    Rules(limit_bits=EASY_BITS, spacing_s=60, retarget_blocks=0), own_genesis("growth", EASY_START, EASY_BITS, 0)
+)
 UNIX = 1_800_000_000
 QUIET = Knobs(dummy_ms=(0, 0), chaff_ms=(0, 0), jitter_ms=(0, 0), burst=(0, 0), burst_hold_ms=(0, 0))
 IDLE_S = 600.0
@@ -133,20 +139,19 @@ def message(size: int) -> float:
 
 
 def _headers(count: int) -> list[bytes]:
-    """A chain of the development network."""
-    genesis = Header.decode(DEV.genesis)
-    parent, made, rng = DEV.block_id(DEV.genesis), [], random.Random(1)
+    """A chain whose headers take two hashes each."""
+    parent, made, rng = EASY.block_id(EASY.genesis), [], random.Random(1)
     for number in range(count):
-        header = Header(0x20000000, parent, rng.randbytes(32), genesis.time + number + 1, genesis.bits, 0)
-        raw = grind(header.encode(), 1 << 24)
+        time = EASY_START + 60 * (number + 1)
+        raw = grind(Header(0x20000000, parent, rng.randbytes(32), time, EASY_BITS, 0).encode(), 1 << 20)
         assert raw is not None
         made.append(raw)
-        parent = DEV.block_id(raw)
+        parent = EASY.block_id(raw)
     return made
 
 
 def _chain(headers: list[bytes]) -> Chain:
-    chain = Chain(DEV)
+    chain = Chain(EASY)
     new, fault = chain.add_all(headers, UNIX)
     if fault is not None or len(new) != len(headers):
         raise AssertionError(f"{len(new)} of {len(headers)} headers were taken: {fault}")

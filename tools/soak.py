@@ -28,6 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,6 +162,7 @@ class Honest:
     def __init__(self) -> None:
         self.pings_ms: list[tuple[float, float]] = []  # when, how long
         self.lost = self.refused = self.late_synced = 0
+        self.why: Counter[str] = Counter()
         self.is_gone = False  # one of their processes ended
 
     async def follow(self, process: asyncio.subprocess.Process) -> None:
@@ -171,6 +173,7 @@ class Honest:
             self.lost += told["lost"]
             self.refused += told["refused"]
             self.late_synced += told["late_synced"]
+            self.why.update(told["why"])
         self.is_gone = True
 
     def between(self, begin: float, end: float) -> list[float]:
@@ -231,6 +234,7 @@ async def soak(folder: Path, seconds: float, links: int) -> dict[str, Any]:
         "honest_links": int(WORK["honest"][1] * links),
         "honest_lost": honest.lost,
         "honest_refused": honest.refused,
+        "why": honest.why.most_common(),
         "late_synced": honest.late_synced,
         "samples": [sample._asdict() for sample in samples],
     }
@@ -334,6 +338,7 @@ def told(result: dict[str, Any]) -> str:
             ),
             f"honest      {result['honest_lost']} of {result['honest_links']} links lost, {result['honest_refused']} times "
             f"to come again; {result['late_synced']} new nodes fetched the chain",
+            *(f"            {times} times: {why}" for why, times in result["why"][:5]),
         ]
     )
 

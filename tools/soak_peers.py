@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from itertools import count, cycle
 from pathlib import Path
@@ -31,6 +33,8 @@ PAUSE_S = 2.0  # until a hostile peer that was cut comes again
 LATE_S = 20.0  # between two nodes that come with an empty chain and fetch it all
 SENT_S = 10.0  # between two transactions
 
+_DIGITS = re.compile(r"[0-9a-z:/@?]*[0-9][0-9a-z.:/@?]*")  # addresses, ports, numbers
+
 Work = Callable[[Path, str, int], Awaitable[None]]
 
 
@@ -44,14 +48,21 @@ class Told:
     def __init__(self) -> None:
         self.pings_ms: list[float] = []
         self.lost = self.refused = self.late_synced = 0
+        self.why: Counter[str] = Counter()
 
     async def tell(self, node: Node) -> None:
         while True:
             await asyncio.sleep(TELL_S)
             figures = {"pings_ms": [round(ms, 2) for ms in self.pings_ms], "links": len(node.peers())}
-            told = {**figures, "lost": self.lost, "refused": self.refused, "late_synced": self.late_synced}
+            told = {
+                **figures,
+                "lost": self.lost,
+                "refused": self.refused,
+                "late_synced": self.late_synced,
+                "why": self.why,
+            }
             print(json.dumps(told), flush=True)
-            self.pings_ms, self.lost, self.refused, self.late_synced = [], 0, 0, 0
+            self.pings_ms, self.lost, self.refused, self.late_synced, self.why = [], 0, 0, 0, Counter()
 
 
 async def honest(place: Path, address: str, links: int) -> None:
@@ -71,6 +82,7 @@ async def honest(place: Path, address: str, links: int) -> None:
             except UserError as fault:
                 told.lost += "is gone" in str(fault) or "no peer" in str(fault)
                 told.refused += 1
+                told.why[_DIGITS.sub("N", str(fault))[-90:]] += 1
                 await asyncio.sleep(PAUSE_S)
 
     async def send(node: Node) -> None:
