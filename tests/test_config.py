@@ -306,3 +306,13 @@ def test_any_text_in_a_value_leaves_lines_right(values: list[str], last: str) ->
     listed = ",\n".join(values)
     text = f"optional = '''\n[pool]\nx = 1\n'''\n[pool]\nnames = [\n{listed}\n]\nwrong = {last}"
     assert layers._key_lines(text)[("pool", "wrong")] == text.count("\n") + 1
+
+
+@pytest.mark.parametrize("line", ["password = 31337", 'client-keys = "31337.onion:31337"', "client-keys = [31337]"])
+def test_an_error_does_not_repeat_a_secret(tmp_path: Path, line: str) -> None:
+    """It goes to standard error at a start, and into the log where a configuration is read again."""
+    file = tmp_path / "obscura.toml"
+    file.write_text(f"[tor-daemon]\n{line}\n")
+    with pytest.raises(ConfigError, match=r"obscura.toml:2: tor-daemon\.[a-z-]+ is what is not shown here") as told:
+        load(file, environ={"HOME": str(tmp_path)})
+    assert "31337" not in str(told.value)

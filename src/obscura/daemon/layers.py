@@ -223,7 +223,8 @@ def _build(schema: type[T], values: Mapping[Key, object], prefix: Key) -> T:
 def converted(setting: Setting, kind: Any) -> object:
     """The setting's value as its field's type. Raises ``ConfigError``: key, value, what is expected."""
     dotted, value = ".".join(setting.key), setting.value
-    wrong = ConfigError(f"{setting.origin}: {dotted} is {_shown(value)}, but {expected(kind)} is expected")
+    told = "what is not shown here" if is_secret(kind) else _shown(value)  # an error goes into logs
+    wrong = ConfigError(f"{setting.origin}: {dotted} is {told}, but {expected(kind)} is expected")
     listed = _listed(inspect.type_info(kind))
     if setting.text and listed:
         value = [part.strip() for part in str(value).split(",") if part.strip()]
@@ -269,6 +270,11 @@ def _shown(value: object) -> str:
 def expected(kind: Any) -> str:
     """What a field takes, in words."""
     return _words(inspect.type_info(kind))
+
+
+def is_secret(kind: Any) -> bool:
+    """Whether a field of this type says ``Meta(extra={"secret": True})``: no error repeats its value."""
+    return any((meta.extra or {}).get("secret", False) for meta in getattr(kind, "__metadata__", ()))
 
 
 def _words(kind: inspect.Type) -> str:

@@ -32,7 +32,8 @@ class TorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Meta(description="IP:PORT or path of tor's control port; unset tries 127.0.0.1:9051 and /run/tor/control"),
     ] = None
     password: Annotated[
-        str | None, Meta(description="password of the control port; unset reads the cookie that tor names")
+        str | None,
+        Meta(description="password of the control port; unset reads the cookie that tor names", extra={"secret": True}),
     ] = None
     program: Annotated[str, Meta(description='what tor = "managed" starts')] = "tor"
     torrc: Annotated[
@@ -46,7 +47,10 @@ class TorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = ()
     client_keys: Annotated[
         Texts,
-        Meta(description="NAME.onion:KEY with the private x25519 key (base32) for services that admit only some"),
+        Meta(
+            description="NAME.onion:KEY with the private x25519 key (base32) for services that admit only some",
+            extra={"secret": True},
+        ),
     ] = ()
 
     def check(self) -> None:
