@@ -56,3 +56,7 @@ def test_only_last_words_before_a_reset_wait_and_none_is_lost_by_it(pieces: list
     got, is_prompt = asyncio.run(_written(pieces, resets=resets))
     assert got == b"".join(pieces)
     assert is_prompt is not resets
+
+
+def test_one_piece_before_a_reset_is_an_answer_and_does_not_wait() -> None:
+    assert asyncio.run(_written([b"answer"], resets=True)) == (b"answer", True)
