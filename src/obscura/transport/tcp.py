@@ -128,8 +128,8 @@ class Socket(asyncio.BufferedProtocol):
         return None
 
     def write(self, pieces: list[bytes], *, resets: bool = False) -> None:
-        """Queue bytes; nothing happens once the socket is closing. ``resets``: the last ones before a reset; several pieces are then
-        a program's several small writes.
+        """Queue bytes; nothing happens once the socket is closing. ``resets``: the last ones before a reset; several pieces are
+        then a program's several small writes.
         """
         transport = self._transport
         if transport is not None and not transport.is_closing():
