@@ -29,7 +29,15 @@ from carriers import FLIGHT_1, FLIGHT_2, KEY, MAKERS, End, Wire
 from dns_pair import UNIX, dns_host, name_server, zone_of
 from obscura.daemon.dns_cover import LiveZone, converted, parse_zone
 from obscura.errors import UserError, Violation
-from obscura.limits import DNS_IDLE_S, DNS_TRANSFER_S, DNS_UNREAD_BYTES, DNS_WRITE_BYTES
+from obscura.limits import (
+    DNS_COOKIE_S,
+    DNS_COOKIES,
+    DNS_IDLE_S,
+    DNS_TRANSFER_S,
+    DNS_UNREAD_BYTES,
+    DNS_WRITE_BYTES,
+    TRIALS_PER_S,
+)
 from obscura.morph import dns_message as wire_format
 from obscura.morph.carrier import Data, Finished, Flight, Ready
 from obscura.morph.dns import DnsClient
@@ -644,8 +652,9 @@ def test_used_cookies_are_forgotten_after_a_minute_and_bounded() -> None:
     assert host.use(b"a", 0.0)
     assert not host.use(b"a", 59.0)
     assert host.use(b"a", 61.0)
-    for number in range(5_000):
-        host.use(number.to_bytes(4, "big"), 100.0)
+    assert DNS_COOKIES > TRIALS_PER_S * DNS_COOKIE_S, "else the cookies are used up before the trials are"
+    for number in range(DNS_COOKIES - 1):
+        assert host.use(number.to_bytes(4, "big"), 100.0)
     assert not host.use(b"fresh", 100.0)
     assert host.use(b"fresh", 200.0)
 

@@ -74,7 +74,8 @@ KEEPALIVE_MOST_S: Final = 3_600.0  # seconds from the first request to the last 
 LINGER_S: Final = (5.0, 30.0)
 PROXY_READ_S: Final = 60.0  # seconds of a silent application until nginx ends its WebSocket (proxy_read_timeout)
 GZIP_LEAST: Final = 20  # bytes; shorter pages are not compressed (gzip_min_length)
-ZIPPED_PAGES: Final = 256  # pages kept compressed. Security: else a request of 60 bytes costs the compression of 16 MiB.
+# pages kept compressed. Security: else a request of 60 bytes costs the compression of 16 MiB.
+ZIPPED_PAGES: Final = 256
 CHUNK_OF_BODY: Final = 32 << 10  # bytes of a compressed page in one chunk (output_buffers)
 SITE_WRITE_BYTES: Final = 128 << 10  # bytes of pages given to a socket at once. Security: one reader's cost.
 SITE_UNREAD_BYTES: Final = 64 << 10  # bytes of requests waiting behind an unread answer before we stop reading
@@ -136,9 +137,8 @@ DNS_WRITE_BYTES: Final = 128 << 10  # bytes of answers given to a socket at once
 DNS_UDP_BYTES: Final = (512, 1_232)  # bytes of an answer over UDP: without EDNS, and at most (max-udp-size)
 DNS_RARE: Final = (16, 256)  # records of rare types looked into per message, and their bytes. Security: it is slow.
 DNS_ALIASES: Final = 16  # CNAMEs followed in one answer (max-restarts has 11)
-DNS_COOKIES: Final = (
-    4_096  # used cookies remembered, each for DNS_COOKIE_S. Security: beyond it no flight is looked at.
-)
+# used cookies remembered, each for DNS_COOKIE_S. Security: beyond it no flight is looked at; TRIALS_PER_S has to end first.
+DNS_COOKIES: Final = 32_768
 DNS_COOKIE_S: Final = 60.0  # seconds; a cookie is made anew each second
 DNS_MESSAGE_BYTES: Final = 20_480  # bytes of one message of a transfer, or of our updates (transfer-message-size)
 DNS_PIPELINED: Final = 64  # updates without an answer above which no more are sent (ours)
