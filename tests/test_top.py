@@ -19,7 +19,7 @@ import pytest
 
 from obscura.cli.top import Rates, Seen, frame, rates
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 STATUS = {
     "version": "1.0",
     "network": "dev",
