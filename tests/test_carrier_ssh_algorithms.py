@@ -6,6 +6,7 @@ Needs libnettle.so.8, which Debian's libnettle8 has.
 from __future__ import annotations
 
 import json
+import os
 import logging
 import random
 from pathlib import Path
@@ -22,7 +23,9 @@ from obscura.wire.address import Address
 from ssh_pair import HOST_KEYS
 
 VECTORS = json.loads((Path(__file__).parent / "vectors/umac.json").read_text())
-UMACS = [name for name in CLIENT_PROPOSAL.macs_up if name.startswith("umac")]
+IS_THERE = not lacks_umac()
+NAMED = [name for name in CLIENT_PROPOSAL.macs_up if IS_THERE or not name.startswith("umac")]
+UMACS = [name for name in NAMED if name.startswith("umac")]
 SERVER = server_proposal([name for key in HOST_KEYS for name in key.algorithms])
 PLACE = Address.parse("obscura://127.0.0.1:2222?carrier=ssh")
 
@@ -53,8 +56,15 @@ def test_a_tag_depends_on_nothing_but_key_number_and_packet(name: str) -> None:
     assert keyed(b"K" * 16)(0, b"") != tags[0]
 
 
-def test_two_directions_do_not_share_a_context() -> None:
-    keyed = MACS["umac-128@openssh.com"].keyed
+def test_the_library_is_there_or_its_tests_say_that_they_did_not_run() -> None:
+    if not IS_THERE:
+        assert os.environ.get("TEST_REQUIRE_SHARED_DATA") != "1", "libnettle.so.8 is not there, but it is required"
+        print("did not run: the tests of UMAC, since libnettle.so.8 is not there")
+
+
+@pytest.mark.parametrize("name", [name for name in UMACS if name == "umac-128@openssh.com"])
+def test_two_directions_do_not_share_a_context(name: str) -> None:
+    keyed = MACS[name].keyed
     one, other = keyed(b"1" * 16), keyed(b"2" * 16)
     before = one(5, b"x")
     other(5, b"y")
@@ -66,9 +76,9 @@ def test_two_directions_do_not_share_a_context() -> None:
 
 def test_every_exchange_cipher_mac_and_host_key_of_a_server_is_there() -> None:
     assert list(METHODS) == SERVER.kex == [name for name in CLIENT_PROPOSAL.kex if name != EXT_INFO_C]
-    assert sorted(MACS) == sorted(SERVER.macs_up)
+    assert set(MACS) == set(NAMED) & set(SERVER.macs_up)
     for encryption in SERVER.encryption_up:
-        for mac in SERVER.macs_up:
+        for mac in MACS:
             cipher = cipher_of(encryption, mac, lambda which, size: bytes([which]) * size)
             assert len(cipher.seal(0, bytes(36))) == 36 + cipher.tag
     for key in HOST_KEYS:
@@ -83,7 +93,7 @@ def asking(mac: str) -> Proposal:
     )
 
 
-@pytest.mark.parametrize("name", CLIENT_PROPOSAL.macs_up)
+@pytest.mark.parametrize("name", NAMED)
 def test_who_insists_on_a_mac_gets_it(name: str) -> None:
     choice = choose(asking(name), SERVER)
     assert isinstance(choice, Choice)
@@ -99,9 +109,8 @@ def test_a_library_that_is_not_there_or_has_no_umac_gives_none(library: str) -> 
 
 
 def test_with_the_library_nothing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert not lacks_umac()
-    assert "lacks" not in shown(PLACE, ssh_host(PLACE, (), tmp_path, random.Random(1)))
-    assert caplog.records == []
+    assert ("lacks" in shown(PLACE, ssh_host(PLACE, (), tmp_path, random.Random(1)))) == lacks_umac()
+    assert bool(caplog.records) == lacks_umac()
 
 
 def test_without_the_library_the_operator_is_told_and_the_rest_goes_on(
