@@ -6,8 +6,8 @@ Needs libnettle.so.8, which Debian's libnettle8 has.
 from __future__ import annotations
 
 import json
-import os
 import logging
+import os
 import random
 from pathlib import Path
 
