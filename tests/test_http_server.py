@@ -447,6 +447,25 @@ def test_a_small_token_logs_nobody_else_out(tmp_path: Path) -> None:
     run(tmp_path, scene)
 
 
+def test_small_tokens_leave_the_owner_streams(tmp_path: Path) -> None:
+    async def scene(host: Host) -> None:
+        reader = host.tokens.add("reader", Scope.READ)
+        writers = []
+        for _ in range(HTTP_STREAMS // 2):
+            stream, writer = await asyncio.open_connection(*host.server.at)
+            writers.append(writer)
+            writer.write(host.request("GET", "/events", secret=reader))
+            await stream.readuntil(b": events follow")
+        assert (await host.ask("GET", "/events", secret=reader)).status == 503
+        stream, writer = await asyncio.open_connection(*host.server.at)
+        writer.write(host.request("GET", "/events", secret=host.cookie))
+        assert (await stream.readuntil(b": events follow")).startswith(b"HTTP/1.1 200 ")
+        for each in (*writers, writer):
+            each.close()
+
+    run(tmp_path, scene)
+
+
 # --- Requests that mean two things ------------------------------------------------------------------------------------
 
 SMUGGLED = {
