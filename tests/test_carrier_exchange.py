@@ -240,6 +240,24 @@ def test_what_waits_while_no_request_is_there_leaves_with_the_next() -> None:
     assert max(sizes) <= MAX_PICTURE
 
 
+def test_who_asks_for_nothing_makes_the_server_hold_a_picture_and_no_more() -> None:
+    """Else a peer that wants blocks and never polls would have all of them kept, in no queue that anybody counts."""
+    wire = Wire(MAKERS[NAME]).opened()
+    wire.run()
+    server, said, total = wire.server.carrier, bytes(60_000), 0
+    wire.now = server.deadline()  # the poll is answered ...
+    wire.due(wire.server)
+    server.take()  # ... by what never arrives, so that there is no other
+    while not server.is_blocked:
+        server.send(said, wire.now)
+        assert server.take() == []
+        total += len(said)
+        assert total <= MAX_PICTURE + len(said)
+    server.receive(BARE, wire.now)
+    assert not server.is_blocked, "a poll lets some of it out"
+    assert MAX_PICTURE // 4 < sum(map(len, server.take())) <= MAX_PICTURE + 500
+
+
 def opened(body: bytes) -> bytes:
     """What a picture says, read in pieces of three."""
     reader = PictureReader()

@@ -15,6 +15,7 @@ from obscura.limits import (
     BODY_S,
     CLIENT_HEADER_S,
     KEEPALIVE_S,
+    MAX_PICTURE,
     POLL_END_S,
     PROXIED_COOKIES,
     PROXY_READ_S,
@@ -141,6 +142,11 @@ class HttpServer(WebServer):
         else:
             self._release(exchange, now)
         return self._serve(now)
+
+    @property
+    def is_blocked(self) -> bool:
+        exchange = self._exchange
+        return exchange is not None and exchange.pile.size >= MAX_PICTURE and not exchange.has_word
 
     # --- The protected resource -------------------------------------------------------------------------------------
 
