@@ -401,7 +401,7 @@ class Engine:
             return
         served, dropped = link.meter.admit(events, now)
         self._react(link, served, now)
-        if dropped:
+        if dropped and link.peer is not None:  # what was served may have ended the link
             self.apply(self.core.penalise(link.peer.link, dropped * FLOOD_POINTS, "a flood of messages", now), now)
 
     def _react(self, link: Link, events: list[Event], now: float) -> None:
