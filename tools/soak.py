@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,18 +164,18 @@ class Honest:
         self.pings_ms: list[tuple[float, float]] = []  # when, how long
         self.lost = self.refused = self.late_synced = 0
         self.why: Counter[str] = Counter()
-        self.is_gone = False  # one of their processes ended
+        self.are_here = asyncio.Event()
 
     async def follow(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         while text := await process.stdout.readline():
+            self.are_here.set()
             told = json.loads(text)
             self.pings_ms += [(time.monotonic(), ms) for ms in told["pings_ms"]]
             self.lost += told["lost"]
             self.refused += told["refused"]
             self.late_synced += told["late_synced"]
             self.why.update(told["why"])
-        self.is_gone = True
 
     def between(self, begin: float, end: float) -> list[float]:
         return [ms for at, ms in self.pings_ms if begin <= at < end]
@@ -201,22 +202,24 @@ async def soak(folder: Path, seconds: float, links: int) -> dict[str, Any]:
         assert server.stdout is not None
         address = (await server.stdout.readline()).decode().strip()
         before = await _rest(server, folder, address)
-        begin = time.monotonic()
-        hostile_from, end = begin + CALM * seconds, begin + seconds
+        peers = list[asyncio.subprocess.Process]()
         async with contextlib.AsyncExitStack() as workers, asyncio.TaskGroup() as following:
             for number in range(HONEST_PROCESSES):
                 share = WORK["honest"][1] * links / HONEST_PROCESSES
                 process = await workers.enter_async_context(_worker("honest", folder, number, address, share))
                 following.create_task(honest.follow(process))
-            are_hostile_here = False
+                peers.append(process)
+            await honest.are_here.wait()
+            begin = time.monotonic()
+            hostile_from, end = begin + CALM * seconds, begin + seconds
             while (now := time.monotonic()) < end:
-                if now >= hostile_from and not are_hostile_here:
-                    are_hostile_here = True
+                if now >= hostile_from and len(peers) == HONEST_PROCESSES:
                     for kind, (_, share) in WORK.items():
                         if kind != "honest":
-                            await workers.enter_async_context(_worker(kind, folder, 0, address, share * links))
-                if honest.is_gone:
-                    raise SystemExit("a process of honest peers ended before its time")
+                            worker = _worker(kind, folder, 0, address, share * links)
+                            peers.append(await workers.enter_async_context(worker))
+                if any(process.returncode is not None for process in peers):
+                    raise SystemExit("a process of peers ended before its time")
                 samples.append(await ask(server))
                 await asyncio.sleep(max(0.5, seconds / 240))
             await workers.aclose()
@@ -288,8 +291,8 @@ def memory(samples: list[Sample], warm_s: float) -> dict[str, float]:
     chosen = [sample for sample in samples if sample.at_s >= warm_s]
     at = np.array([sample.at_s / 3_600 for sample in chosen])
     mib = np.array([sample.rss_kib / 1_024 for sample in chosen])
-    if len(chosen) < 4:
-        raise SystemExit("too short to fit a line: --minutes has to be more")
+    if len(chosen) < 4:  # too short for a line: nothing is shown
+        return {"mib_at_the_end": samples[-1].rss_kib / 1_024, "mib_per_hour": inf, "error": inf, "rise_mib": inf}
     (slope, _), covariance = np.polyfit(at, mib, 1, cov=True)
     error, hours = float(np.sqrt(covariance[0, 0])), float(at[-1] - at[0])
     return {
