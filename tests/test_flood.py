@@ -31,6 +31,7 @@ from obscura.node.ratelimit import most_at_once
 from obscura.node.reputation import Reputation
 from obscura.wire.catalogue import BUILT_IN
 from obscura.wire.frame import encode_frame, encode_raw
+from obscura.wire.messages.network import Ping
 from peer_examples import Clock, endpoint, key, peer
 from playbook import EXAMPLES, Guest, Host, visit
 from test_book_asmap import asmap
@@ -66,6 +67,16 @@ def test_a_flooder_is_cut_after_a_stated_number_of_messages(kind: str) -> None:
     assert guest.link not in host.assembly.core.peers
     assert most_at_once(kind) < sent <= stated
     assert other.link in host.assembly.core.peers
+
+
+def test_a_message_that_ends_its_link_in_the_middle_of_a_flood_is_the_last_word() -> None:
+    """Those of the same chunk that were dropped are nobody's any more."""
+    host = Host(rate_factor=1.0)
+    guest = visit(host)
+    host.assembly.core.routes[Ping] = lambda peer, message, now: (Disconnect(peer.link, "enough"),)
+    raw(guest, encode_frame(Ping(1)) * (most_at_once("ping") + FREE))
+    assert guest.link not in host.assembly.core.peers
+    assert [told.fields["reason"] for told in host.kinds("peer-disconnected")] == ["closed by this node: enough"]
 
 
 def test_what_a_flooder_makes_us_hold_is_in_its_ledger_and_bounded() -> None:

@@ -101,7 +101,7 @@ CHANGED = {
     "def f():\n    return a": {"return"},
     "'''words'''": set(),
     "x: Literal[3]": set(),
-    "Item = A | B": set(),
+    "Item = Aa | Bb": set(),
 }
 
 

@@ -23,6 +23,7 @@ from obscura.node.book import Book
 from obscura.node.face import Face
 from obscura.node.groups import Grouping
 from obscura.node.mempool import Mempool
+from obscura.node.slots import OutboundLimits
 from obscura.shaping.levels import Knobs
 from obscura.sim.kernel import Kernel
 from obscura.sim.network import SimNetwork, SimNode
@@ -73,7 +74,13 @@ def _pair(links: int, got: list[int] | None = None) -> tuple[SimNetwork, SimNode
         trials_per_s=1e9, trials_per_group_per_s=1e9, trials_per_group_burst=1e9, max_unauthenticated=100_000
     )
     settings = Settings(
-        network_id=bytes(32), knobs=QUIET, max_inbound=links + 10, admission=many, rate_factor=inf, max_outbound=0
+        network_id=bytes(32),
+        is_dev=True,
+        knobs=QUIET,
+        max_inbound=links + 10,
+        outbound=OutboundLimits(0, 0, feelers=False),
+        admission=many,
+        rate_factor=inf,
     )
     net = SimNetwork(Kernel(1), lambda a, b: 0.01)
     count = (lambda peer, message, now: got.append(len(message.raw))) if got is not None else (lambda *_: None)
