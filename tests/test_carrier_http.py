@@ -139,6 +139,24 @@ def test_frames_of_every_length_form_both_ways(size: int, from_client: bool) -> 
         ]
 
 
+@pytest.mark.parametrize("name", ["http", "tls"])
+@pytest.mark.parametrize("is_server", [True, False])
+def test_who_pings_and_does_not_read_is_not_read(name: str, is_server: bool) -> None:
+    wire = Wire(MAKERS[name]).opened()
+    wire.run()
+    asks, answers = (wire.client, wire.server) if is_server else (wire.server, wire.client)
+    inner = {side: getattr(side.carrier, "_inner", None) or side.carrier for side in (asks, answers)}
+    ping = frame(bytes(125), random.Random(1) if is_server else None, websocket.PING)
+    sent = 0
+    while not answers.carrier.is_full:
+        inner[answers].receive(ping, wire.now)
+        sent += 1
+        assert sent < 2_000
+    assert sent > 500
+    assert b"".join(answers.carrier.take())
+    assert not answers.carrier.is_full, "once it reads, all goes on"
+
+
 def test_a_length_is_written_in_its_shortest_form() -> None:
     for size, head in ((125, 2), (126, 4), (65_535, 4), (65_536, 10)):
         assert len(frame(bytes(size), None)) == size + head

@@ -20,6 +20,7 @@ from obscura.limits import (
     PROXIED_COOKIES,
     PROXY_READ_S,
     RENEWED_BYTES,
+    SITE_WRITE_BYTES,
 )
 from obscura.morph import websocket
 from obscura.morph.carrier import CarrierEvent, Data, Flight
@@ -60,6 +61,7 @@ class HttpServer(WebServer):
         self._binding = binding
         self._by_cookie = by_cookie
         self._frames = FrameReader(masked=True)
+        self._pongs = 0  # bytes of answers to pings, since something was last written
         self._has_tried = False
         self._latest = 0.0  # when the session was last given something to say or to hold
         self._exchange: Exchange | None = None  # the session in requests and answers
@@ -108,6 +110,7 @@ class HttpServer(WebServer):
             self._latest = now
 
     def take(self) -> list[bytes]:
+        self._pongs = 0
         exchange = self._exchange
         if exchange is not None and exchange.has_word:
             self._release(exchange, self._latest)
@@ -142,6 +145,10 @@ class HttpServer(WebServer):
         else:
             self._release(exchange, now)
         return self._serve(now)
+
+    @property
+    def is_full(self) -> bool:
+        return super().is_full or self._pongs > SITE_WRITE_BYTES
 
     @property
     def is_blocked(self) -> bool:
@@ -297,7 +304,8 @@ class HttpServer(WebServer):
                 if opcode == websocket.BINARY:
                     events.append(Data(piece))
                 elif opcode == websocket.PING:
-                    self._put([frame(bytes(piece), None, websocket.PONG)])
+                    self._put([pong := frame(bytes(piece), None, websocket.PONG)])
+                    self._pongs += len(pong)
                 elif opcode == websocket.CLOSE:
                     self._put([frame(bytes(piece[:2]), None, websocket.CLOSE)])
                     return events + self._over()

@@ -13,7 +13,7 @@ from math import inf
 from typing import Final
 
 from obscura.errors import Violation
-from obscura.limits import MAX_ANSWER_HEAD, MAX_FIRST_PAGE, TOKEN_BYTES
+from obscura.limits import MAX_ANSWER_HEAD, MAX_FIRST_PAGE, SITE_WRITE_BYTES, TOKEN_BYTES
 from obscura.morph import websocket
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready, coalesced
 from obscura.morph.tokens import decode_token, encode_token, websocket_key
@@ -53,6 +53,7 @@ class HttpClient(Carrier):
         self._fetches = fetches
         self._buffer = bytearray()
         self._frames = FrameReader(masked=False)
+        self._pongs = 0  # bytes of answers to pings, since something was last written
         self._out: list[bytes] = []
         self._key = b""
         self._cookie = b""
@@ -94,6 +95,7 @@ class HttpClient(Carrier):
             self._out.append(frame(data, self._rng))
 
     def take(self) -> list[bytes]:
+        self._pongs = 0
         out, self._out = self._out, []
         return coalesced(out)
 
@@ -114,6 +116,10 @@ class HttpClient(Carrier):
 
     def due(self, now: float) -> list[CarrierEvent]:
         return self._over() if now >= self._given_up else []
+
+    @property
+    def is_full(self) -> bool:
+        return self._pongs > SITE_WRITE_BYTES
 
     # --- The opening ------------------------------------------------------------------------------------------------
 
@@ -196,6 +202,7 @@ class HttpClient(Carrier):
                     events.append(Data(piece))
                 elif opcode == websocket.PING:
                     self._out.append(frame(bytes(piece), self._rng, websocket.PONG))
+                    self._pongs += len(self._out[-1])
                 elif opcode == websocket.CLOSE:
                     return events + self._over()
         except Violation:
