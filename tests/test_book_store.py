@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,31 @@ def test_over_the_memory_budget_the_peer_that_makes_us_hold_most_goes() -> None:
     links = [guest.link for guest in guests if guest.link in host.assembly.core.peers]
     assert links == [guest.link for n, guest in enumerate(guests) if n != 2]
     assert SEND_QUEUE_MAX < MEMORY_BUDGET
+
+
+def test_a_slow_write_does_not_replace_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is stopped while its regular write is under way: what is on the disk afterwards is the newest."""
+    is_writing, may_write = threading.Event(), threading.Event()
+    states = iter([b"regular", b"last"])
+
+    class Slow(PeerStore):
+        def load(self) -> None:
+            pass
+
+        def encode(self) -> bytes:
+            return next(states)
+
+        def write(self, raw: bytes) -> None:
+            if raw == b"regular":
+                is_writing.set()
+                assert may_write.wait(20)
+            super().write(raw)
+
+    async def scene() -> None:
+        async with Slow(tmp_path / "peers.dat", None).kept():  # type: ignore[arg-type]
+            await asyncio.to_thread(is_writing.wait, 20)
+            asyncio.get_running_loop().call_later(0.05, may_write.set)
+
+    monkeypatch.setattr("obscura.daemon.peerstore.PEERS_SAVED_S", 0.0)
+    asyncio.run(scene())
+    assert (tmp_path / "peers.dat").read_bytes() == b"last"

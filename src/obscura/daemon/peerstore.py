@@ -42,6 +42,7 @@ class PeerStore:
     def __init__(self, path: Path, near: Neighbours) -> None:
         self._path = path
         self._near = near
+        self._writing: asyncio.Future[None] | None = None  # in a thread, which cancelling does not stop
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -52,12 +53,15 @@ class PeerStore:
             yield
         finally:
             task.cancel()
+            if self._writing is not None:
+                await asyncio.wait({self._writing})  # else it would replace what is written now
             self.write(self.encode())
 
     async def _write_regularly(self) -> None:
         while True:
             await asyncio.sleep(PEERS_SAVED_S)
-            await asyncio.to_thread(self.write, self.encode())
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self.write, self.encode()))
+            await asyncio.shield(self._writing)
 
     def load(self) -> None:
         """Give what is stored to the node's parts. Raises ``UserError`` if the file is there and cannot be read."""
