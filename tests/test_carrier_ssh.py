@@ -11,12 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from carriers import MAKERS, Wire
 from obscura.channel.opening import Initiator, Prologue, Responder
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
 from obscura.daemon.ssh_cover import fingerprint, ssh_host
 from obscura.errors import ChannelFault, UserError
 from obscura.limits import SSH_ANSWER, SSH_FLIGHT, SSH_HELD, SSH_LOGIN_GRACE_S, SSH_QUEUED, SSH_STARTUPS, SSH_WINDOW
+from obscura.morph import ssh
 from obscura.morph import ssh_names as names
 from obscura.morph.carrier import Finished, Flight, Ready
 from obscura.morph.kinds import CLIENTS
@@ -115,6 +117,22 @@ def test_a_peer_that_takes_nothing_stops_the_sender_at_the_window(up: bool) -> N
     pair.run()
     assert not source.carrier.is_blocked
     assert len(target.received) == sent
+
+
+@pytest.mark.parametrize("is_server", [True, False])
+def test_who_asks_and_does_not_read_the_answers_is_not_read(is_server: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "SSH_HELD", 10_000)
+    wire = Wire(MAKERS["ssh"]).opened()
+    wire.run()
+    asks, answers = (wire.client, wire.server) if is_server else (wire.server, wire.client)
+    for _ in range(1_000):
+        if answers.carrier.is_full:
+            break
+        asks.carrier._transport.send(bytes((names.GLOBAL_REQUEST,)) + string("keepalive@openssh.com") + b"\1")
+        answers.carrier.receive(b"".join(asks.carrier.take()), wire.now)
+    assert answers.carrier.is_full
+    assert 10_000 < sum(map(len, answers.carrier.take())) < 20_000
+    assert not answers.carrier.is_full, "once it reads, all goes on"
 
 
 def test_more_than_the_window_ends_the_session() -> None:

@@ -112,6 +112,10 @@ class _Ssh(Carrier):
         return self._run(now)
 
     @property
+    def is_full(self) -> bool:
+        return sum(map(len, self._transport.out)) > SSH_HELD  # answers that nobody reads
+
+    @property
     def is_blocked(self) -> bool:
         return self._channel.is_blocked
 
@@ -369,7 +373,7 @@ class SshServer(_Ssh):
 
     @property
     def is_full(self) -> bool:
-        return self._must_wait() and self._transport.reader.held > SSH_HELD
+        return super().is_full or (self._must_wait() and self._transport.reader.held > SSH_HELD)
 
     def _finish(self, *, resets: bool = False) -> list[CarrierEvent]:
         self._host.is_done(self)
