@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def replay(globals: Globals, /, folder: Path, until_s: float | None, partial: bool) -> int:
     """Run a capture through the core again.
 
-    DIR is what `obscura run --capture DIR` recorded. Needs no node, no keys and no network. Status 0: it came to what the recorded node had; 1: it did not, or the file is damaged.
+    DIR is what `obscura run --capture DIR` recorded. Needs no node, no keys and no network. Status 0: it came to
+    what the recorded node had; 1: it did not, or the file is damaged.
 
     \b
     Examples:
