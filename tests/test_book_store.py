@@ -159,7 +159,7 @@ def test_an_asmap_of_the_configuration_is_read_checked_and_used(tmp_path: Path) 
 def test_over_the_memory_budget_the_peer_that_makes_us_hold_most_goes() -> None:
     host = Host()
     guests = [visit(host, seed=n, remote=f"127.0.0.{n}") for n in range(1, 6)]
-    host.engine._memory_budget = 12_000_000
+    host.engine._memory._budget = 12_000_000
     for n, guest in enumerate(guests):
         host.engine.writable(guest.link, False, host.now)  # it takes nothing
         for _ in range(2 if n == 2 else 1):
