@@ -16,6 +16,7 @@ from obscura.wire.messages.blocks import BlockTxn, CmpctBlock, Inv, InventoryKin
 from obscura.wire.messages.transactions import StemTx, Tx
 
 MOST_LINKS = 125 + 40  # inbound ones, and room for all others
+LINGER_S = 600.0  # that a link which ended may still be in memory, pretending to be a server
 MOST_STEMMED_TO = 2  # peers that get a transaction from one life of a node: a successor, and the other one once
 
 
@@ -35,6 +36,7 @@ class Rules:
         self._told: dict[int, int] = {}  # how many notices of a node were looked at
         self._receipts: dict[int, int] = {}
         self._stemmed: dict[tuple[int, bytes], set[LinkId]] = {}
+        self._ended: dict[tuple[int, LinkId], float] = {}  # since when a link in memory has ended
         self.discouraged_hostile = 0
 
     # --- Lives of nodes -----------------------------------------------------------------------------------------------
@@ -43,8 +45,8 @@ class Rules:
         """A node begins, perhaps again: what it acknowledged before must be there."""
         number = node.number
         self._told[number] = self._receipts[number] = 0
-        for key in [key for key in self._stemmed if key[0] == number]:
-            del self._stemmed[key]
+        self._stemmed = {key: to for key, to in self._stemmed.items() if key[0] != number}
+        self._ended = {key: since for key, since in self._ended.items() if key[0] != number}
         tip = self._acknowledged.get(number)
         chain = relay_of(node).chain
         if tip is not None and not (tip in chain and chain.has_body(tip)):
@@ -119,9 +121,12 @@ class Rules:
         held = sum(link.memory for link in engine.links.values())
         if held > MEMORY_BUDGET or len(engine.links) > MOST_LINKS:
             raise Broken(f"node {node.number} holds {held} bytes for {len(engine.links)} links")
-        for link in engine.links:
-            if engine.waiting(link) > SEND_QUEUE_MAX:
-                raise Broken(f"node {node.number} has {engine.waiting(link)} bytes waiting for one link")
+        now = node.network.kernel.now
+        for id, link in engine.links.items():
+            if engine.waiting(id) > SEND_QUEUE_MAX:
+                raise Broken(f"node {node.number} has {engine.waiting(id)} bytes waiting for one link")
+            if link.has_ended and now - self._ended.setdefault((node.number, id), now) > LINGER_S:
+                raise Broken(f"node {node.number} keeps a link that ended {LINGER_S / 60:.0f} min ago")
         pool = relay_of(node).transactions.mempool
         own = node.assembly.own_transactions
         assert own is not None
