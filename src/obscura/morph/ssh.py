@@ -41,23 +41,8 @@ from obscura.wire.address import CarrierNumber
 _USER: Final = "git"
 _LANGUAGES: Final = ("C.UTF-8", "en_US.UTF-8", "en_GB.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8")
 _SYLLABLES: Final = (
-    "ba",
-    "co",
-    "de",
-    "fi",
-    "ga",
-    "lo",
-    "ma",
-    "ne",
-    "po",
-    "ra",
-    "si",
-    "ta",
-    "to",
-    "ve",
-    "web",
-    "app",
-    "lib",
+    *("ba", "co", "de", "fi", "ga", "lo", "ma", "ne", "po"),
+    *("ra", "si", "ta", "to", "ve", "web", "app", "lib"),
 )
 _PROTOCOL_ERROR: Final = 2
 _BY_APPLICATION: Final = 11
