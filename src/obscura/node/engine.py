@@ -11,46 +11,25 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from obscura.connection import Connection
-from obscura.errors import AddressError, UserError
 from obscura.handshake.machine import Offer
-from obscura.limits import (
-    DISCONNECT_POINTS,
-    FLOOD_POINTS,
-    MEMORY_BUDGET,
-    SEND_QUEUE_LOW,
-    SEND_QUEUE_MAX,
-    SEND_STALL_S,
-)
-from obscura.linkevents import Ended, Established, Event, Opened, PeerLeft, Reason, Rejoined, Shaping, unshaped
+from obscura.limits import FLOOD_POINTS, MEMORY_BUDGET, SEND_QUEUE_LOW, SEND_QUEUE_MAX, SEND_STALL_S
+from obscura.linkevents import Ended, Established, Event, Reason, Shaping, unshaped
 from obscura.morph.carrier import Carrier
 from obscura.morph.kinds import CLIENTS
 from obscura.node.admission import AdmissionLimits, Admissions
-from obscura.node.broadcast import Receipt
 from obscura.node.core import Core
-from obscura.node.dialable import DIRECT, Ways, check_dialable, face_of
-from obscura.node.effects import (
-    AwaitRoom,
-    Credit,
-    Dial,
-    Disconnect,
-    Effect,
-    Fetch,
-    Keep,
-    LinkId,
-    Lookup,
-    Move,
-    Notify,
-    Penalise,
-    Send,
-)
+from obscura.node.dialable import DIRECT, Ways
+from obscura.node.effects import AwaitRoom, Credit, Dial, Disconnect, Effect, LinkId, Move, Penalise, Send
 from obscura.node.groups import Grouping
 from obscura.node.handover import Handover
-from obscura.node.io import Io, Listener, Reach, Shut, Write
-from obscura.node.link import SENT, Link, describe, failure_of, peer_of, security_of, sent
+from obscura.node.io import Io, Listener, Outward, Reach, Shut, Write
+from obscura.node.link import SENT, Link, describe, security_of, sent
 from obscura.node.ourselves import Ourselves
-from obscura.node.peer import DialFailed, Face, Failure, Moved, Purpose
+from obscura.node.outgoing import Outgoing
+from obscura.node.peer import Face, Failure, Moved, Purpose
 from obscura.node.pressure import Memory, greediest, hold, next_look
 from obscura.node.ratelimit import Meter, Rates
+from obscura.node.stages import Stage, Stages
 from obscura.node.timers import Timers
 from obscura.node.traffic import Traffic
 from obscura.security import Bare, Dialling, Listening
@@ -95,7 +74,7 @@ class Engine:
         self._admissions = Admissions(
             admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now, grouping=grouping or Grouping()
         )
-        self._rates, self._ways = rates or {}, ways
+        self._rates = rates or {}
         self._memory = Memory(memory_budget)
         self._now = now
         self._last_id = 0
@@ -103,9 +82,11 @@ class Engine:
         self._dirty: dict[LinkId, None] = {}  # in order of touching, so that a replay is exact
         self._timers: Timers[LinkId] = Timers()
         self._ourselves = Ourselves()
-        self._handover = Handover(self)
+        self.is_stopping = False  # no link comes up any more
+        self._handover = handover = Handover(self)
+        self._outgoing = outgoing = Outgoing(self, core, handover, ways)
+        self._stages = Stages(self, core, outgoing, handover, self._admissions, self._ourselves, self.traffic)
         self.connection_of: Callable[[Link], Callable[..., Connection]] = lambda link: Connection  # a recording's place
-        self._is_stopping = False
 
     # --- Sockets come and go ----------------------------------------------------------------------------------------
 
@@ -119,27 +100,22 @@ class Engine:
         face: Face | None = None,
     ) -> LinkId:
         """Start a link. Raises ``AddressError`` where that carrier may not be used for that address (design 8)."""
-        face = face or face_of(address)
-        self._check(address, face, now)
-        link = self._new_link(dialled=address, inbound=False, manual=manual, face=face, purpose=purpose)
-        self._io.append(Reach(link.id, address))
-        return link.id
+        self._now = now
+        return self._outgoing.dial(address, now, manual=manual, purpose=purpose, face=face)
 
     def move(self, link_id: LinkId, address: Address, now: float) -> None:
         """Begin to move an established link to a new connection to the same peer. Raises ``UserError`` where that cannot be.
 
         The core hears how it went by ``on_moved``; until then, and if it fails, the link goes on as it is.
         """
-        session = self._handover.movable(link_id)
-        old = session.link
-        if old.dialled is None or face_of(address) is not face_of(old.dialled):
-            raise AddressError(
-                f"{address}: peer {link_id} is reached in another network, and the two must not be linked"
-            )
-        self._check(address, old.face, now)
-        link = self._new_link(dialled=address, inbound=False, manual=old.manual, face=old.face, purpose=old.purpose)
-        link.session, session.next = session, link
+        self._now = now
+        self._outgoing.move(link_id, address, now)
+
+    def begin(self, address: Address, face: Face, *, manual: bool, purpose: Purpose) -> Link:
+        """A new link, whose socket is asked for. What may be dialled is for ``dial`` and ``move`` to say."""
+        link = self._new_link(face, dialled=address, manual=manual, purpose=purpose)
         self._io.append(Reach(link.id, address))
+        return link
 
     def connected(self, link_id: LinkId, remote: Endpoint | None, now: float) -> None:
         """The socket of a dialled link is up."""
@@ -157,18 +133,18 @@ class Engine:
         if link is not None:
             self._now = now
             if not self._handover.failed(link, why, now):
-                self._dial_failed(link, failure, why, now)
+                self._outgoing.failed(link, failure, why, now)
 
     def accepted(self, listener: Listener, remote: Endpoint | None, now: float) -> LinkId:
         """A socket was accepted."""
         self._now = now
-        link = self._new_link(dialled=None, inbound=True, manual=False, face=listener.face)
+        link = self._new_link(listener.face)
         link.carrier = listener.address.carrier
         link.remote = remote
-        if self._is_stopping or self.core.refuses(remote, now) is not None:
+        if self.is_stopping or self.core.refuses(remote, now) is not None:
             self._drop(link)
             return link.id
-        self._count_stranger(link)
+        self.count_stranger(link)
         admission = self._admissions.of(listener.face)
         security = listener.security(self._network_id, lambda: admission.may_try(remote, self._now))
         self._attach(link, listener.carrier(self._rng), security, now)
@@ -245,7 +221,7 @@ class Engine:
         for effect in effects:
             if type(effect) is Send:
                 self.send(effect.link, effect.message, now)
-            elif isinstance(effect, Notify | Keep | Fetch | Lookup | Receipt):
+            elif isinstance(effect, Outward):
                 self._io.append(effect)
             elif isinstance(effect, AwaitRoom):
                 self._await_room(effect.link)
@@ -256,9 +232,9 @@ class Engine:
             elif isinstance(effect, Credit):
                 self.apply(self.core.credit(effect.link, effect.merit, now), now)
             elif isinstance(effect, Dial):
-                self._dial(effect, now)
+                self._outgoing.dial_as_told(effect, now)
             elif isinstance(effect, Move):
-                self._move(effect, now)
+                self._outgoing.move_as_told(effect, now)
 
     def send(self, link_id: LinkId, message: Message, now: float) -> bool:
         """Queue a message. False if the link is not established. A peer for whom too much waits is cut."""
@@ -287,7 +263,7 @@ class Engine:
 
     def stop(self, now: float) -> None:
         """End every link, and let none come up any more. Links that had ended already and only keep up appearances go at once."""
-        self._is_stopping = True
+        self.is_stopping = True
         for link, has_ended in [(link, link.has_ended) for link in self.links.values()]:
             if has_ended:
                 self.cut(link, Reason.LOCAL, now)
@@ -315,62 +291,17 @@ class Engine:
 
     # --- Inside -----------------------------------------------------------------------------------------------------
 
-    def _dial(self, wanted: Dial, now: float) -> None:
-        if self._is_stopping:
-            return
-        address, manual, purpose = wanted.address, wanted.manual, wanted.purpose
-        try:
-            self.dial(address, now, manual=manual, purpose=purpose, face=wanted.face)
-        except AddressError as error:
-            failed = DialFailed(0, address, Failure.LOCAL, str(error), purpose, manual)
-            self.apply(self.core.dial_failed(failed, now), now)
-
-    def _move(self, wanted: Move, now: float) -> None:
-        try:
-            self.move(wanted.link, wanted.address, now)
-        except UserError as error:
-            generation = self._handover.generation(wanted.link)
-            self.moved(Moved(wanted.link, wanted.address, generation, str(error)), now)
-
-    def _check(self, address: Address, face: Face, now: float) -> None:
-        """Whether the address may be dialled. Raises ``AddressError``."""
-        self._now = now
-        check_dialable(address, face, self._ways)
-        if self._is_stopping:
-            raise AddressError(f"{address} is not dialled any more: the node stops")
-        unwanted = self.core.refuses(address.endpoint, now)
-        if unwanted is not None:
-            raise AddressError(f"{address.host} is {unwanted}")
-
     def _link_of(self, link_id: LinkId) -> Link | None:
         """By the number that the core knows: the link over which it is reached now."""
         return self._handover.link_of(link_id) or self.links.get(link_id)
 
-    def _dial_failed(self, link: Link, failure: Failure, why: str, now: float) -> None:
-        if link.dialled is not None:
-            failed = DialFailed(link.id, link.dialled, failure, why, link.purpose, link.manual)
-            self.apply(self.core.dial_failed(failed, now), now)
-
     def _new_link(
-        self,
-        *,
-        dialled: Address | None,
-        inbound: bool,
-        manual: bool,
-        face: Face,
-        purpose: Purpose = Purpose.FULL,
+        self, face: Face, *, dialled: Address | None = None, manual: bool = False, purpose: Purpose = Purpose.FULL
     ) -> Link:
         self._last_id += 1
-        link = Link(
-            self._last_id,
-            dialled=dialled,
-            inbound=inbound,
-            manual=manual,
-            face=face,
-            purpose=purpose,
-            rates=self._rates,
-        )
-        self.links[link.id] = link
+        id, inbound = self._last_id, dialled is None
+        link = Link(id, dialled=dialled, inbound=inbound, manual=manual, face=face, purpose=purpose, rates=self._rates)
+        self.links[id] = link
         return link
 
     def _attach(self, link: Link, carrier: Carrier, security: Dialling | Listening | Bare, now: float) -> None:
@@ -413,75 +344,20 @@ class Engine:
                 if effects:
                     self.apply(effects, now)
                     peer = link.peer  # nothing more of a peer whose link that ended
-            elif isinstance(event, Opened | Established | Rejoined | PeerLeft | Ended):
-                self._on_link_event(link, event, now)
+            elif isinstance(event, Stage):
+                self._stages.reach(link, event, now)
                 if isinstance(event, Established):
                     self.deliver(link, events[index + 1 :], now)
                     return
                 peer = link.peer
 
-    def _on_link_event(self, link: Link, event: Opened | Established | Rejoined | PeerLeft | Ended, now: float) -> None:
-        if link.has_ended:
-            return
-        if isinstance(event, Opened):
-            link.opened = event
-            other = self._ourselves.opened(link.id, event.session_id, inbound=link.inbound)
-            if other is not None:
-                self._cut_ourselves(other, link.id, now)
-            self._handover.opened(link)
-        elif isinstance(event, Established):
-            self._on_established(link, event, now)
-        elif isinstance(event, Rejoined):
-            self._admissions.of(link.face).release(link.id)
-            self._handover.rejoined(link, now)
-        elif isinstance(event, PeerLeft):
-            self._handover.peer_left(link, now)
-        else:
-            self._on_ended(link, event, now)
+    # --- What handovers and stages ask for ----------------------------------------------------------------------------
 
-    def _on_established(self, link: Link, event: Established, now: float) -> None:
-        opened = link.opened
-        if opened is None and (other := self._ourselves.heard(event.negotiated.peer.nonce)) is not None:
-            self._cut_ourselves(other, link.id, now)
-            return
-        peer = peer_of(link, event.negotiated, now)
-        room = self.core.room_for(peer, now) if link.inbound else ()
-        if room is None:
-            self.disconnect(link.id, "no free inbound slot", now)
-            return
-        self.apply(room, now)
-        self._admissions.of(link.face).release(link.id)  # from here on it has a slot
-        self.traffic.handshakes.observe(now - link.attached)
-        link.peer = peer
-        self._handover.begin(link)
-        self.apply(self.core.established(peer, now), now)
-
-    def _on_ended(self, link: Link, event: Ended, now: float) -> None:
-        link.has_ended = True
-        if link.inbound and link.connection is not None and not link.connection.over:
-            self._count_stranger(link)  # its socket lives on for a while, in no slot
-        why = f"{event.reason.value}: {event.detail}" if event.detail else event.reason.value
-        if link.peer is not None:
-            known, link.peer = link.peer.link, None
-            self._handover.over(link, now)
-            if event.reason is Reason.VIOLATION:
-                self.apply(self.core.penalise(known, DISCONNECT_POINTS, why, now), now)
-            self.apply(self.core.closed(known, why, now), now)
-        elif not self._handover.failed(link, why, now) and link.dialled is not None:
-            self._dial_failed(link, *failure_of(link, event.reason, why), now)
-
-    def _cut_ourselves(self, one: LinkId, other: LinkId, now: float) -> None:
-        for link_id in (one, other):
-            if link_id in self.links:
-                self.cut(self.links[link_id], Reason.OURSELVES, now)
-
-    def _count_stranger(self, link: Link) -> None:
+    def count_stranger(self, link: Link) -> None:
         """An inbound socket that holds no slot; a newcomer beyond the limit replaces one of its kind."""
         victim = self._admissions.of(link.face).admit(link.id, link.remote)
         if victim is not None:
             self._drop(self.links[victim])
-
-    # --- What a handover asks for -------------------------------------------------------------------------------------
 
     def cut(self, link: Link, reason: Reason, now: float) -> None:
         """End a link without waiting for what is queued."""
@@ -500,7 +376,7 @@ class Engine:
         else:
             link.connection.abort(now, Reason.LOST)
         if link.inbound and not link.connection.over:
-            self._count_stranger(link)
+            self.count_stranger(link)
         self.touch(link)
 
     def moved(self, moved: Moved, now: float) -> None:
@@ -553,7 +429,7 @@ class Engine:
         session_id = None if link.opened is None else link.opened.session_id
         self._ourselves.forget(link.nonce, session_id, inbound=link.inbound)
         if link.peer is not None:
-            self._on_ended(link, Ended(Reason.LOST), self._now)
+            self._stages.end(link, Ended(Reason.LOST), self._now)
         elif link.session is not None:
             self._handover.failed(link, Reason.LOST.value, self._now)
         self._admissions.of(link.face).release(link.id)

@@ -67,4 +67,5 @@ class Hold(msgspec.Struct, frozen=True):
     held: bool
 
 
-Io = Write | Shut | Reach | Hold | Notify | Keep | Fetch | Lookup | Receipt
+Outward = Notify | Keep | Fetch | Lookup | Receipt  # effects of the core that the engine only passes on
+Io = Write | Shut | Reach | Hold | Outward
