@@ -139,7 +139,7 @@ async def unread(place: Path, address: str, links: int) -> None:
                 peer = await node.connect(address)
                 await asyncio.sleep(1)  # what is announced to a new peer has come
                 tip = InventoryItem(InventoryKind.BLOCK, node.relay.blocks.tip)
-                node._sockets[peer.link].hold(True)
+                node._sockets.of[peer.link].hold(True)
                 while True:
                     for _ in range(ASKED):
                         node.send(peer, GetData((tip,)))

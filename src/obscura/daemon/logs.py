@@ -93,6 +93,12 @@ def _home() -> str | None:
     return str(home) if home != Path(home.anchor) else None
 
 
+def log_fault(to: logging.Logger, where: str, fault: Exception) -> None:
+    """Log a defect by its kind and place; its text may hold what a peer sent."""
+    frames = "".join(traceback.format_tb(fault.__traceback__))
+    to.error("fault in %s: %s\n%s", where, type(fault).__name__, frames)
+
+
 class Lines(logging.Formatter):
     """One record as a line of text, or of JSON; redacted unless ``is_unsafe``."""
 

@@ -12,54 +12,49 @@ import functools
 import logging
 import random
 import time
-import traceback
 from collections.abc import Collection, Iterable, Mapping
-from math import inf
 from typing import Any, Self
 
 from obscura.daemon.archive import Archive
+from obscura.daemon.awaited import Awaited
 from obscura.daemon.capture import Capture, captured
 from obscura.daemon.config import Config, parse_bytes
 from obscura.daemon.covers import Covers
 from obscura.daemon.datadir import DataDir
-from obscura.daemon.discovery import Discovery, keep_sequences, read_sequences, seed_source
+from obscura.daemon.discovery import Discovery, keep_sequences
 from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.keys import KeyStore
 from obscura.daemon.listening import open_listeners
+from obscura.daemon.logs import log_fault
 from obscura.daemon.mapping import mapped
-from obscura.daemon.neighbours import introduce, neighbour_settings
+from obscura.daemon.neighbours import introduce
 from obscura.daemon.outbox import FileOutbox, Following, Receipts
 from obscura.daemon.peerstore import PeerStore
 from obscura.daemon.routes import Routes
+from obscura.daemon.settings import settings_of
+from obscura.daemon.sockets import Sockets
+from obscura.daemon.turns import Turns
 from obscura.errors import Unreachable, UserError
-from obscura.handshake.features import Flags, experimental, named
+from obscura.handshake.features import Flags, experimental
 from obscura.ledger.network import Network
 from obscura.ledger.networks import load_network
-from obscura.limits import HANDSHAKE_S, READ_CHUNK, STOP_S
+from obscura.limits import HANDSHAKE_S, STOP_S
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.broadcast import Policy, Receipt
 from obscura.node.core import Part, Reaction
 from obscura.node.dialable import face_of
 from obscura.node.effects import Effect, Fetch, Keep, LinkId, Lookup, Notify
 from obscura.node.engine import Engine
-from obscura.node.face import Face
-from obscura.node.io import Hold, Listener, Reach, Shut, Write
-from obscura.node.peer import Failure, Peer
+from obscura.node.io import Hold, Reach, Shut, Write
+from obscura.node.peer import Peer
 from obscura.node.relay import ChainRelay
 from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store
-from obscura.transport import tcp
 from obscura.transport.profile import TcpProfile
 from obscura.wire.address import Address
 from obscura.wire.message import Message
 
 log = logging.getLogger(__name__)
-
-
-def _log_fault(where: str, fault: Exception) -> None:
-    """Its kind and place; its text may hold what a peer sent."""
-    frames = "".join(traceback.format_tb(fault.__traceback__))
-    log.error("fault in %s: %s\n%s", where, type(fault).__name__, frames)
 
 
 class Node:
@@ -81,7 +76,6 @@ class Node:
         self.data_dir = DataDir(self.config.data_dir, self.network.name)
         self.events_out = Broadcast()
         self.receipts = Receipts()
-        self.receive_buffer = memoryview(bytearray(READ_CHUNK))
         self._rng = rng or random.SystemRandom()
         self._messages: list[type[Message]] = []
         self._reactions: dict[type[Message], Reaction] = {}
@@ -94,27 +88,18 @@ class Node:
         self.covers: Covers | None = None  # what its web listeners show to strangers
         self._tcp = TcpProfile(self.config.tcp_profile, self._rng)
         self.routes = Routes(self.config, self.network, self.data_dir, self._rng, self._on_way)
-        self._sockets: dict[LinkId, tcp.Socket] = {}
-        self._outcomes: dict[LinkId, asyncio.Future[str]] = {}
-        self._pongs: dict[LinkId, list[asyncio.Future[float]]] = {}
-        self._drained: dict[LinkId, list[asyncio.Future[None]]] = {}
+        self._awaited = Awaited()
         self._resources = contextlib.AsyncExitStack()
-        self._dials: set[asyncio.Task[None]] = set()
         self.stopped = asyncio.Event()  # someone asked it to stop; whoever runs it leaves its ``async with`` then
         self.fault: UserError | None = None  # why it stopped by itself, if it did
         self._archive: Archive | None = None
         self._idle = asyncio.Event()  # no links are left
-        self._is_turn_planned = False
-        self._is_due = False  # the timer went off
-        self._is_over = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = inf
         self._started = 0.0
 
     # --- Life -------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
+        self._turns = Turns(self._turn, self.now)
         self._started = self.now()
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(self.data_dir.hold())
@@ -137,9 +122,11 @@ class Node:
             )
             capture.begin(self.config, settings, self._assembly, waiting)
             resources.callback(self._save)
-            resources.push_async_callback(self._end_dials)
+            sockets = Sockets(self._assembly.engine, self.routes, self._tcp, self.now, self._turns.plan)
+            self._sockets = sockets
+            resources.push_async_callback(sockets.end_dials)
             self._discovery = self._discover(resources)
-            resources.callback(self._end_turns)
+            resources.callback(self._turns.end)
             near = self._assembly.neighbours
             peers = PeerStore(self.data_dir.path / "peers.dat", near)
             await self._listen(resources)
@@ -149,7 +136,7 @@ class Node:
                 await resources.enter_async_context(mapped(self._listening, self.config.router, self))
             await resources.enter_async_context(peers.kept())  # left before the links are closed
             self._resources = resources.pop_all()
-        self._plan_turn()
+        self._turns.plan()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -229,20 +216,17 @@ class Node:
         place = Address.parse(address) if isinstance(address, str) else address
         engine = self.engine
         link = engine.dial(place, self.now(), manual=True)
-        outcome: asyncio.Future[str] = self._loop.create_future()
-        self._outcomes[link] = outcome
-        self._plan_turn()
-        try:
-            async with asyncio.timeout(self.routes.patience_s(place) + HANDSHAKE_S):
-                why = await outcome
-        except (TimeoutError, asyncio.CancelledError) as given_up:
-            self.engine.disconnect(link, "given up", self.now())
-            self._plan_turn()
-            if isinstance(given_up, asyncio.CancelledError):
-                raise
-            why = "no answer in time"
-        finally:
-            self._outcomes.pop(link, None)
+        self._turns.plan()
+        with self._awaited.outcome(link) as outcome:
+            try:
+                async with asyncio.timeout(self.routes.patience_s(place) + HANDSHAKE_S):
+                    why = await outcome
+            except (TimeoutError, asyncio.CancelledError) as given_up:
+                self.engine.disconnect(link, "given up", self.now())
+                self._turns.plan()
+                if isinstance(given_up, asyncio.CancelledError):
+                    raise
+                why = "no answer in time"
         peer = self.assembly.core.peers.get(link)
         if peer is None:
             name = f"{place.host}:{place.port}"
@@ -254,18 +238,17 @@ class Node:
         link = peer if isinstance(peer, int) else peer.link
         if not self.engine.disconnect(link, why, self.now()):
             raise UserError(f"there is no peer {link}: `obscura peers` lists them")
-        self._plan_turn()
+        self._turns.plan()
 
     async def ping(self, peer: Peer | LinkId, timeout_s: float = 20.0) -> float:
         """Round trip in seconds. Raises ``UserError`` without such a peer, ``Unreachable`` without an answer."""
         link = peer if isinstance(peer, int) else peer.link
         if link not in self.assembly.core.peers:
             raise UserError(f"there is no peer {link}: `obscura peers` lists them")
-        pong: asyncio.Future[float] = self._loop.create_future()
-        self._pongs.setdefault(link, []).append(pong)
+        pong = self._awaited.pong(link)
         now = self.now()
         self.engine.apply(self.assembly.liveness.ask(link, now), now)
-        self._plan_turn()
+        self._turns.plan()
         try:
             async with asyncio.timeout(timeout_s):
                 return await pong
@@ -277,15 +260,14 @@ class Node:
         link = peer if isinstance(peer, int) else peer.link
         if not self.engine.send(link, message, self.now()):
             raise UserError(f"there is no peer {link}: `obscura peers` lists them")
-        self._plan_turn()
+        self._turns.plan()
 
     async def drained(self, peer: Peer | LinkId) -> None:
         """Return once what waits for the peer has been handed to its socket (or the link is gone)."""
         link = peer if isinstance(peer, int) else peer.link
         if self.engine.waiting(link):
-            room: asyncio.Future[None] = self._loop.create_future()
-            self._drained.setdefault(link, []).append(room)
-            self._plan_turn()
+            room = self._awaited.room(link)
+            self._turns.plan()
             await room
 
     def events(self, kinds: Collection[str] | None = None) -> Subscription:
@@ -339,17 +321,17 @@ class Node:
     def apply(self, effects: Iterable[Effect]) -> None:
         """Carry out what a part returned to the application."""
         self.engine.apply(effects, self.now())
-        self._plan_turn()
+        self._turns.plan()
 
     # --- Owner of the archive (daemon.archive) ------------------------------------------------------------------------
 
     def archive_kept(self, token: int) -> None:
         self.engine.kept(token, self.now())
-        self._plan_turn()
+        self._turns.plan()
 
     def archive_fetched(self, token: int, raw: bytes | None) -> None:
         self.engine.fetched(token, raw, self.now())
-        self._plan_turn()
+        self._turns.plan()
 
     def archive_failed(self, fault: StoreError) -> None:
         log.error("the node stops: %s", fault)
@@ -359,7 +341,7 @@ class Node:
     async def _open_archive(self, resources: contextlib.AsyncExitStack) -> Archive:
         prune = None if self.config.prune is None else parse_bytes(self.config.prune)
         store = await asyncio.to_thread(Store.open, self.data_dir.path, self.network.id, prune)
-        archive = Archive(store, self.network.ledger, self._loop, self)
+        archive = Archive(store, self.network.ledger, asyncio.get_running_loop(), self)
         resources.push_async_callback(archive.close)
         return archive
 
@@ -369,67 +351,27 @@ class Node:
             if isinstance(effect, Keep):
                 self.archive.keep(effect)
 
-    # --- Owner of the sockets (transport.tcp) -----------------------------------------------------------------------
-
-    def socket_up(self, link: tcp.Socket) -> None:
-        now = self.now()
-        engine = self.engine
-        if isinstance(link.tag, Listener):
-            is_direct = link.tag.face is Face.CLEARNET  # what others connect through is nobody to blame
-            link.tag = engine.accepted(link.tag, link.remote if is_direct else None, now)
-        elif link.tag not in engine.links:
-            link.abort()  # given up while it was being dialled
-            return
-        else:
-            engine.connected(link.tag, link.remote, now)
-        self._sockets[link.tag] = link
-        self._plan_turn()
-
-    def socket_bytes(self, link: tcp.Socket, data: memoryview) -> None:
-        assert isinstance(link.tag, int)
-        try:
-            self.engine.receive(link.tag, data, self.now())
-        except (
-            Exception
-        ) as fault:  # a defect of ours, or of an application's reaction: it costs this link, not the node
-            _log_fault("a reaction, its link is ended", fault)
-            link.abort()
-        self._plan_turn()
-
-    def socket_writable(self, link: tcp.Socket, is_writable: bool) -> None:
-        if isinstance(link.tag, int):
-            self.engine.writable(link.tag, is_writable, self.now())
-            self._plan_turn()
-
-    def socket_down(self, link: tcp.Socket) -> None:
-        if isinstance(link.tag, int):
-            self.engine.eof(link.tag, self.now())
-            self._plan_turn()
-
     # --- Turns of the loop ------------------------------------------------------------------------------------------
 
-    def _plan_turn(self) -> None:
-        if not self._is_turn_planned:
-            self._is_turn_planned = True
-            self._loop.call_soon(self._turn)
-
     def _turn(self) -> None:
-        self._is_turn_planned = False
-        if self._is_over:  # a socket's last word after the end
+        turns = self._turns
+        turns.is_planned = False
+        if turns.is_over:  # a socket's last word after the end
             return
         now = self.now()
         engine = self.engine
         earliest = 0.0
-        if self._is_due:  # what became due since has a timer that is over; asking every part twice a turn would show
-            self._is_due = False
+        if turns.is_due:  # what became due since has a timer that is over; asking every part twice a turn would show
+            turns.is_due = False
             try:
                 engine.due(now)
             except Exception as fault:  # the same: it must not make the node deaf, nor keep it busy with nothing else
-                _log_fault("what was due", fault)
+                log_fault(log, "what was due", fault)
                 earliest = now + 1.0
+        sockets = self._sockets.of
         for io in engine.drain(now):
             if type(io) is Write:
-                socket = self._sockets.get(io.link)
+                socket = sockets.get(io.link)
                 if socket is not None:
                     socket.write(io.pieces, resets=io.resets)
             elif isinstance(io, Notify):
@@ -437,103 +379,34 @@ class Node:
             elif isinstance(io, Receipt):
                 self.receipts.add(io)
             elif isinstance(io, Shut):
-                socket = self._sockets.pop(io.link, None)
+                socket = sockets.pop(io.link, None)
                 if socket is not None:
                     socket.shut(lingers=io.lingers, resets=io.resets)
             elif isinstance(io, Reach):
-                dial = self._loop.create_task(self._reach(io))
-                self._dials.add(dial)
-                dial.add_done_callback(self._dials.discard)
+                self._sockets.dial(io)
             elif isinstance(io, Hold):
-                self._sockets[io.link].hold(io.held)
+                sockets[io.link].hold(io.held)
             elif isinstance(io, Keep):
                 self.archive.keep(io)
             elif isinstance(io, Fetch):
                 self.archive.fetch(io)
             elif isinstance(io, Lookup):
                 self.discovery.start(io)
-        self._release_drained(engine)
+        self._awaited.release(engine)
         if not engine.links:
             self._idle.set()
-        self._arm(max(engine.deadline(), earliest))
-
-    def _release_drained(self, engine: Engine) -> None:
-        for link in [link for link in self._drained if not engine.waiting(link)]:
-            for room in self._drained.pop(link):
-                if not room.done():
-                    room.set_result(None)
-
-    def _arm(self, deadline: float) -> None:
-        timer = self._timer
-        if timer is not None and self._timer_at <= deadline:
-            return
-        self._disarm()
-        if deadline != inf:
-            self._timer_at = deadline
-            self._timer = self._loop.call_later(max(0.0, deadline - self.now()), self._on_timer)
-
-    def _end_turns(self) -> None:
-        """Nothing is done any more: the loop may live on, and must not find timers of this node."""
-        self._is_over = True
-        self._disarm()
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._is_due = True
-        self._turn()
-
-    async def _reach(self, wanted: Reach) -> None:
-        through = self.routes.through(face_of(wanted.address))
-        missed = await tcp.dial(self, wanted.address, wanted.link, self._tcp.values(self._loop.time()), through)
-        if missed is not None:
-            failure = Failure.OFFLINE if missed.is_offline else Failure.UNREACHABLE
-            self.engine.unreachable(wanted.link, missed.why, self.now(), failure)
-            self._plan_turn()
+        turns.arm(max(engine.deadline(), earliest))
 
     def _told(self, told: Notify) -> None:
         link = told.fields.get("peer")
         if isinstance(link, int):
-            self._settle(told, link)
+            self._awaited.told(told, link)
         self.events_out.publish({"kind": told.kind, **told.fields})
-
-    def _settle(self, told: Notify, link: LinkId) -> None:
-        if told.kind in ("peer-connected", "dial-failed"):
-            outcome = self._outcomes.get(link)
-            if outcome is not None and not outcome.done():
-                outcome.set_result(str(told.fields.get("why", "")))
-        elif told.kind == "pong":
-            for pong in self._pongs.pop(link, []):
-                if not pong.done():
-                    pong.set_result(float(told.fields["rtt_ms"]) / 1000)
-        elif told.kind == "peer-disconnected":
-            for pong in self._pongs.pop(link, []):
-                if not pong.done():
-                    pong.set_exception(Unreachable(f"peer {link} is gone: {told.fields['reason']}"))
 
     # --- Starting and stopping --------------------------------------------------------------------------------------
 
     def _settings(self) -> Settings:
-        config = self.config
-        required = named((*config.required_features, *config.required_privacy_features))
-        return Settings(
-            network_id=self.network.id,
-            is_dev=self.network.name == "dev",
-            knobs=config.knobs,
-            required=required,
-            extra=self._extra,
-            manual=tuple(Address.parse(text) for text in config.connect),
-            max_inbound=config.max_inbound,
-            admission=config.admission,
-            **neighbour_settings(config, self.network),
-            seeds=config.seeds,
-            seed_source=seed_source(self.network),
-            seed_sequences=read_sequences(self.data_dir),
-        )
+        return settings_of(self.config, self.network, self.data_dir, self._extra)
 
     def _discover(self, resources: contextlib.AsyncExitStack) -> Discovery:
         seeds = self.assembly.neighbours.seeds
@@ -546,10 +419,12 @@ class Node:
     async def _listen(self, resources: contextlib.AsyncExitStack) -> None:
         keys = KeyStore(self.data_dir.keys, self._rng)
         self.covers = covers = Covers(self.config.cover, self.data_dir.keys, self.network.id)
-        values = self._tcp.values(self._loop.time())
-        self._listening += await open_listeners(self, self.config, self.network, keys, covers, values, resources)
+        values = self._tcp.values(asyncio.get_running_loop().time())
+        self._listening += await open_listeners(
+            self._sockets, self.config, self.network, keys, covers, values, resources
+        )
         resources.push_async_callback(self.routes.end)
-        await self.routes.start(self, keys, values, resources)
+        await self.routes.start(self._sockets, keys, values, resources)
 
     def _on_way(self, kind: str, fields: Mapping[str, Any], own: Address | None) -> None:
         """News of tor or of I2P; ``own`` is how this node can be reached from now on."""
@@ -569,11 +444,4 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await self._idle.wait()
-        for socket in list(self._sockets.values()):
-            socket.abort()
-
-    async def _end_dials(self) -> None:
-        dials = list(self._dials)
-        for dial in dials:
-            dial.cancel()
-        await asyncio.gather(*dials, return_exceptions=True)
+        self._sockets.abort()

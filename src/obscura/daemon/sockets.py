@@ -1,0 +1,106 @@
+"""The sockets of a node, those that are still being opened among them: what they bring goes straight into its engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from obscura.daemon.logs import log_fault
+from obscura.daemon.routes import Routes
+from obscura.limits import READ_CHUNK
+from obscura.node.dialable import face_of
+from obscura.node.effects import LinkId
+from obscura.node.engine import Engine
+from obscura.node.face import Face
+from obscura.node.io import Listener, Reach
+from obscura.node.peer import Failure
+from obscura.transport import tcp
+from obscura.transport.profile import TcpProfile
+
+log = logging.getLogger(__name__)
+
+
+class Sockets:
+    """Owner of the sockets (``transport.tcp``) of one node."""
+
+    def __init__(
+        self, engine: Engine, routes: Routes, profile: TcpProfile, now: Callable[[], float], plan: Callable[[], None]
+    ) -> None:
+        """``plan``: what follows from what a socket brought is carried out by the turn that it plans."""
+        self.receive_buffer = memoryview(bytearray(READ_CHUNK))
+        self.of: dict[LinkId, tcp.Socket] = {}
+        self._engine = engine
+        self._routes = routes
+        self._profile = profile
+        self._now = now
+        self._plan_turn = plan
+        self._dials: set[asyncio.Task[None]] = set()
+
+    # --- What they bring --------------------------------------------------------------------------------------------
+
+    def socket_up(self, link: tcp.Socket) -> None:
+        now = self._now()
+        engine = self._engine
+        if isinstance(link.tag, Listener):
+            is_direct = link.tag.face is Face.CLEARNET  # what others connect through is nobody to blame
+            link.tag = engine.accepted(link.tag, link.remote if is_direct else None, now)
+        elif link.tag not in engine.links:
+            link.abort()  # given up while it was being dialled
+            return
+        else:
+            engine.connected(link.tag, link.remote, now)
+        self.of[link.tag] = link
+        self._plan_turn()
+
+    def socket_bytes(self, link: tcp.Socket, data: memoryview) -> None:
+        assert isinstance(link.tag, int)
+        try:
+            self._engine.receive(link.tag, data, self._now())
+        except (
+            Exception
+        ) as fault:  # a defect of ours, or of an application's reaction: it costs this link, not the node
+            log_fault(log, "a reaction, its link is ended", fault)
+            link.abort()
+        self._plan_turn()
+
+    def socket_writable(self, link: tcp.Socket, is_writable: bool) -> None:
+        if isinstance(link.tag, int):
+            self._engine.writable(link.tag, is_writable, self._now())
+            self._plan_turn()
+
+    def socket_down(self, link: tcp.Socket) -> None:
+        if isinstance(link.tag, int):
+            self._engine.eof(link.tag, self._now())
+            self._plan_turn()
+
+    # --- What the engine wants --------------------------------------------------------------------------------------
+
+    def dial(self, wanted: Reach) -> None:
+        """Open a socket; the engine hears how it went."""
+        dial = asyncio.get_running_loop().create_task(self._reach(wanted))
+        self._dials.add(dial)
+        dial.add_done_callback(self._dials.discard)
+
+    async def _reach(self, wanted: Reach) -> None:
+        through = self._routes.through(face_of(wanted.address))
+        values = self._profile.values(asyncio.get_running_loop().time())
+        missed = await tcp.dial(self, wanted.address, wanted.link, values, through)
+        if missed is not None:
+            failure = Failure.OFFLINE if missed.is_offline else Failure.UNREACHABLE
+            self._engine.unreachable(wanted.link, missed.why, self._now(), failure)
+            self._plan_turn()
+
+    # --- The end ----------------------------------------------------------------------------------------------------
+
+    def abort(self) -> None:
+        """Close those that are left at once."""
+        for socket in list(self.of.values()):
+            socket.abort()
+
+    async def end_dials(self) -> None:
+        """Give up what is still being opened."""
+        dials = list(self._dials)
+        for dial in dials:
+            dial.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
