@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -164,20 +163,26 @@ def _waited(interval: float, is_screen: bool, now: Seen, flow: Rates | None) -> 
         time.sleep(interval)
         return True
     until = time.monotonic() + interval
-    shown = shutil.get_terminal_size()
+    shown = _size()
     while (left := until - time.monotonic()) > 0:
         if select.select([sys.stdin], [], [], min(left, 0.2))[0]:
             typed = os.read(sys.stdin.fileno(), 64)
             if not typed or b"q" in typed.lower():
                 return False
-        if shutil.get_terminal_size() != shown:
-            shown = shutil.get_terminal_size()
+        if _size() != shown:
+            shown = _size()
             _paint(now, flow)
     return True
 
 
+def _size() -> os.terminal_size:
+    """Of the terminal itself: an environment that says COLUMNS stays as it was when the window does not."""
+    size = os.get_terminal_size(sys.stdout.fileno())
+    return size if all(size) else os.terminal_size((80, 24))
+
+
 def _paint(now: Seen, flow: Rates | None) -> None:
-    width, height = shutil.get_terminal_size()
+    width, height = _size()
     lines = frame(now, flow, width, max(1, height - 1))
     sys.stdout.write(HOME + "".join(f"{line}\x1b[K\r\n" for line in lines) + REST)
     sys.stdout.flush()
