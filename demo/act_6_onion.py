@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from demo.stage import DemoNode, Stage
+from obscura.errors import UserError
 
 NETWORK = Path(__file__).resolve().parents[1] / "tools" / "tor_network.py"
 LATEST_S = 70.0  # seconds after the demo's start until which the network may come up: the demo has 90
@@ -42,7 +44,7 @@ def play(stage: Stage) -> None:
         _start(stage, name, control) for name, (_, control) in zip(("onion", "guest"), clients, strict=False)
     )
     address = stage.wait("the onion service is published", lambda: _published(first))
-    link = second.call("connect", address=address)
+    link = stage.wait("a circuit to it", lambda: _linked(second, address), 40.0)
     trip = second.call("ping", peer=link["peer"])["rtt_ms"]
     seen = stage.wait("the service sees the link", lambda: first.call("peers"))[0]
     stage.expect(
@@ -71,3 +73,11 @@ def _published(node: DemoNode) -> str:
     """Its onion address, or nothing yet."""
     tor = node.call("status")["ways"]["tor"]
     return str(node.call("addresses.own")[0]) if tor["published"] else ""
+
+
+def _linked(node: DemoNode, address: str) -> dict[str, Any] | None:
+    """The link, or nothing yet: a descriptor that was just published is not at every relay that keeps it."""
+    try:
+        return dict(node.call("connect", address=address))
+    except UserError:
+        return None

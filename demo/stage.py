@@ -89,7 +89,7 @@ class Stage:
         """Start a node and wait until it says where it listens."""
         place = folder or self.folder / name
         command = [sys.executable, "-m", "obscura.cli", "--network", network, "--data-dir", str(place), "run", "--json"]
-        process = subprocess.Popen([*command, "--log-level", "warning", *arguments], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([*command, "--log-level", "error", *arguments], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         line = process.stdout.readline()  # ends when the process does
         if not line:
