@@ -123,6 +123,7 @@ SSH_QUEUED: Final = 256 << 10  # bytes waiting for the window above which the ch
 SSH_HELD: Final = 1 << 20
 SSH_FLIGHT: Final = 512  # bytes of flight 1: an rsa-sha2-512 signature by a key of 4,096 bits (ours)
 SSH_ANSWER: Final = (400, 3_000)  # bytes of flight 2: what a repository's list of references has (ours)
+SSH_DRAIN_S: Final = 30.0  # seconds for the peer's window to take what waits when we end a channel (ours)
 SSH_CLOSE_S: Final = 5.0  # seconds for the peer to close the channel that we close (ours)
 SSH_RSA_BITS: Final = 3_072  # bits of a generated RSA host key: ssh-keygen's default
 

@@ -21,6 +21,7 @@ from typing import ClassVar, Final
 from obscura.limits import (
     SSH_ANSWER,
     SSH_CLOSE_S,
+    SSH_DRAIN_S,
     SSH_FLIGHT,
     SSH_HELD,
     SSH_LOGIN_GRACE_S,
@@ -150,6 +151,11 @@ class _Ssh(Carrier):
 
     # --- Ends -------------------------------------------------------------------------------------------------------
 
+    @property
+    def _patience_s(self) -> float:
+        """How long the peer may take to close the channel, or to take first what waits for its window."""
+        return SSH_DRAIN_S if self._channel.queued else SSH_CLOSE_S
+
     def _break(self, broken: Broken) -> list[CarrierEvent]:
         if broken.said is not None:
             self._transport.disconnect(_PROTOCOL_ERROR, broken.said)
@@ -187,7 +193,7 @@ class SshClient(_Ssh):
         if not self._runs:
             return self._finish()
         if self._close_by == inf:
-            self._close_by = now + SSH_CLOSE_S
+            self._close_by = now + self._patience_s
             self._channel.end()
         return []
 
@@ -436,5 +442,5 @@ class SshServer(_Ssh):
     def _exit(self, status: int, now: float) -> None:
         """The program ends."""
         if self._close_by == inf:
-            self._close_by = now + SSH_CLOSE_S
+            self._close_by = now + self._patience_s
             self._channel.end(status)

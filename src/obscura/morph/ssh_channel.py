@@ -29,6 +29,8 @@ class Channel:
         self._consumed = 0
         self.queued = 0
         self.sent_eof = self.sent_close = False
+        self._is_ending = False
+        self._exit_status: int | None = None
 
     @property
     def is_open(self) -> bool:
@@ -54,7 +56,7 @@ class Channel:
 
     def send(self, data: bytes) -> None:
         """Queue data; ``pump`` sends it."""
-        if data and not self.sent_eof:
+        if data and not self._is_ending:
             self._queue.append(memoryview(data))
             self.queued += len(data)
 
@@ -65,6 +67,8 @@ class Channel:
             self._window -= len(piece)
             self.queued -= len(piece)
             self._transport.send(bytes((names.CHANNEL_DATA,)) + self._peer + u32(len(piece)), piece)
+        if self._is_ending and not self._queue:
+            self._say_end()
 
     def _gather(self, most: int) -> bytes | memoryview:
         queue = self._queue
@@ -117,19 +121,19 @@ class Channel:
             raise Broken("a window of more than 2^32")
 
     def end(self, exit_status: int | None = None) -> None:
-        """No more data from us: EOF, on a server with the program's exit status and CLOSE. What waits is sent as far as the
-        window goes.
-        """
+        """No more data from us: once what waits has gone out, EOF; on a server with the program's exit status and CLOSE."""
+        if not self._is_ending:
+            self._is_ending, self._exit_status = True, exit_status
         self.pump()
-        if not self._peer or self.sent_close:
+
+    def _say_end(self) -> None:
+        if not self._peer or self.sent_eof or self.sent_close:
             return
-        if exit_status is not None:
-            status = string("exit-status") + b"\0" + u32(exit_status)
-            self.message(names.CHANNEL_REQUEST, status)
-        if not self.sent_eof:
-            self.sent_eof = True
-            self.message(names.CHANNEL_EOF)
-        if exit_status is not None:
+        if self._exit_status is not None:
+            self.message(names.CHANNEL_REQUEST, string("exit-status") + b"\0" + u32(self._exit_status))
+        self.sent_eof = True
+        self.message(names.CHANNEL_EOF)
+        if self._exit_status is not None:
             self.close()
 
     def close(self) -> None:
