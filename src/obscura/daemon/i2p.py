@@ -176,6 +176,7 @@ class I2p:
         self._published = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._own_sessions = 0
+        self._unanswered: set[str] = set()  # hosts whose last stream brought nothing
 
     # --- Out ----------------------------------------------------------------------------------------------------------
 
@@ -191,8 +192,19 @@ class I2p:
                 f"no connection within {I2P_CONNECT_S:.0f} s: {doing}", is_offline=is_ours, is_late=True
             ) from None
 
+    def unanswered(self, host: str) -> None:
+        """A stream to the host stood, and nothing came over it.
+
+        i2pd keeps the LeaseSet of a destination that made its session again for up to ten minutes, for each session of ours: the
+        next stream to it gets a session of its own, which has to ask anew.
+        """
+        if host.endswith(".b32.i2p") and len(self._unanswered) < I2P_OWN_SESSIONS:
+            self._unanswered.add(host)
+
     async def _open(self, host: str) -> socket.socket:
-        if self._settings.fresh:
+        is_apart = host in self._unanswered and self._own_sessions < I2P_OWN_SESSIONS
+        self._unanswered.discard(host)
+        if self._settings.fresh or is_apart:
             destination = await self._destination(host)
             return await self._open_apart(destination)
         await self._outbound.get()

@@ -131,6 +131,11 @@ class Routes:
             raise socks5.SocksFault("tor is not used", is_offline=True)
         return await self.tor.open(host, port)
 
+    def unanswered(self, address: str) -> None:
+        """A connection stood, and who was dialled never answered over it."""
+        if self.i2p is not None:
+            self.i2p.unanswered(Address.parse(address).host)
+
     async def _by_i2p(self, host: str, port: int) -> socket.socket:
         if self.i2p is None:
             raise ThroughFault("I2P is not used", is_offline=True)
