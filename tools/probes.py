@@ -353,6 +353,9 @@ async def differ(pair: Pair, probe: Probe) -> tuple[Reply, Reply] | None:
     return ours, theirs
 
 
+LEFT_S = 60.0  # seconds until a dialler that ended is gone at the listener
+
+
 async def watch(pair: Pair) -> int:
     """The most peers that the listener had at once, until cancelled."""
     most = 0
@@ -366,6 +369,9 @@ async def watch(pair: Pair) -> int:
 async def compare(pair: Pair, chosen: list[Probe]) -> dict[str, Any]:
     """All probes to both servers."""
     room = asyncio.Semaphore(ROOM[pair.carrier])
+    async with asyncio.timeout(LEFT_S):
+        while await asyncio.to_thread(pair.client.call, "peers"):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)  # the dialler whose sessions were recorded takes its leave
     watching = asyncio.create_task(watch(pair))
     await asyncio.sleep(0)
 
