@@ -390,9 +390,10 @@ async def compare(pair: Pair, chosen: list[Probe]) -> dict[str, Any]:
         async with patient:
             found = await differ(pair, probe)
             if found is not None:
-                apart.append(
-                    {"kind": probe.kind, "name": probe.name, "ours": repr(found[0])[:300], "real": repr(found[1])[:300]}
-                )
+                ours, real = map(repr, found)
+                at = max(0, next((n for n, (a, b) in enumerate(zip(ours, real, strict=False)) if a != b), 0) - 60)
+                told = {"ours": ours[at : at + 240], "real": real[at : at + 240]}  # from shortly before they differ
+                apart.append({"kind": probe.kind, "name": probe.name, **told})
 
     await asyncio.gather(*map(second, again))
     watching.cancel()

@@ -39,7 +39,6 @@ from obscura.handshake.features import Flags, experimental
 from obscura.ledger.network import Network
 from obscura.ledger.networks import load_network
 from obscura.limits import HANDSHAKE_S, STOP_S
-from obscura.linkevents import Reason
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.broadcast import Policy, Receipt
 from obscura.node.core import Part, Reaction
@@ -402,8 +401,7 @@ class Node:
         link = told.fields.get("peer")
         if isinstance(link, int):
             self._awaited.told(told, link)
-        if told.kind == "dial-failed" and told.fields["why"] == Reason.TIMEOUT.value:
-            self.routes.unanswered(told.fields["address"])
+        self.routes.told(told)
         self.events_out.publish({"kind": told.kind, **told.fields})
 
     # --- Starting and stopping --------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from obscura.daemon.tor import OnionKey, Tor
 from obscura.daemon.tor_process import TorProcess
 from obscura.ledger.network import Network
 from obscura.limits import CONNECT_S, I2P_CONNECT_S, TOR_CONNECT_S
+from obscura.linkevents import Reason
 from obscura.node.dialable import Way, face_of
+from obscura.node.effects import Notify
 from obscura.node.face import Face
 from obscura.node.io import Listener
 from obscura.transport import socks5, tcp
@@ -131,10 +133,10 @@ class Routes:
             raise socks5.SocksFault("tor is not used", is_offline=True)
         return await self.tor.open(host, port)
 
-    def unanswered(self, address: str) -> None:
-        """A connection stood, and who was dialled never answered over it."""
-        if self.i2p is not None:
-            self.i2p.unanswered(Address.parse(address).host)
+    def told(self, notice: Notify) -> None:
+        """What the node tells: where a connection stood, and who was dialled never answered over it."""
+        if self.i2p is not None and notice.kind == "dial-failed" and notice.fields["why"] == Reason.TIMEOUT.value:
+            self.i2p.unanswered(Address.parse(notice.fields["address"]).host)
 
     async def _by_i2p(self, host: str, port: int) -> socket.socket:
         if self.i2p is None:
