@@ -133,7 +133,13 @@ class FakeSam:
             return
         if line.startswith("STREAM ACCEPT"):
             writer.write(b"STREAM STATUS RESULT=OK\n")
-            self._accepts.setdefault(words["ID"], []).append((reader, writer))
+            waits = self._accepts.setdefault(words["ID"], [])
+            waits.append((reader, writer))
+            while (reader, writer) in waits:
+                if reader.at_eof():  # it went away before anybody came, whether it had read the answer or not
+                    waits.remove((reader, writer))
+                    return
+                await asyncio.sleep(0.01)
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
             return
