@@ -149,8 +149,8 @@ def test_lost_sessions_are_made_again_with_the_same_destination(router: Router, 
             address = own(alice)
             async with Node(config(tmp_path / "b", router, connect=(str(address),))) as bob:
                 await until(lambda: bob.peers() and alice.peers())
-                # Both nodes': who is not told that a stream died notices it only when pings stay unanswered, after 20 minutes. The
-                # first dial meets the old LeaseSet, the next one goes through a session of its own.
+                # Both nodes': who is not told that a stream died misses it only when pings stay unanswered, after 20 min.
+                # The first dial meets the old LeaseSet, the next one goes through a session of its own.
                 for i2p in (alice.routes.i2p, bob.routes.i2p):
                     assert i2p is not None
                     for half in (i2p._inbound, i2p._outbound):
