@@ -10,6 +10,7 @@ import asyncio
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_no_probe_is_accepted_or_tells_the_listener_from_the_real_server(carrier
     assert found["accepted"] == 0
     # Not as it should be: BIND calls about one random flip in 200 of a recorded dns update malformed where this node calls the
     # signature wrong (docs/carrier_dns.md). Printed, and held at that until the cause is found.
-    print(carrier, "told apart:", found["apart"])
+    sys.stderr.write(f"{carrier} told apart: {found['apart']}\n")
     known = [told for told in found["apart"] if carrier == "dns" and told["kind"] == "flip"]
     assert found["apart"] == known
     assert len(known) <= PROBES // 50
