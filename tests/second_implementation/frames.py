@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,14 +34,16 @@ class Reader:
         return self.data[self.at - size : self.at]
 
 
-class Layout:
+class Layout(ABC):
     """A field both ways."""
 
+    @abstractmethod
     def read(self, reader: Reader) -> Any:
-        raise NotImplementedError
+        """The value."""
 
+    @abstractmethod
     def write(self, value: Any) -> bytes:
-        raise NotImplementedError
+        """Its bytes."""
 
 
 class Int(Layout):
