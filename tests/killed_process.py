@@ -8,6 +8,7 @@ Lines: ``tip HEIGHT``, ``own ID`` (submitted), ``gone ID`` (about to leave the o
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import resource
 import sys
@@ -28,11 +29,16 @@ from obscura.wire.address import CarrierNumber, Endpoint
 PAUSE_S = 0.02
 
 
+def say(*words: object) -> None:
+    """One line by one write: a node writes its book in a thread, and print writes each word by itself when unbuffered."""
+    os.write(sys.stdout.fileno(), (" ".join(map(str, words)) + "\n").encode())
+
+
 class SayingOutbox(FileOutbox):
     """Says what it is about to forget."""
 
     def forget(self, id: bytes) -> None:
-        print("gone", id.hex(), flush=True)
+        say("gone", id.hex())
         super().forget(id)
 
 
@@ -42,12 +48,12 @@ class SayingPeerStore(peerstore.PeerStore):
     def write(self, raw: bytes) -> None:
         super().write(raw)
         if self._path.exists() and self._path.read_bytes() == raw:
-            print("book", len(peerstore.decoded(raw).book.entries), flush=True)
+            say("book", len(peerstore.decoded(raw).book.entries))
 
 
 async def tips(node: Node) -> None:
     async for told in node.events({"tip"}):
-        print("tip", told["height"], flush=True)
+        say("tip", told["height"])
 
 
 async def send(node: Node) -> None:
@@ -55,7 +61,7 @@ async def send(node: Node) -> None:
     rng = random.Random()
     for policy in cycle(("strict", "private", "direct")):
         try:
-            print("own", node.broadcast(filler_transaction(rng, 300), policy).id.hex(), flush=True)
+            say("own", node.broadcast(filler_transaction(rng, 300), policy).id.hex())
         except UserError:
             return
         await asyncio.sleep(PAUSE_S)
@@ -74,9 +80,9 @@ async def main(folder: str, address: str) -> None:
     config = Config(network="dev", data_dir=Path(folder), listen=(), privacy="standard", connect=(address,))
     async with Node(config) as node:
         for submission in node.assembly.own_transactions._outbox.kept():
-            print("own", submission.id.hex(), flush=True)
+            say("own", submission.id.hex())
         tasks = [asyncio.create_task(send(node)), asyncio.create_task(learn(node))]
-        print("tip", node.relay.blocks.tip_height, flush=True)
+        say("tip", node.relay.blocks.tip_height)
         told = asyncio.create_task(tips(node))
         await node.stopped.wait()
         for task in (*tasks, told):
