@@ -41,9 +41,10 @@ from obscura.limits import (
 from obscura.morph import dns_message as wire_format
 from obscura.morph.carrier import Data, Finished, Flight, Ready
 from obscura.morph.dns import DnsClient
-from obscura.morph.dns_message import Message, is_below, name_of, read, read_name, text_of
+from obscura.morph.dns_message import Message, is_below, name_of, read_name, text_of
 from obscura.morph.dns_names import origin_for_key, tsig_key, zone_text
 from obscura.morph.dns_payload import Masks, Payload, Style
+from obscura.morph.dns_reading import read
 from obscura.morph.dns_server import DnsHost, DnsServer
 from obscura.morph.dns_zone import Zone
 

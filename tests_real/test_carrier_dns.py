@@ -35,9 +35,12 @@ from obscura.daemon.dns_cover import parse_zone, sign_key, signed
 from obscura.daemon.node import Node
 from obscura.errors import Unreachable
 from obscura.morph.carrier import Finished, Ready
-from obscura.morph.dns import DnsClient
-from obscura.morph.dns_message import name_of, text_of
+from obscura.morph.dns import UPDATE_FLAGS, DnsClient
+from obscura.morph.dns_message import HEADER, IN, QUESTION_TAIL, RRSIG, SOA, Message, name_of, text_of
 from obscura.morph.dns_names import tsig_key, zone_text
+from obscura.morph.dns_payload import SIGNATURE, Payload, style_of
+from obscura.morph.dns_reading import read
+from obscura.morph.dns_tsig import Key, sign
 from obscura.morph.dns_zone import Zone
 from obscura.wire.address import Address
 
@@ -140,6 +143,30 @@ def test_probes_are_answered_as_by_bind_byte_for_byte(beside: Beside) -> None:
     unknown = {name for name in differ if not name.startswith("random")}
     assert not unknown, "\n".join(f"{name}: {differ[name]}" for name in sorted(unknown)[:20])
     assert len(differ) <= 3, differ  # random bytes that make a record of a type with a form of its own
+
+
+def test_each_bit_of_an_update_counts_as_much_as_to_bind(beside: Beside) -> None:
+    """A signed update as a link sends it, with every bit changed that is no signature's: in all records, of every length."""
+    rng = random.Random(1)
+    style = style_of(beside.zone.soa.signatures[0])
+    head = HEADER.pack(0x1234, UPDATE_FLAGS, 1, 0, 0, 0) + name_of(ORIGIN) + QUESTION_TAIL.pack(SOA, IN)
+    differ, asked = {}, 0
+    for size in (100, 600, 1_000):
+        records, count = Payload(name_of(ORIGIN), style, rng).records(rng.randbytes(size), 0, len(head), HEADER.size)
+        bare = head[:8] + count.to_bytes(2, "big") + head[10:] + records
+        wire = sign(bare, Key(beside.key, b"wrong"), int(time.time()))[0]
+        message = Message.begun(wire)
+        read(message)
+        hidden = {at for one in message.authority if one.type == RRSIG for at in range(one.end - SIGNATURE, one.end)}
+        for at in (at for at in range(len(wire)) if at not in hidden):
+            for bit in range(8):
+                flipped = wire[:at] + bytes([wire[at] ^ 1 << bit]) + wire[at + 1 :]
+                ours, real = (ask(port, flipped) for port in beside.ports)
+                asked += 1
+                if (ours[0], masked(ours[1])) != (real[0], masked(real[1])):
+                    differ[size, at, bit] = ours, real
+    assert asked > 3_000
+    assert not differ
 
 
 def test_datagrams_are_answered_as_by_bind(beside: Beside) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,12 +42,7 @@ def test_no_probe_is_accepted_or_tells_the_listener_from_the_real_server(carrier
     found = asyncio.run(probes.run(carrier, PROBES, joining=False, seed=os.getpid(), with_waits=False))
     assert found["probes"] == PROBES
     assert found["accepted"] == 0
-    # Not as it should be: BIND calls about one random flip in 200 of a recorded dns update malformed where this node calls the
-    # signature wrong (docs/carrier_dns.md). Printed, and held at that until the cause is found.
-    sys.stderr.write(f"{carrier} told apart: {found['apart']}\n")
-    known = [told for told in found["apart"] if carrier == "dns" and told["kind"] == "flip"]
-    assert found["apart"] == known
-    assert len(known) <= PROBES // 50
+    assert found["apart"] == []
 
 
 def test_the_judges_see_random_bytes_for_what_they_are(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ DNS_UNREAD_BYTES: Final = (
 )  # bytes of requests held while answers wait. Security: who does not read is not read.
 DNS_WRITE_BYTES: Final = 128 << 10  # bytes of answers given to a socket at once (ours)
 DNS_UDP_BYTES: Final = (512, 1_232)  # bytes of an answer over UDP: without EDNS, and at most (max-udp-size)
-DNS_RARE: Final = (16, 256)  # records of rare types looked into per message, and their bytes. Security: it is slow.
+DNS_RARE_BYTES: Final = 1_024  # bytes of rare records looked into per message. Security: the library is slow.
 DNS_ALIASES: Final = 16  # CNAMEs followed in one answer (max-restarts has 11)
 # used cookies remembered, each for DNS_COOKIE_S. Security: beyond it no flight is looked at; TRIALS_PER_S has to end first.
 DNS_COOKIES: Final = 32_768

@@ -20,6 +20,7 @@ from typing import ClassVar
 from obscura.errors import Violation
 from obscura.limits import DNS_FLIGHT, DNS_PIPELINED, DNS_QUEUED, DNS_UDP_BYTES, UNAUTHENTICATED_BYTES
 from obscura.morph import dns_message as dns
+from obscura.morph import dns_reading
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready, coalesced
 from obscura.morph.dns_message import HEADER, Message, Question, Writer
 from obscura.morph.dns_payload import Masks, Payload, style_of
@@ -209,8 +210,8 @@ class DnsClient(Stream):
     def _on_zone(self, wire: bytes, now: float) -> CarrierEvent:
         """The first answer: when the server thinks it is, how its zone is signed, and the binding."""
         message = Message.begun(wire)
-        dns.read(message)
-        options = dns.options(message.opt) if message.opt is not None else None
+        dns_reading.read(message)
+        options = dns_reading.options(message.opt) if message.opt is not None else None
         cookie = (options or {}).get(COOKIE, b"")
         signatures = [record.data for record in message.answers if record.type == dns.RRSIG]
         if message.id != self._asked or len(cookie) < 24 or not signatures or len(signatures[0]) < 20:

@@ -18,6 +18,7 @@ from siphashc import siphash
 from obscura.errors import Violation
 from obscura.limits import DNS_UDP_BYTES
 from obscura.morph import dns_message as dns
+from obscura.morph import dns_reading
 from obscura.morph.dns_message import Message, Question, Writer, is_below, name_of
 from obscura.morph.dns_tsig import BADKEY, BADSIG, HMAC_SHA256, MAC_BYTES, Key, Signature, read_signature, refused
 from obscura.morph.dns_zone import Found, RRset, Zone
@@ -28,8 +29,7 @@ _KEEPALIVE_UNITS: Final = 300  # of 0.1 s (tcp-keepalive-timeout)
 _LEAST_MAC: Final = MAC_BYTES // 2  # bytes (RFC 8945, 5.2.2.1)
 _META: Final = frozenset({dns.OPT, *range(128, 251)})  # types that nobody may ask for
 _UNKNOWN_CLASSES: Final = (0, dns.NONE, dns.ANY_CLASS)
-_HESIOD: Final = 4
-_KNOWN_CLASSES: Final = (dns.IN, dns.CH, _HESIOD)
+_KNOWN_CLASSES: Final = (dns.IN, dns.CH, dns.HS)
 _ABOUT: Final = tuple(name_of(name) for name in ("version.bind", "hostname.bind", "authors.bind", "id.server"))
 _ABOUT_TTL: Final = 86_400
 _ERROR: Final = 15
@@ -42,7 +42,7 @@ class NameServer:
     """What the connections and datagrams of one listener share. ``secret``: 16 random bytes of this process."""
 
     def __init__(self, zone: Callable[[], Zone], key: Key, secret: bytes, unix: Callable[[], int]) -> None:
-        dns.looked_into()  # now, rather than while the first stranger waits
+        dns_reading.looked_into()  # now, rather than while the first stranger waits
         self.zone = zone
         self.key = key
         self.unix = unix
@@ -58,7 +58,7 @@ class NameServer:
             return None, b""
         reply = _Reply(self, message, rng, is_tcp=is_tcp)
         try:
-            dns.read(message)
+            dns_reading.read(message)
             signature = read_signature(wire, message.tsig) if message.tsig is not None else None
         except Violation:
             message.opt = message.tsig = None
@@ -93,7 +93,7 @@ class _Reply:
         if message.opt is not None:
             if message.opt.ttl >> 16 & 0xFF:
                 return self.fail(dns.BADVERS)
-            if not self._take_options(dns.options(message.opt)):
+            if not self._take_options(dns_reading.options(message.opt)):
                 return self.fail(dns.FORMERR)
         if message.opcode not in _OPCODES and (message.tsig is None or not message.questions):
             return self.fail(dns.NOTIMP)
@@ -105,7 +105,7 @@ class _Reply:
             return self.fail(dns.FORMERR)
         if rdclass not in _KNOWN_CLASSES:
             return self.fail(dns.NOTIMP)
-        if rdclass == _HESIOD:  # no view, and so no key
+        if rdclass == dns.HS:  # no view, and so no key
             refusal, unix = self.fail(dns.REFUSED), self._server.unix()
             return refusal if signature is None else refused(refusal, signature, signature.key, BADKEY, unix)
         if signature is not None:

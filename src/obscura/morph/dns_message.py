@@ -1,27 +1,20 @@
-"""Messages of DNS (RFC 1035, 4; RFC 6891), read from strangers and written to them. The hot path is in ``dns_payload``.
+"""Messages of DNS (RFC 1035, 4): what they are made of, and how they are written. ``dns_reading`` takes them apart.
 
 A name is its uncompressed wire form. Lengths of labels are below every letter, so ``bytes.lower`` gives its canonical case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from struct import Struct
 from typing import Final
 
 import msgspec
-from dns.exception import DNSException
-from dns.rdata import from_wire, get_rdata_class, load_all_types
-from dns.rdataclass import RdataClass
-from dns.rdatatype import RdataType
 
 from obscura.errors import Violation
-from obscura.limits import DNS_RARE
 
-A, NS, CNAME, SOA, PTR, MX, TXT, AAAA = 1, 2, 5, 6, 12, 15, 16, 28
+A, NS, MD, MF, CNAME, SOA, MB, MG, MR, PTR, MINFO, MX, TXT, AAAA, A6 = 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 15, 16, 28, 38
 OPT, DS, RRSIG, NSEC, DNSKEY, TKEY, TSIG, IXFR, AXFR, ANY = 41, 43, 46, 47, 48, 249, 250, 251, 252, 255
-IN, CH, NONE, ANY_CLASS = 1, 3, 254, 255
+IN, CH, HS, NONE, ANY_CLASS = 1, 3, 4, 254, 255
 QUERY, NOTIFY, UPDATE = 0, 4, 5
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH, NOTZONE, BADVERS = 0, 1, 2, 3, 4, 5, 9, 10, 16
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
@@ -32,19 +25,9 @@ HEADER: Final = Struct("!6H")
 QUESTION_TAIL: Final = Struct("!HH")
 RECORD_TAIL: Final = Struct("!HHIH")
 # Types whose data ends in names that are compressed (RFC 1035, 4.1.4; RFC 3597, 4): bytes before them, how many, bytes behind.
-_NAMES_IN: Final = {NS: (0, 1, 0), CNAME: (0, 1, 0), PTR: (0, 1, 0), MX: (2, 1, 0), SOA: (0, 2, 20)}
-# Options of a fixed form, by the sizes that they may have.
-_OPTION_SIZES: Final[dict[int, Callable[[int], bool]]] = {
-    1: lambda size: size == 18,  # LLQ
-    2: lambda size: size in (4, 8),  # update lease
-    9: lambda size: size in (0, 4),  # expire
-    10: lambda size: size == 8 or 16 <= size <= 40,  # cookie
-    14: lambda size: size > 0 and size % 2 == 0,  # key tags
-    15: lambda size: size >= 2,  # extended error
-    16: lambda size: size == 2,  # client tag
-    17: lambda size: size == 2,  # server tag
-}
-_SIZES: Final = {A: 4, AAAA: 16}
+NAMES_IN: Final = dict.fromkeys((NS, MD, MF, CNAME, MB, MG, MR, PTR), (0, 1, 0)) | {
+    SOA: (0, 2, 20), MINFO: (0, 2, 0), MX: (2, 1, 0)
+}  # fmt: skip
 _NAMED_AT: Final = {RRSIG: 18, NSEC: 0}  # types with a name at an offset that is never compressed, but pointed at
 
 
@@ -81,7 +64,7 @@ class Message(msgspec.Struct, gc=False):
     opt: Record | None = None
     tsig: Record | None = None
     names: dict[int, bytes] = msgspec.field(default_factory=dict)  # by the offset that a pointer leads to
-    rare: int = 0  # records that were looked into by the library
+    rare: int = 0  # bytes of records that were shown to the library
 
     @classmethod
     def begun(cls, wire: bytes) -> Message:
@@ -188,114 +171,6 @@ def read_record(wire: bytes, at: int, known: dict[int, bytes] | None = None) -> 
     return Record(name, kind, rdclass, ttl, wire[start:end], at, end)
 
 
-def _check(message: Message, record: Record) -> None:
-    """That a record has the class of its message and data of its type's form: what a server notices while it reads.
-
-    Raises ``Violation``.
-    """
-    changes = message.opcode == UPDATE
-    if not changes and 128 <= record.type <= 255 and record.type != TKEY:
-        raise Violation("a type that no record has")
-    if not changes and message.questions and record.rdclass != message.questions[0].rdclass:
-        raise Violation("a record of another class")
-    if changes and (record.rdclass == ANY_CLASS or (record.rdclass == NONE and not record.data)):
-        return
-    start = record.end - len(record.data)
-    if record.type in _SIZES:
-        if len(record.data) != _SIZES[record.type] and record.rdclass != CH:
-            raise Violation("an address of another size")
-    elif record.type in _NAMES_IN:
-        before, count, behind = _NAMES_IN[record.type]
-        at = start + before
-        for _ in range(count):
-            _, at = read_name(message.wire, at, message.names)
-        if at + behind != record.end:
-            raise Violation("data of another size")
-    elif message.rare < DNS_RARE[0] and len(record.data) <= DNS_RARE[1]:
-        in_internet, in_any = looked_into()
-        if record.type not in (in_internet if record.rdclass in (IN, NONE) else in_any):
-            return
-        message.rare += 1
-        rdclass = RdataClass(IN if record.rdclass == NONE else record.rdclass)
-        try:
-            from_wire(rdclass, RdataType(record.type), record.data, 0, len(record.data))
-        except DNSException:
-            raise Violation("data of another form") from None
-
-
-@cache
-def looked_into() -> tuple[frozenset[int], frozenset[int]]:
-    """The types that the library knows, in class IN and in any class.
-
-    Nothing else is shown to it: it would look for the type on the disk, and remember each number that a stranger thinks of.
-    """
-    load_all_types()  # type: ignore[no-untyped-call]
-    find: Callable[..., object] = get_rdata_class
-    internet, every = (
-        frozenset(int(kind) for kind in RdataType if find(rdclass, kind, use_generic=False) is not None)
-        for rdclass in (RdataClass.IN, RdataClass.ANY)
-    )
-    return internet | every, every
-
-
-def read(message: Message) -> None:
-    """Fill in what ``wire`` holds; what was read before a fault stays. Raises ``Violation``."""
-    wire, at = message.wire, HEADER.size
-    _, _, *counts = HEADER.unpack_from(wire)
-    for _ in range(counts[0]):
-        if message.questions:
-            if message.opcode != UPDATE:
-                message.questions.clear()
-            raise Violation("two questions")
-        name, at = read_name(wire, at, message.names)
-        if at + QUESTION_TAIL.size > len(wire):
-            raise Violation("a question that goes over the end")
-        question = Question(name, *QUESTION_TAIL.unpack_from(wire, at))
-        if question.rdclass in (NONE, ANY_CLASS) and message.opcode != QUERY:
-            raise Violation("no class to change")
-        message.questions.append(question)
-        at += QUESTION_TAIL.size
-    for section, count in zip((message.answers, message.authority, message.additional), counts[1:], strict=True):
-        for left in range(count, 0, -1):
-            record = read_record(wire, at, message.names)
-            at = record.end
-            if message.tsig is not None:
-                raise Violation("something behind TSIG")
-            if record.type == OPT and (section is not message.additional or message.opt or record.name != b"\0"):
-                raise Violation("OPT in a wrong place")
-            if record.type == TSIG and (section is not message.additional or left > 1 or record.rdclass != ANY_CLASS):
-                raise Violation("TSIG in a wrong place")
-            if record.type == OPT:
-                options(record)
-                message.opt = record
-            elif record.type == TSIG:
-                message.tsig = record
-            else:
-                _check(message, record)
-                section.append(record)
-    # Bytes behind the message are ignored, as by BIND.
-
-
-def options(opt: Record) -> dict[int, bytes] | None:
-    """The options of OPT by code, the first of each; None from one on that has a size of none of its kind.
-
-    Raises ``Violation`` for what goes over the end before that.
-    """
-    found: dict[int, bytes] = {}
-    data, at = opt.data, 0
-    while at < len(data):
-        if at + 4 > len(data):
-            raise Violation("an option that goes over the end")
-        code, size = QUESTION_TAIL.unpack_from(data, at)
-        at += 4 + size
-        if at > len(data):
-            raise Violation("an option that goes over the end")
-        if code in _OPTION_SIZES and not _OPTION_SIZES[code](size):
-            return None
-        found.setdefault(code, data[at - size : at])
-    return found
-
-
 class Writer:
     """Writes one message; names are compressed against all that stand before them, letter by letter alike (as BIND does)."""
 
@@ -340,8 +215,8 @@ class Writer:
         tail = len(self.wire)
         self.wire += RECORD_TAIL.pack(kind, rdclass, ttl, 0)
         start = len(self.wire)
-        if kind in _NAMES_IN:
-            before, count, _ = _NAMES_IN[kind]
+        if kind in NAMES_IN:
+            before, count, _ = NAMES_IN[kind]
             self.wire += data[:before]
             at = before
             for _ in range(count):
