@@ -3,13 +3,18 @@
 python tools/prove.py --list
 python tools/prove.py                 # all; a failure does not stop the others
 python tools/prove.py --only eclipse,tables
+
+Each result is kept in docs/results.json as soon as it is there, with its date, commit and machine; the page is made from all that
+are kept, so that hours of proofs need not be one run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -20,6 +25,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
+KEPT = ROOT / "docs" / "results.json"
 LINES = 30  # of a proof's output on the page, the last ones
 CARRIERS = ("http", "tls", "ssh", "dns")
 
@@ -34,11 +40,13 @@ class Proof(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a proof's command said."""
+    """What a proof's command said: its last lines, when, and of what."""
 
-    proof: Proof
     is_shown: bool
-    seconds: float
+    seconds: int
+    date: str
+    commit: str
+    machine: str
     output: str
 
 
@@ -108,12 +116,14 @@ def main() -> int:
         for proof in PROOFS:
             print(f"{proof.name:14} {proof.shows}\n{'':14} {proof.command}")
         return 0
-    results = [_run(proof) for proof in PROOFS if not arguments.only or proof.name in arguments.only]
-    missed = [result.proof.name for result in results if not result.is_shown]
-    if not arguments.only:
-        PAGE.write_text(_page(results), encoding="utf-8")
-        print(f"written: {PAGE.relative_to(ROOT)}")
-    print(f"{len(results) - len(missed)} of {len(results)} shown" + (f"; not: {', '.join(missed)}" if missed else ""))
+    results = {name: Result(**told) for name, told in json.loads(KEPT.read_text()).items()} if KEPT.exists() else {}
+    chosen = [proof for proof in PROOFS if not arguments.only or proof.name in arguments.only]
+    for proof in chosen:
+        results[proof.name] = _run(proof)
+        KEPT.write_text(json.dumps({name: told._asdict() for name, told in results.items()}, indent=1) + "\n")
+        PAGE.write_text(page(results), encoding="utf-8")
+    missed = [proof.name for proof in chosen if not results[proof.name].is_shown]
+    print(f"{len(chosen) - len(missed)} of {len(chosen)} shown" + (f"; not: {', '.join(missed)}" if missed else ""))
     return 1 if missed else 0
 
 
@@ -137,30 +147,43 @@ def _run(proof: Proof) -> Result:
         except subprocess.TimeoutExpired:
             process.terminate()
             output = process.communicate()[0] + f"\nended after {proof.most_h:g} h"
-    seconds = time.monotonic() - began
-    print("\n".join(output.splitlines()[-LINES:]), flush=True)
-    print(f"   {'shown' if process.returncode == 0 else 'NOT SHOWN'} in {seconds:.0f} s", flush=True)
-    return Result(proof, process.returncode == 0, seconds, output)
+    seconds = round(time.monotonic() - began)
+    told = "\n".join(_plain(line)[:160] for line in output.splitlines()[-LINES:])
+    is_shown = process.returncode == 0
+    print(f"{told}\n   {'shown' if is_shown else 'NOT SHOWN'} in {seconds} s", flush=True)
+    commit = _said("git", "rev-parse", "--short", "HEAD") + ("+" if _said("git", "status", "--short", "src") else "")
+    return Result(is_shown, seconds, f"{datetime.now(UTC):%Y-%m-%d}", commit, _machine(), told)
 
 
-def _page(results: list[Result]) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    parts = [
-        "# Results",
-        f"Made by `make prove` on {datetime.now(UTC):%Y-%m-%d}, commit `{commit}`, {_machine()}.",
-        "| what | shown | took | command |\n|---|---|---|---|",
-    ]
-    parts[-1] += "".join(
-        f"\n| [{r.proof.shows}](#{r.proof.name}) | {'yes' if r.is_shown else '**no**'} | {r.seconds:.0f} s "
-        f"| `{r.proof.command}` |"
-        for r in results
+def _said(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def _plain(line: str) -> str:
+    """Without places of this machine, and without colours."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
+
+
+def page(results: dict[str, Result]) -> str:
+    """The page of results: a table of all proofs, those not run too, and the last lines that each said."""
+    rows, sections = [], []
+    for proof in PROOFS:
+        result = results.get(proof.name)
+        if result is None:
+            rows.append(f"| {proof.shows} | not run | | | `{proof.command}` |")
+            continue
+        shown = "yes" if result.is_shown else "**no**"
+        rows.append(
+            f"| [{proof.shows}](#{proof.name}) | {shown} | {result.date}, `{result.commit}` | {result.seconds} s "
+            f"| `{proof.command}` |"
+        )
+        sections.append(f"## {proof.name}\n\n{proof.shows}; on {result.machine}.\n\n```text\n{result.output}\n```")
+    head = (
+        "# Results\n\nMade by `make prove`, which runs the commands below at full size: what was shown, when, of which commit "
+        "(`+`: with changes) and on which machine. Each can be repeated alone with `python tools/prove.py --only NAME`."
     )
-    for result in results:
-        told = "\n".join(line[:160] for line in result.output.splitlines()[-LINES:])
-        parts.append(f"## {result.proof.name}\n\n```text\n{told}\n```")
-    return "\n\n".join(parts) + "\n"
+    table = "| what | shown | when | took | command |\n|---|---|---|---|---|\n" + "\n".join(rows)
+    return "\n\n".join((head, table, *sections)) + "\n"
 
 
 def _machine() -> str:
