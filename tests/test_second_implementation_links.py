@@ -369,9 +369,9 @@ def test_flight_2_of_a_wrong_size(node: NodeProcess, server: socket.socket, key:
 def test_another_key_than_the_address_has(node: NodeProcess, server: socket.socket) -> None:
     told, held = os.urandom(32), os.urandom(32)
     with dialled(node, server, told) as stream:
-        stream.read(256)
+        flight = stream.read(256)
         let_node_act(node)
-        flight = stream.read_ready()
+        stream.read_ready()
         side = channel.Responder(channel.Place(DEV), held, channel.Ephemeral.make())
         stream.write(side.flight_2(side.stranger(flight[:32]), flight[:32], 300)[0])
         assert exhaust(stream) == b""
