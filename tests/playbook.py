@@ -18,7 +18,7 @@ from obscura.morph.plain import Plain
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.effects import LinkId, Notify
 from obscura.node.face import Face
-from obscura.node.io import Hold, Io, Listener, Reach, Shut, Write
+from obscura.node.io import Faulted, Hold, Io, Listener, Reach, Shut, Write
 from obscura.shaping.levels import Knobs, padneg
 from obscura.wire.address import Address, CarrierNumber, Endpoint
 from obscura.wire.catalogue import BUILT_IN, CATALOGUE, Catalogue
@@ -231,6 +231,8 @@ class Host:
                 self.held[io.link] = io.held
             elif isinstance(io, Reach):
                 self.reached.append(io)
+            elif isinstance(io, Faulted):
+                raise io.fault
         self.turns.append(done)
         return done
 

@@ -63,8 +63,8 @@ def test_costs_add_up_over_links_that_ended() -> None:
     assert link["dummy_bytes_sent"] + link["padding_bytes_sent"] + link["real_bytes_sent"] < link["wire_bytes_sent"]
     a.disconnect(a.peers[0].link)
     kernel.run(until=620.0)
-    assert engine.sent_before["dummy_bytes_sent"] >= link["dummy_bytes_sent"]
-    assert engine.sent_before["wire_bytes_sent"] > link["wire_bytes_sent"]
+    assert engine.traffic.sent_before["dummy_bytes_sent"] >= link["dummy_bytes_sent"]
+    assert engine.traffic.sent_before["wire_bytes_sent"] > link["wire_bytes_sent"]
 
 
 def test_a_blocked_socket_does_not_make_the_schedule_spin() -> None:

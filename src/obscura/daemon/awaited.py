@@ -56,6 +56,16 @@ class Awaited:
                 if not pong.done():
                     pong.set_exception(Unreachable(f"peer {link} is gone: {told.fields['reason']}"))
 
+    def end(self, why: str) -> None:
+        """No turn follows: nobody waits any longer."""
+        for outcome in self._outcomes.values():
+            if not outcome.done():
+                outcome.set_result(why)
+        for pong in [pong for pongs in self._pongs.values() for pong in pongs if not pong.done()]:
+            pong.set_exception(Unreachable(why))
+        for room in [room for rooms in self._drained.values() for room in rooms if not room.done()]:
+            room.set_result(None)
+
     def release(self, engine: Engine) -> None:
         """After a turn: tell who waits for room where there is some."""
         for link in [link for link in self._drained if not engine.waiting(link)]:

@@ -63,7 +63,10 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
             **node.relay.status(),
             "known_addresses": len(node.assembly.book),
             "wire_bytes_received": sum(link["wire_bytes_received"] for link in links),
-            **{name: before + sum(link[name] for link in links) for name, before in node.engine.sent_before.items()},
+            **{
+                name: before + sum(link[name] for link in links)
+                for name, before in node.engine.traffic.sent_before.items()
+            },
         }
 
     def peers() -> list[dict[str, Any]]:

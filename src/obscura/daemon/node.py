@@ -12,7 +12,7 @@ import functools
 import logging
 import random
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Self
 
 from obscura.daemon.archive import Archive
@@ -45,7 +45,7 @@ from obscura.node.core import Part, Reaction
 from obscura.node.dialable import face_of
 from obscura.node.effects import Effect, Fetch, Keep, LinkId, Lookup, Notify
 from obscura.node.engine import Engine
-from obscura.node.io import Hold, Reach, Shut, Write
+from obscura.node.io import Faulted, Hold, Reach, Shut, Write
 from obscura.node.peer import Peer
 from obscura.node.relay import ChainRelay
 from obscura.store.faults import StoreError
@@ -92,6 +92,7 @@ class Node:
         self._resources = contextlib.AsyncExitStack()
         self.stopped = asyncio.Event()  # someone asked it to stop; whoever runs it leaves its ``async with`` then
         self.fault: UserError | None = None  # why it stopped by itself, if it did
+        self._has_failed = False  # what the core knows is not to be relied on
         self._archive: Archive | None = None
         self._idle = asyncio.Event()  # no links are left
         self._started = 0.0
@@ -99,7 +100,7 @@ class Node:
     # --- Life -------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._turns = Turns(self._turn, self.now)
+        self._turns = Turns(self.now, self._after_turn, self._fail)
         self._started = self.now()
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(self.data_dir.hold())
@@ -122,10 +123,11 @@ class Node:
             )
             capture.begin(self.config, settings, self._assembly, waiting)
             resources.callback(self._save)
-            sockets = Sockets(self._assembly.engine, self.routes, self._tcp, self.now, self._turns.plan)
+            sockets = Sockets(self._assembly.engine, self.routes, self._tcp, self.now, self._turns.plan, self._fail)
             self._sockets = sockets
             resources.push_async_callback(sockets.end_dials)
             self._discovery = self._discover(resources)
+            self._turns.serve(self._assembly.engine, self._ways_out())
             resources.callback(self._turns.end)
             near = self._assembly.neighbours
             peers = PeerStore(self.data_dir.path / "peers.dat", near)
@@ -326,11 +328,16 @@ class Node:
     # --- Owner of the archive (daemon.archive) ------------------------------------------------------------------------
 
     def archive_kept(self, token: int) -> None:
-        self.engine.kept(token, self.now())
-        self._turns.plan()
+        self._answered(self.engine.kept, token)
 
     def archive_fetched(self, token: int, raw: bytes | None) -> None:
-        self.engine.fetched(token, raw, self.now())
+        self._answered(self.engine.fetched, token, raw)
+
+    def _answered(self, take: Callable[..., None], *answer: object) -> None:
+        try:
+            take(*answer, self.now())
+        except Exception as fault:
+            self._fail(fault)
         self._turns.plan()
 
     def archive_failed(self, fault: StoreError) -> None:
@@ -347,55 +354,45 @@ class Node:
 
     def _save(self) -> None:
         """The last word to the archive before it is closed."""
-        for effect in self.relay.transactions.save():
+        for effect in () if self._has_failed else self.relay.transactions.save():
             if isinstance(effect, Keep):
                 self.archive.keep(effect)
 
     # --- Turns of the loop ------------------------------------------------------------------------------------------
 
-    def _turn(self) -> None:
-        turns = self._turns
-        turns.is_planned = False
-        if turns.is_over:  # a socket's last word after the end
-            return
-        now = self.now()
-        engine = self.engine
-        earliest = 0.0
-        if turns.is_due:  # what became due since has a timer that is over; asking every part twice a turn would show
-            turns.is_due = False
-            try:
-                engine.due(now)
-            except Exception as fault:  # the same: it must not make the node deaf, nor keep it busy with nothing else
-                log_fault(log, "what was due", fault)
-                earliest = now + 1.0
-        sockets = self._sockets.of
-        for io in engine.drain(now):
-            if type(io) is Write:
-                socket = sockets.get(io.link)
-                if socket is not None:
-                    socket.write(io.pieces, resets=io.resets)
-            elif isinstance(io, Notify):
-                self._told(io)
-            elif isinstance(io, Receipt):
-                self.receipts.add(io)
-            elif isinstance(io, Shut):
-                socket = sockets.pop(io.link, None)
-                if socket is not None:
-                    socket.shut(lingers=io.lingers, resets=io.resets)
-            elif isinstance(io, Reach):
-                self._sockets.dial(io)
-            elif isinstance(io, Hold):
-                sockets[io.link].hold(io.held)
-            elif isinstance(io, Keep):
-                self.archive.keep(io)
-            elif isinstance(io, Fetch):
-                self.archive.fetch(io)
-            elif isinstance(io, Lookup):
-                self.discovery.start(io)
-        self._awaited.release(engine)
-        if not engine.links:
+    def _after_turn(self) -> None:
+        self._awaited.release(self.engine)
+        if not self.engine.links:
             self._idle.set()
-        turns.arm(max(engine.deadline(), earliest))
+
+    def _ways_out(self) -> dict[type, Callable[[Any], object]]:
+        """Who carries out what the engine wants."""
+        sockets, archive = self._sockets, self.archive
+        return {
+            Write: sockets.write,
+            Shut: sockets.shut,
+            Reach: sockets.dial,
+            Hold: sockets.hold,
+            Faulted: sockets.faulted,
+            Notify: self._told,
+            Receipt: self.receipts.add,
+            Keep: archive.keep,
+            Fetch: archive.fetch,
+            Lookup: self.discovery.start,
+        }
+
+    def _fail(self, fault: Exception) -> None:
+        """The core failed, and what it knows may be half of a change: it does nothing more, and the node ends."""
+        if self._turns.is_over:
+            return
+        log_fault(log, "the core, the node stops", fault)
+        why = f"the node stopped by a defect of its own ({type(fault).__name__})"
+        self.fault = self.fault or UserError(f"{why}: its log says where, which is what to report; then start it again")
+        self._has_failed = self.engine.is_stopping = True
+        self._turns.end()
+        self._sockets.abort()
+        self._awaited.end(why)
+        self.stop()
 
     def _told(self, told: Notify) -> None:
         link = told.fields.get("peer")
@@ -439,9 +436,10 @@ class Node:
     async def _close_links(self) -> None:
         engine = self.engine
         self._idle.clear()
-        engine.stop(self.now())
-        self._turn()
-        if engine.links:
+        if not self._turns.is_over:
+            engine.stop(self.now())
+            self._turns.turn()
+        if engine.links and not self._turns.is_over:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await self._idle.wait()

@@ -30,7 +30,8 @@ def privacy_methods(node: Node) -> dict[str, Callable[..., Any]]:
             "tcp_cannot_imitate": list(CANNOT_IMITATE[config.tcp_profile]),
             "links": [peer_terms(peer) for peer in node.peers()],
             "cost": {
-                name: before + sum(link[name] for link in links) for name, before in node.engine.sent_before.items()
+                name: before + sum(link[name] for link in links)
+                for name, before in node.engine.traffic.sent_before.items()
             },
         }
 

@@ -13,7 +13,7 @@ from obscura.node.dialable import face_of
 from obscura.node.effects import LinkId
 from obscura.node.engine import Engine
 from obscura.node.face import Face
-from obscura.node.io import Listener, Reach
+from obscura.node.io import Faulted, Hold, Listener, Reach, Shut, Write
 from obscura.node.peer import Failure
 from obscura.transport import tcp
 from obscura.transport.profile import TcpProfile
@@ -25,9 +25,15 @@ class Sockets:
     """Owner of the sockets (``transport.tcp``) of one node."""
 
     def __init__(
-        self, engine: Engine, routes: Routes, profile: TcpProfile, now: Callable[[], float], plan: Callable[[], None]
+        self,
+        engine: Engine,
+        routes: Routes,
+        profile: TcpProfile,
+        now: Callable[[], float],
+        plan: Callable[[], None],
+        fail: Callable[[Exception], None],
     ) -> None:
-        """``plan``: what follows from what a socket brought is carried out by the turn that it plans."""
+        """``plan``: what follows from what a socket brought is carried out by the turn that it plans. ``fail`` ends the node."""
         self.receive_buffer = memoryview(bytearray(READ_CHUNK))
         self.of: dict[LinkId, tcp.Socket] = {}
         self._engine = engine
@@ -35,6 +41,7 @@ class Sockets:
         self._profile = profile
         self._now = now
         self._plan_turn = plan
+        self._fail = fail
         self._dials: set[asyncio.Task[None]] = set()
 
     # --- What they bring --------------------------------------------------------------------------------------------
@@ -49,7 +56,10 @@ class Sockets:
             link.abort()  # given up while it was being dialled
             return
         else:
-            engine.connected(link.tag, link.remote, now)
+            try:
+                engine.connected(link.tag, link.remote, now)
+            except Exception as fault:
+                engine.broke(link.tag, fault)
         self.of[link.tag] = link
         self._plan_turn()
 
@@ -57,11 +67,8 @@ class Sockets:
         assert isinstance(link.tag, int)
         try:
             self._engine.receive(link.tag, data, self._now())
-        except (
-            Exception
-        ) as fault:  # a defect of ours, or of an application's reaction: it costs this link, not the node
-            log_fault(log, "a reaction, its link is ended", fault)
-            link.abort()
+        except Exception as fault:
+            self._engine.broke(link.tag, fault)
         self._plan_turn()
 
     def socket_writable(self, link: tcp.Socket, is_writable: bool) -> None:
@@ -71,10 +78,36 @@ class Sockets:
 
     def socket_down(self, link: tcp.Socket) -> None:
         if isinstance(link.tag, int):
-            self._engine.eof(link.tag, self._now())
+            try:
+                self._engine.eof(link.tag, self._now())
+            except Exception as fault:
+                self._engine.broke(link.tag, fault)
             self._plan_turn()
 
     # --- What the engine wants --------------------------------------------------------------------------------------
+
+    def write(self, wanted: Write) -> None:
+        """Bytes for a socket."""
+        socket = self.of.get(wanted.link)
+        if socket is not None:
+            socket.write(wanted.pieces, resets=wanted.resets)
+
+    def shut(self, wanted: Shut) -> None:
+        """The end of a socket."""
+        socket = self.of.pop(wanted.link, None)
+        if socket is not None:
+            socket.shut(lingers=wanted.lingers, resets=wanted.resets)
+
+    def hold(self, wanted: Hold) -> None:
+        """Whether a socket is read from."""
+        self.of[wanted.link].hold(wanted.held)
+
+    def faulted(self, told: Faulted) -> None:
+        """A link met a defect of ours: nothing that still waits in its socket is worth more than its end."""
+        log_fault(log, "what one link brought or was to get, it is ended", told.fault)
+        socket = self.of.pop(told.link, None)
+        if socket is not None:
+            socket.abort()
 
     def dial(self, wanted: Reach) -> None:
         """Open a socket; the engine hears how it went."""
@@ -88,7 +121,10 @@ class Sockets:
         missed = await tcp.dial(self, wanted.address, wanted.link, values, through)
         if missed is not None:
             failure = Failure.OFFLINE if missed.is_offline else Failure.UNREACHABLE
-            self._engine.unreachable(wanted.link, missed.why, self._now(), failure)
+            try:
+                self._engine.unreachable(wanted.link, missed.why, self._now(), failure)
+            except Exception as fault:
+                self._fail(fault)
             self._plan_turn()
 
     # --- The end ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from obscura.handshake.features import Flags
 from obscura.handshake.machine import Offer
 from obscura.ledger.chain import Chain
 from obscura.limits import COMPACT_VERSION, MAX_INBOUND, PROTOCOL_VERSION
-from obscura.node.admission import AdmissionLimits
+from obscura.node.admission import AdmissionLimits, Admissions
 from obscura.node.asmap import Asmap
 from obscura.node.bans import Bans
 from obscura.node.book import Book
@@ -178,10 +178,8 @@ def assemble(
         rng,
         unix,
         now=now,
+        admissions=Admissions(settings.admission, loopback_is_free=settings.is_dev, now=now, grouping=near.grouping),
         shaping=shaping(settings.knobs, budget, rng),
-        admission=settings.admission,
-        loopback_is_free=settings.is_dev,
-        grouping=near.grouping,
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
         ways=settings.ways,
     )

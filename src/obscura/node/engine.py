@@ -16,14 +16,13 @@ from obscura.limits import FLOOD_POINTS, MEMORY_BUDGET, SEND_QUEUE_LOW, SEND_QUE
 from obscura.linkevents import Ended, Established, Event, Reason, Shaping, unshaped
 from obscura.morph.carrier import Carrier
 from obscura.morph.kinds import CLIENTS
-from obscura.node.admission import AdmissionLimits, Admissions
+from obscura.node.admission import Admissions
 from obscura.node.core import Core
 from obscura.node.dialable import DIRECT, Ways
 from obscura.node.effects import AwaitRoom, Credit, Dial, Disconnect, Effect, LinkId, Move, Penalise, Send
-from obscura.node.groups import Grouping
 from obscura.node.handover import Handover
-from obscura.node.io import Io, Listener, Outward, Reach, Shut, Write
-from obscura.node.link import SENT, Link, describe, security_of, sent
+from obscura.node.io import Faulted, Io, Listener, Outward, Reach, Shut, Write
+from obscura.node.link import Link, describe, security_of
 from obscura.node.ourselves import Ourselves
 from obscura.node.outgoing import Outgoing
 from obscura.node.peer import Face, Failure, Moved, Purpose
@@ -53,29 +52,20 @@ class Engine:
         unix: Callable[[], int],
         *,
         now: float,
+        admissions: Admissions,
         shaping: Shaping = unshaped,
-        admission: AdmissionLimits | None = None,
-        loopback_is_free: bool = False,
-        grouping: Grouping | None = None,
         rates: Rates | None = None,
-        memory_budget: int = MEMORY_BUDGET,
         ways: Ways = DIRECT,
     ) -> None:
         self.core = core
         self.links: dict[LinkId, Link] = {}
-        self.traffic = Traffic()
-        self.sent_before = dict.fromkeys(SENT, 0)  # bytes, on links that ended
-        self._catalogue = catalogue
-        self._network_id = network_id
-        self._offer_for = offer_for
-        self._rng = rng
-        self._unix = unix
+        self.traffic = traffic = Traffic()
+        self._catalogue, self._network_id, self._offer_for = catalogue, network_id, offer_for
+        self._rng, self._unix = rng, unix
         self._shaping = shaping
-        self._admissions = Admissions(
-            admission or AdmissionLimits(), loopback_is_free=loopback_is_free, now=now, grouping=grouping or Grouping()
-        )
+        self._admissions = admissions
         self._rates = rates or {}
-        self._memory = Memory(memory_budget)
+        self._memory = Memory(MEMORY_BUDGET)
         self._now = now
         self._last_id = 0
         self._io: list[Io] = []
@@ -85,7 +75,7 @@ class Engine:
         self.is_stopping = False  # no link comes up any more
         self._handover = handover = Handover(self)
         self._outgoing = outgoing = Outgoing(self, core, handover, ways)
-        self._stages = Stages(self, core, outgoing, handover, self._admissions, self._ourselves, self.traffic)
+        self._stages = Stages(self, core, outgoing, handover, admissions, self._ourselves, traffic)
         self.connection_of: Callable[[Link], Callable[..., Connection]] = lambda link: Connection  # a recording's place
 
     # --- Sockets come and go ----------------------------------------------------------------------------------------
@@ -120,7 +110,7 @@ class Engine:
     def connected(self, link_id: LinkId, remote: Endpoint | None, now: float) -> None:
         """The socket of a dialled link is up."""
         link = self.links.get(link_id)
-        if link is None or link.dialled is None:
+        if link is None or link.dialled is None or link.fault is not None:
             return
         address = link.dialled
         link.remote = remote
@@ -139,21 +129,23 @@ class Engine:
         """A socket was accepted."""
         self._now = now
         link = self._new_link(listener.face)
-        link.carrier = listener.address.carrier
-        link.remote = remote
-        if self.is_stopping or self.core.refuses(remote, now) is not None:
-            self._drop(link)
-            return link.id
-        self.count_stranger(link)
-        admission = self._admissions.of(listener.face)
-        security = listener.security(self._network_id, lambda: admission.may_try(remote, self._now))
-        self._attach(link, listener.carrier(self._rng), security, now)
+        link.carrier, link.remote = listener.address.carrier, remote
+        try:
+            if self.is_stopping or self.core.refuses(remote, now) is not None:
+                self._drop(link)
+                return link.id
+            self.count_stranger(link)
+            admission = self._admissions.of(listener.face)
+            security = listener.security(self._network_id, lambda: admission.may_try(remote, self._now))
+            self._attach(link, listener.carrier(self._rng), security, now)
+        except Exception as fault:  # whoever called knows no number yet
+            self.broke(link.id, fault)
         return link.id
 
     def receive(self, link_id: LinkId, data: bytes | memoryview, now: float) -> None:
         """Bytes of a socket; the buffer may be reused afterwards."""
         link = self.links.get(link_id)
-        if link is None or link.connection is None:
+        if link is None or link.connection is None or link.fault is not None:
             return
         self._now = now
         events = link.connection.receive(data, now)
@@ -167,7 +159,7 @@ class Engine:
         if link is None:
             return
         self._now = now
-        if link.connection is not None:
+        if link.connection is not None and link.fault is None:
             self.deliver(link, link.connection.eof(now), now)
         if not self._handover.holds(link):
             self._drop(link)
@@ -179,7 +171,14 @@ class Engine:
             link.blocked_since = None if is_writable else now
             self.touch(link)
 
-    # --- The archive ------------------------------------------------------------------------------------------------
+    def broke(self, link_id: LinkId, fault: Exception) -> None:
+        """A call about the link failed by a defect of this node, or of an application's reaction: it costs the link."""
+        link = self.links.get(link_id)
+        if link is not None:
+            link.fault = link.fault or fault
+            self.touch(link)
+
+    # --- The archive and time -----------------------------------------------------------------------------------------
 
     def kept(self, token: int, now: float) -> None:
         """The archive has everything up to this ``Keep`` on the disk."""
@@ -191,8 +190,6 @@ class Engine:
         self._now = now
         self.apply(self.core.fetched(token, raw, now), now)
 
-    # --- Time -------------------------------------------------------------------------------------------------------
-
     def deadline(self) -> float:
         """When ``due`` wants to be called."""
         return min(self._timers.deadline(), self.core.deadline(), self._handover.deadline())
@@ -202,13 +199,16 @@ class Engine:
         self._now = now
         for link_id in self._timers.due(now):
             link = self.links.get(link_id)
-            if link is None or link.connection is None:
+            if link is None or link.connection is None or link.fault is not None:
                 continue
             if link.blocked_since is not None and now - link.blocked_since >= SEND_STALL_S:
                 self.cut(link, Reason.STALLED, now)
                 continue
-            self.deliver(link, link.connection.due(now), now)
-            self._react(link, link.meter.ready(now), now)
+            try:
+                self.deliver(link, link.connection.due(now), now)
+                self._react(link, link.meter.ready(now), now)
+            except Exception as fault:
+                link.fault = fault
             self.touch(link)
         self._handover.due(now)
         if self.core.deadline() <= now:
@@ -224,7 +224,9 @@ class Engine:
             elif isinstance(effect, Outward):
                 self._io.append(effect)
             elif isinstance(effect, AwaitRoom):
-                self._await_room(effect.link)
+                if (link := self._link_of(effect.link)) is not None:
+                    link.awaits_room = True
+                    self.touch(link)
             elif isinstance(effect, Disconnect):
                 self.disconnect(effect.link, effect.why, now)
             elif isinstance(effect, Penalise):
@@ -278,14 +280,17 @@ class Engine:
     def drain(self, now: float) -> Iterator[Io]:
         """Everything that sockets and subscribers shall get now, in order. Carry out each before asking for the next.
 
-        Much that waits for one link is several writes; the next one is made only if the socket took the one before.
+        Much that waits for one link is several writes; the next one is made only if the socket took the one before. A defect in
+        what is one link's alone ends that link (``Faulted``); what else is raised here leaves nothing that could be relied on.
         """
         while self._dirty or self._io:
             dirty, self._dirty = self._dirty, {}
             for link_id in dirty:
                 link = self.links.get(link_id)
-                if link is not None and link.connection is not None:
+                if link is not None and link.connection is not None and link.fault is None:
                     self._flush(link, link.connection, now)
+                if link is not None and link.fault is not None:
+                    self._break(link, link.fault, now)
             io, self._io = self._io, []
             yield from io
 
@@ -383,19 +388,17 @@ class Engine:
         """Tell the core how a move went."""
         self.apply(self.core.moved(moved, now), now)
 
-    def _await_room(self, link_id: LinkId) -> None:
-        link = self._link_of(link_id)
-        if link is not None:
-            link.awaits_room = True
-            self.touch(link)
-
     def touch(self, link: Link) -> None:
         """Something changed: flush it at the next drain, and look at its deadline again."""
         self._dirty[link.id] = None
 
     def _flush(self, link: Link, connection: Connection, now: float) -> None:
         if link.blocked_since is None:
-            pieces = connection.flush(now)
+            try:
+                pieces = connection.flush(now)
+            except Exception as fault:
+                link.fault = fault
+                return
             if pieces:
                 self._io.append(Write(link.id, pieces, connection.closing[1]))
             if connection.has_more:
@@ -416,14 +419,18 @@ class Engine:
             self.apply(self.core.room(link.id if link.peer is None else link.peer.link, now), now)
         self._timers.set(link.id, next_look(link, connection, now))
 
+    def _break(self, link: Link, fault: Exception, now: float) -> None:
+        """End a link by a defect of ours. Its connection is asked nothing any more, and the peer sees a lost one."""
+        self._io.append(Faulted(link.id, fault))
+        self._stages.reach(link, Ended(Reason.LOCAL, "a defect of its own"), now)
+        self._drop(link)
+
     def _drop(self, link: Link) -> None:
         """Forget the link and close its socket."""
         if self.links.pop(link.id, None) is None:
             return
         if link.connection is not None:
             self.traffic.ended(link)
-            for name, amount in sent(link.connection).items():
-                self.sent_before[name] += amount
         self._timers.clear(link.id)
         self._memory.count(link, 0)
         session_id = None if link.opened is None else link.opened.session_id
@@ -433,12 +440,10 @@ class Engine:
         elif link.session is not None:
             self._handover.failed(link, Reason.LOST.value, self._now)
         self._admissions.of(link.face).release(link.id)
-        self._io.append(Shut(link.id, *(() if link.connection is None else link.connection.closing)))
+        closing = () if link.connection is None or link.fault is not None else link.connection.closing
+        self._io.append(Shut(link.id, *closing))
 
     def describe(self, now: float) -> list[dict[str, Any]]:
         """One dict per established link, ready for JSON."""
-        return [
-            {**describe(peer, link, now), **self.core.describe(link_id, now)}
-            for link_id, peer in self.core.peers.items()
-            if (link := self._link_of(link_id)) is not None
-        ]
+        found = [(peer, self._link_of(id)) for id, peer in self.core.peers.items()]
+        return [{**describe(peer, link, now), **self.core.describe(peer.link, now)} for peer, link in found if link]

@@ -67,5 +67,12 @@ class Hold(msgspec.Struct, frozen=True):
     held: bool
 
 
+class Faulted(msgspec.Struct, frozen=True):
+    """A link ended for a defect of this node. Log the kind and place of ``fault``; its text may hold what a peer sent."""
+
+    link: LinkId
+    fault: Exception
+
+
 Outward = Notify | Keep | Fetch | Lookup | Receipt  # effects of the core that the engine only passes on
-Io = Write | Shut | Reach | Hold | Outward
+Io = Write | Shut | Reach | Hold | Faulted | Outward

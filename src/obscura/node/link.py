@@ -30,6 +30,7 @@ class Link:
         "connection",
         "dialled",
         "face",
+        "fault",
         "has_ended",
         "has_left",
         "held",
@@ -80,6 +81,9 @@ class Link:
         self.has_left = False  # what we send of it goes over another link
         self.awaits_room = False  # the core wants to hear when little waits for it
         self.blocked_since: float | None = None  # its socket takes no more
+        self.fault: Exception | None = (
+            None  # a defect of ours that it met: it ends at the next drain, and is asked nothing
+        )
 
 
 def security_of(address: Address, face: Face, network_id: bytes) -> Dialling | Bare:

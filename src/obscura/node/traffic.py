@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from obscura.node.durations import Durations
-from obscura.node.link import Link
+from obscura.node.link import SENT, Link, sent
 from obscura.wire.tally import Tally, add
 
 
@@ -33,11 +33,15 @@ class Traffic:
 
     def __init__(self) -> None:
         self.handshakes = Durations()
+        self.sent_before = dict.fromkeys(SENT, 0)  # bytes, on links that ended
         self._sent, self._received = Flow(), Flow()
 
     def ended(self, link: Link) -> None:
         """A link is forgotten."""
         _count(link, self._sent, self._received)
+        if link.connection is not None:
+            for name, amount in sent(link.connection).items():
+                self.sent_before[name] += amount
 
     def total(self, links: Iterable[Link]) -> tuple[Flow, Flow]:
         """Sent and received, with what the links that stand did so far."""

@@ -18,7 +18,7 @@ from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.broadcast import Receipt
 from obscura.node.core import Part, Reaction
 from obscura.node.effects import Effect, Fetch, Keep, LinkId, Notify
-from obscura.node.io import Hold, Listener, Reach, Shut, Write
+from obscura.node.io import Faulted, Hold, Listener, Reach, Shut, Write
 from obscura.node.peer import Face, Peer
 from obscura.sim.archive import MemoryArchive
 from obscura.sim.kernel import Kernel
@@ -157,6 +157,8 @@ class SimNode:
                 self._keep(io)
             elif isinstance(io, Fetch):
                 self._fetch(io)
+            elif isinstance(io, Faulted):
+                raise io.fault  # a simulation is there to find defects, not to live with them
         self._arm(engine.deadline())
         if self.network.after_turn is not None:
             self.network.after_turn(self)

@@ -27,7 +27,7 @@ from obscura.linkevents import Ended, Established, Event, Opened, Reason
 from obscura.node.assembly import Settings, assemble
 from obscura.node.effects import Fetch, Keep, Notify, Waiting
 from obscura.node.face import Face, Purpose
-from obscura.node.io import Reach
+from obscura.node.io import Faulted, Reach
 from obscura.node.link import Link
 from obscura.node.ratelimit import rates_of
 from obscura.node.recording import (
@@ -325,6 +325,8 @@ class Replay:
                     )
                 elif isinstance(io, Reach):
                     self._engine.unreachable(io.link, "a replay reaches nobody", self.now)
+                elif isinstance(io, Faulted):
+                    raise io.fault  # it is looked for, not lived with
             if not self._answers:
                 return
             is_kept, token, raw = self._answers.popleft()
