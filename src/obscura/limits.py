@@ -477,6 +477,9 @@ BLOCK_STEAL_S: Final = 2.0  # seconds after which the block that holds the windo
 BLOCK_REST_S: Final = 120.0  # seconds for which a manual peer that stalled is not asked for blocks
 SYNC_TICK_S: Final = 1.0  # seconds between looks at these while blocks are in flight
 HEADERS_S: Final = 20.0  # seconds for an answer to getheaders
+# seconds, uniform, until a peer whose header came from too far in the future is asked again: nobody announces it twice.
+# Security: whoever sends such headers gets one question each time; drawn for each link, so that no two show the same moment.
+EARLY_AGAIN_S: Final = (60.0, 120.0)
 HEADERS_LEAD: Final = 200_000  # headers above the tip (37 MB). Security: where work costs nothing, headers are endless.
 MAX_UNCONNECTING: Final = 10  # headers messages in a row that connect to nothing known
 MAX_GETBLOCKS: Final = 500  # ids in the inv that answers getblocks (Bitcoin)

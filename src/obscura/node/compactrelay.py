@@ -6,7 +6,7 @@ Only public transactions are used: a block must not show what waits in a stem po
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 
 from obscura.errors import DecodeError
@@ -48,7 +48,16 @@ _NEAR = 2  # heights above the tip within which a compact block is put together 
 class CompactRelay:
     """Compact blocks both ways."""
 
-    def __init__(self, blocks: Blocks, download: Download, mempool: Mempool, rng: random.Random) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        download: Download,
+        mempool: Mempool,
+        rng: random.Random,
+        refused_early: Callable[[LinkId, float], None],
+    ) -> None:
+        """``refused_early`` hears of peers whose header came from too far in the future."""
+        self._refused_early = refused_early
         self._blocks = blocks
         self._download = download
         self._mempool = mempool
@@ -119,8 +128,10 @@ class CompactRelay:
             return []
         effects, fault = blocks.add_headers([message.header])
         if fault is not None:
-            points = 0 if fault.kind is FaultKind.EARLY else BAD_BLOCK_POINTS
-            return [*effects, Penalise(link, points, f"a header: {fault.reason}")] if points else effects
+            if fault.kind is FaultKind.EARLY:
+                self._refused_early(link, now)
+                return effects
+            return [*effects, Penalise(link, BAD_BLOCK_POINTS, f"a header: {fault.reason}")]
         peer.showed(chain, block_id)
         asked = self._download.is_expected_of(link, block_id)
         if chain.has_body(block_id):

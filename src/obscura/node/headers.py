@@ -13,6 +13,7 @@ from obscura.ledger.port import Fault, FaultKind
 from obscura.ledger.presync import HeadersPresync, Pass
 from obscura.limits import (
     BAD_BLOCK_POINTS,
+    EARLY_AGAIN_S,
     HEADERS_LEAD,
     HEADERS_S,
     MAX_HEADERS,
@@ -53,6 +54,7 @@ class HeaderSync:
         self._waiting: dict[LinkId, None] = {}  # not asked yet
         self._leader: LinkId | None = None
         self._timers: Timers[LinkId] = Timers()  # of those asked
+        self._early: Timers[LinkId] = Timers()  # of those to be asked again, when a header's time may have come
         self.caught_up = False  # some peer had nothing more for us
         self._silent: list[LinkId] = []
 
@@ -67,6 +69,7 @@ class HeaderSync:
         self._states.pop(link, None)
         self._waiting.pop(link, None)
         self._timers.clear(link)
+        self._early.clear(link)
         if self._leader != link:
             return []
         self._leader = None
@@ -110,12 +113,17 @@ class HeaderSync:
                 effects += self.ask(link, now, locator)
         return effects
 
+    def refused_early(self, link: LinkId, now: float) -> None:
+        """A header of the peer is from the future, or our clock is behind: that passes, and nobody need announce it again."""
+        if link not in self._early:
+            self._early.set(link, now + self._rng.uniform(*EARLY_AGAIN_S))
+
     def deadline(self) -> float:
-        return self._timers.deadline()
+        return min(self._timers.deadline(), self._early.deadline())
 
     def due(self, now: float) -> list[Effect]:
         """Peers that did not answer: one that always did before is ended, one that never did is asked the older way."""
-        effects: list[Effect] = []
+        effects = [effect for link in list(self._early.due(now)) for effect in self.ask(link, now)]
         for link in self._timers.due(now):
             state = self._states[link]
             if not state.answers:
@@ -190,7 +198,7 @@ class HeaderSync:
             effects, fault = self._blocks.add_headers(step.headers)
             if fault is not None:
                 state.presync = None
-                return effects + self._refused(link, fault) + self._finished(link, now)
+                return effects + self._refused(link, fault, now) + self._finished(link, now)
             state.peer.showed(self._chain, self._chain.ledger.block_id(step.headers[-1]))
         if presync.state is Pass.ENDED:
             state.presync = None
@@ -204,7 +212,10 @@ class HeaderSync:
         link, chain = state.peer.link, self._chain
         effects, fault = self._blocks.add_headers(headers)
         if fault is not None:
-            return effects + self._refused(link, fault) + self._finished(link, now)
+            for block_id in map(chain.ledger.block_id, headers):
+                if block_id in chain:
+                    state.peer.showed(chain, block_id)  # what came before the refused one can be had of the peer
+            return effects + self._refused(link, fault, now) + self._finished(link, now)
         last = chain.ledger.block_id(headers[-1])
         state.peer.showed(chain, last)
         height = chain.height(last)
@@ -216,8 +227,9 @@ class HeaderSync:
             return effects + self._finished(link, now)
         return effects + self.ask(link, now, chain.locator(last))
 
-    def _refused(self, link: LinkId, fault: Fault) -> list[Effect]:
+    def _refused(self, link: LinkId, fault: Fault, now: float) -> list[Effect]:
         if fault.kind is FaultKind.EARLY:
+            self.refused_early(link, now)
             return []
         points = UNCONNECTING_POINTS if fault.kind is FaultKind.ORPHAN else BAD_BLOCK_POINTS
         return [Penalise(link, points, f"a header: {fault.reason}")]

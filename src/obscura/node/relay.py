@@ -68,7 +68,9 @@ class ChainRelay(Part):
         self._peers: dict[LinkId, ChainPeer] = {}
         self._headers = HeaderSync(self.blocks, rng)
         self._serving = Serving(self.blocks, self.transactions.may_have)
-        self._compact = CompactRelay(self.blocks, self.download, self.transactions.mempool, rng)
+        self._compact = CompactRelay(
+            self.blocks, self.download, self.transactions.mempool, rng, self._headers.refused_early
+        )
         self._older = OlderWay(self.blocks)
         self._reentry = Reentry(self.blocks, self.transactions)
         self._announcing = Announcing(self.blocks, self._peers, self._compact, self._older, rng, faces)

@@ -1,10 +1,14 @@
-"""A byzantine peer: the real node, which does what it should, and at random times what it should not."""
+"""A byzantine peer: the real node, which does what it should, and at random times what it should not.
+
+Some are quiet: they tell no lie by which they could be known, are the first to announce each block, and never give one.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
+from math import inf
 from typing import Any
 
 from obscura.ledger.bitcoin import BitcoinLedger
@@ -16,10 +20,20 @@ from obscura.sim.chaos.mining import mined_on_tip
 from obscura.sim.network import SimNode
 from obscura.wire.address import Network
 from obscura.wire.message import Message
-from obscura.wire.messages.blocks import Block, GetBlocks, GetHeaders, Headers, Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.blocks import (
+    Block,
+    CmpctBlock,
+    GetBlocks,
+    GetHeaders,
+    Headers,
+    Inv,
+    InventoryItem,
+    InventoryKind,
+)
 from obscura.wire.messages.network import Addr, AddrEntry, GetAddr, Pong
 from obscura.wire.messages.transactions import GetData, MempoolRequest, NotFound, StemTx, Tx
 
+Taken = Callable[[Peer, Any, float], Iterable[Effect] | None]  # what a reaction is
 MEAN_PAUSE_S = 6.0  # between two hostile acts
 
 
@@ -37,14 +51,17 @@ class _Garbage(Message, frozen=True, gc=False):
 class Hostile(Part):
     """Sends each peer something now and then that is wrong, useless or a lie; swallows what comes to it in the stem phase.
 
-    ``withholds``: blocks that it announced are never given.
+    ``withholds``: blocks that it announced are given every other time. ``is_quiet``: never, and there are no lies; new
+    headers go to all peers before the block is here.
     """
 
     def __init__(self, ledger: BitcoinLedger, rng: random.Random) -> None:
         self._ledger = ledger
         self._rng = rng
         self._links: list[LinkId] = []
-        self._next = rng.expovariate(1 / MEAN_PAUSE_S)
+        self._told: set[bytes] = set()  # headers
+        self.is_quiet = rng.random() < 0.4
+        self._next = inf if self.is_quiet else rng.expovariate(1 / MEAN_PAUSE_S)
         self.withholds = rng.random() < 0.5
         self.swallows = rng.random() < 0.7
         self.node: SimNode | None = None  # itself
@@ -74,7 +91,11 @@ class Hostile(Part):
         routes = node.assembly.core.routes
         if self.swallows:
             routes[StemTx] = _silence
-        if self.withholds:
+        if self.is_quiet:
+            routes[GetData] = _without_blocks(routes[GetData])
+            routes[Headers] = self._passed_on(routes[Headers], lambda message: message.headers[-1:])
+            routes[CmpctBlock] = self._passed_on(routes[CmpctBlock], lambda message: (message.header,))
+        elif self.withholds:
             routes[GetData] = self._withheld(routes[GetData])
         node.turn()
 
@@ -95,9 +116,22 @@ class Hostile(Part):
             return ()
         return (Send(self._rng.choice(self._links), self._rng.choice(self._acts)()),)
 
-    def _withheld(self, honest: Callable[[Peer, Any, float], Iterable[Effect] | None]) -> Callable[..., Any]:
+    def _withheld(self, honest: Taken) -> Taken:
         def reaction(peer: Peer, message: GetData, now: float) -> Iterable[Effect] | None:
             return None if self._rng.random() < 0.5 else honest(peer, message, now)
+
+        return reaction
+
+    def _passed_on(self, honest: Taken, headers_of: Callable[[Any], tuple[bytes, ...]]) -> Taken:
+        """As an honest node, but everybody else hears of the newest header at once."""
+
+        def reaction(peer: Peer, message: Any, now: float) -> Iterable[Effect] | None:
+            effects = list(honest(peer, message, now) or ())
+            for header in headers_of(message):
+                if header not in self._told:
+                    self._told.add(header)
+                    effects += [Send(link, Headers((header,))) for link in self._links if link != peer.link]
+            return effects
 
         return reaction
 
@@ -126,3 +160,12 @@ class Hostile(Part):
 
 def _silence(peer: Peer, message: Received, now: float) -> None:
     """What swallows does with a stem transaction."""
+
+
+def _without_blocks(honest: Taken) -> Taken:
+    """What is_quiet does when it is asked for a block; it does give transactions."""
+
+    def reaction(peer: Peer, message: GetData, now: float) -> Iterable[Effect] | None:
+        return None if any(item.kind != InventoryKind.TX for item in message.items) else honest(peer, message, now)
+
+    return reaction

@@ -13,7 +13,23 @@ MOST_DELAY_S = 6.0
 MOST_CLOCK_ERROR_S = 6_000.0  # below the two hours by which a block may be ahead
 MOST_DOWN_S = 90.0
 
-Kind = Literal["crash", "disk", "partition", "delay", "cut", "flips", "clock", "block", "blocks", "transaction"]
+MOST_APART_S = (3_700.0, MOST_CLOCK_ERROR_S)  # one clock ahead and one behind by so much: over the two hours together
+
+Kind = Literal[
+    "crash",
+    "disk",
+    "partition",
+    "delay",
+    "cut",
+    "flips",
+    "clock",
+    "clocks",
+    "block",
+    "blocks",
+    "transaction",
+    "fork",
+    "back",
+]
 AT_ONCE: tuple[Kind, ...] = ("block", "blocks", "transaction")
 WEIGHTS: dict[Kind, int] = {
     "block": 10,
@@ -26,13 +42,17 @@ WEIGHTS: dict[Kind, int] = {
     "cut": 3,
     "flips": 2,
     "clock": 2,
+    "clocks": 2,
+    "fork": 2,
+    "back": 1,
 }
 
 
 class Fault(msgspec.Struct, frozen=True):
     """Something that happens at ``at`` seconds to ``node`` (a number) or to all; some last ``for_s``.
 
-    ``amount``: seconds of delay or clock error, share of nodes on one side, blocks, or writes until a disk fails.
+    ``amount``: seconds of delay or clock error, share of nodes on one side (of a fork: the losing one), blocks, or writes until
+    a disk fails.
     """
 
     at: float
@@ -98,6 +118,10 @@ def _fault(rng: random.Random, kind: Kind, honest: int) -> Fault:
             return Fault(at, kind, node, for_s, rng.uniform(0.01, 0.2))
         case "clock":
             return Fault(at, kind, node, for_s, rng.uniform(-MOST_CLOCK_ERROR_S, MOST_CLOCK_ERROR_S))
+        case "clocks":
+            return Fault(at, kind, node, for_s, rng.uniform(*MOST_APART_S))
+        case "fork":
+            return Fault(at, kind, node, for_s, rng.uniform(0.0, 0.6))
         case "blocks":
             return Fault(at, kind, node, 0.0, rng.randint(2, 6))
         case "block":

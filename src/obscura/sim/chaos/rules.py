@@ -9,7 +9,7 @@ from obscura.limits import MAX_OWN_BROADCASTS, MEMORY_BUDGET, MEMPOOL_BYTES, SEN
 from obscura.node.broadcast import Stage
 from obscura.node.effects import LinkId
 from obscura.node.face import Purpose
-from obscura.node.relay import ChainRelay
+from obscura.sim.chaos.mining import relay_of
 from obscura.sim.network import SimNode
 from obscura.wire.message import Message
 from obscura.wire.messages.blocks import BlockTxn, CmpctBlock, Inv, InventoryKind
@@ -53,10 +53,11 @@ class Rules:
             raise Broken(f"node {number} lost block {display_id(tip)}, of which it had told its application")
         self._watch_sending(node)
 
-    def submitted(self, node: SimNode, id: bytes, raw: bytes) -> None:
+    def submitted(self, node: SimNode, id: bytes, raw: bytes, is_private: bool = True) -> None:
         """An own transaction of an honest node is on its way."""
         self.own[id] = node.number
-        self.private[id] = raw
+        if is_private:
+            self.private[id] = raw
 
     def watch_publishing(self, node: SimNode) -> None:
         """What any node, a hostile one too, makes public is private no more."""
@@ -183,13 +184,6 @@ class Rules:
             if without:
                 return f"transaction {display_id(id)} of node {owner} is not at {without}, and nobody was told"
         return None
-
-
-def relay_of(node: SimNode) -> ChainRelay:
-    """The chain part of a node that has one."""
-    relay = node.assembly.relay
-    assert relay is not None
-    return relay
 
 
 def _mined(node: SimNode) -> set[bytes]:

@@ -19,15 +19,16 @@ from obscura.node.face import Face
 from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.sim.chaos.disk import FailingArchive
 from obscura.sim.chaos.hostile import Hostile
-from obscura.sim.chaos.mining import mine
+from obscura.sim.chaos.mining import left_branch, mine, overtake, relay_of
 from obscura.sim.chaos.plan import FAULTS_S, Fault, Plan, plan_of
-from obscura.sim.chaos.rules import Broken, relay_of
+from obscura.sim.chaos.rules import Broken
 from obscura.sim.chaos.rules import Rules as Watch
 from obscura.sim.kernel import Kernel
 from obscura.sim.network import UNIX_AT_START, SimNetwork, SimNode
 
 _BITS = 0x207FFFFF  # two hashes per block
 _GENESIS = own_genesis("chaos", UNIX_AT_START - 10_000, _BITS, 0)
+MOST_BACK = 12  # heights by which a branch that somebody goes on with may be behind
 LOOK_S = 60.0  # between two looks for what is owed after the faults
 LONGEST_S = 4 * 3_600.0  # after the faults: embargoes are exponential, and re-stems double them
 _LAST_BLOCKS = (120.0, 300.0)  # seconds after the faults: two more, so that no two chains are equally long
@@ -121,7 +122,11 @@ class Chaos:
             case "block" | "blocks":
                 self._mine(node, int(fault.amount))
             case "transaction":
-                self._submit(node)
+                self._submit(node, Policy.PRIVATE)
+            case "fork":
+                self._fork(node, fault.amount, over)
+            case "back":
+                self._go_back(node)
             case "crash":
                 self._crash(fault.node, fault.for_s)
             case "disk":
@@ -137,6 +142,8 @@ class Chaos:
             case "clock":
                 node.clock_error_s = fault.amount
                 self.kernel.at(over, lambda: self._mend_clock(fault.node))
+            case "clocks":
+                self._set_apart(node, fault.amount, over)
             case "cut":
                 links = sorted(node.neighbours)
                 if links:
@@ -148,13 +155,13 @@ class Chaos:
                 mine(node, self.rng)
                 self.blocks += 1
 
-    def _submit(self, node: SimNode) -> None:
+    def _submit(self, node: SimNode, policy: Policy) -> None:
         own = node.assembly.own_transactions
         if not node.is_running or own is None:
             return
         raw = filler_transaction(self.rng, self.rng.randint(250, 2_000))
-        id, effects = own.submit(raw, Policy.PRIVATE, None, self.kernel.now)
-        self.rules.submitted(node, id, raw)
+        id, effects = own.submit(raw, policy, None, self.kernel.now)
+        self.rules.submitted(node, id, raw, policy is Policy.PRIVATE)
         node.apply(effects)
 
     def _crash(self, number: int, down_s: float) -> None:
@@ -179,7 +186,10 @@ class Chaos:
 
     def _part(self, share: float, over: float) -> None:
         numbers = list(range(self.plan.nodes))
-        side = tuple(sorted(self.rng.sample(numbers, max(1, int(share * len(numbers))))))
+        self._cut_off(self.rng.sample(numbers, max(1, int(share * len(numbers)))), over)
+
+    def _cut_off(self, numbers: list[int], over: float) -> None:
+        side = tuple(sorted(numbers))
         self._sides[side] += 1
         self._healed_at = max(self._healed_at, over)
         self.kernel.at(over, lambda: self._heal(side))
@@ -187,6 +197,40 @@ class Chaos:
     def _heal(self, side: tuple[int, ...]) -> None:
         self._sides[side] -= 1
         self._sides += Counter()
+
+    def _other(self, node: SimNode) -> SimNode:
+        """An honest node that is another one."""
+        numbers = [number for number in range(self.plan.honest) if number != node.number]
+        return self.network.nodes[self.rng.choice(numbers)]
+
+    def _fork(self, loser: SimNode, share: float, over: float) -> None:
+        """A part of the network mines an own transaction that nobody else hears of; then the others have more work."""
+        winner = self._other(loser).number
+        others = [number for number in range(self.plan.nodes) if number not in (winner, loser.number)]
+        self._cut_off([loser.number, *self.rng.sample(others, int(share * len(others)))], over)
+        self._submit(loser, Policy.DIRECT)
+        self._mine(loser, 1)
+        self.kernel.at(over, lambda: self._outdo(self.network.nodes[winner], loser.number))
+
+    def _outdo(self, winner: SimNode, loser: int) -> None:
+        """More work than the loser has, on a chain that is not the loser's; both sides still know nothing of each other."""
+        chain, work = relay_of(winner).chain, relay_of(self.network.nodes[loser]).chain
+        if winner.is_running and work.tip not in chain:
+            self.blocks += overtake(winner, chain.tip, work.work(work.tip), self.rng)
+
+    def _go_back(self, node: SimNode) -> None:
+        """Somebody goes on with a branch that the node has left: it must come back to it."""
+        branch, chain = left_branch(node), relay_of(node).chain
+        if node.is_running and branch is not None and chain.tip_height - chain.height(branch) < MOST_BACK:
+            self.blocks += overtake(node, branch, chain.work(chain.tip), self.rng)
+
+    def _set_apart(self, ahead: SimNode, amount: float, over: float) -> None:
+        """One clock is ahead and another behind: to one of them the other's block comes from too far in the future."""
+        behind = self._other(ahead)
+        for node, error_s in ((ahead, amount), (behind, -amount)):
+            node.clock_error_s = error_s
+            self.kernel.at(over, lambda number=node.number: self._mend_clock(number))  # type: ignore[misc]
+        self._mine(ahead, 1)
 
     def _stop_flips(self) -> None:
         self._flips = 0.0
@@ -248,6 +292,3 @@ class Chaos:
             if self.kernel.now - began > LONGEST_S:
                 raise Broken(f"{LONGEST_S / 3_600:g} h after the faults: {owed}")
             self.kernel.run(until=self.kernel.now + LOOK_S)
-
-
-__all__ = ["Chaos", "Verdict", "relay_of", "run"]
