@@ -136,6 +136,8 @@ def test_it_never_overwrites_and_is_not_made_unasked(captured: tuple[Path, dict[
 
     with pytest.raises(UserError, match="is there already"):
         asyncio.run(scenario(Config(network="dev", data_dir=tmp_path, listen=(), capture=captured[0].parent)))
+    with pytest.raises(UserError, match=r"capture: .*/capture is no directory; choose another"):
+        asyncio.run(scenario(Config(network="dev", data_dir=tmp_path, listen=(), capture=captured[0])))
     assert asyncio.run(scenario(Config(network="dev", data_dir=tmp_path, listen=()))) is None
 
 
@@ -260,6 +262,11 @@ def test_the_command(captured: tuple[Path, dict[str, Any]], tmp_path: Path) -> N
     cut = tmp_path / "capture"
     cut.write_bytes(path.read_bytes()[:-5])
     assert "ends inside a record" in run(str(cut)).stderr
+    assert "--partial replays" in run(str(cut)).stderr
+    last = records_of(path.read_bytes())[-1]
+    cut.write_bytes(path.read_bytes()[: -len(pack(last))])  # whole records, as a kill may leave them
+    assert "lacks its last record" in run(str(cut)).stderr
+    assert run(str(cut), "--partial").exit_code == 0
     assert '"ended": null' in run(str(cut), "--partial", "--json").stdout
     assert "cannot be read" in run(str(tmp_path / "nowhere")).stderr
     assert "another network" in run(str(path), "--network", "main").stderr

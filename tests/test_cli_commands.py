@@ -328,6 +328,11 @@ def test_config_check_names_the_line(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("config", "check", str(file), status=1).stderr == sentence
     assert invoke("--config", str(file), "status", status=1).stderr == sentence
     assert "cannot be read" in invoke("config", "check", str(tmp_path / "none"), status=1).stderr
+    for place, why in (("nowhere", "lacks a port"), ("0.0.0.0:1", "carrier plain is for loopback")):
+        file.write_text(f'network = "dev"\nlisten = ["{place}"]\n')
+        told = invoke("config", "check", str(file), status=1).stderr
+        assert told.startswith(f"Error: {file}:2: listen = ")
+        assert why in told
     assert json.loads(invoke("config", "check", "--json").stdout)["network"] == "dev"
 
 
@@ -380,6 +385,14 @@ def test_wire_encode_names_the_line(invoke: Invoke) -> None:
     assert result.stdout == VERACK + "\n"
     assert "Error: line 3 is not JSON" in result.stderr
     assert "Error: line 1: " in invoke("wire", "encode", input=b'{"type": 1}', status=1).stderr
+
+
+def test_a_path_that_the_system_refuses_is_one_sentence(invoke: Invoke) -> None:
+    name = "x" * 5_000
+    for words in (["replay", name], ["--network", f"{name}.toml", "status"], ["config", "init", name]):
+        told = invoke(*words, status=1).stderr
+        assert told.startswith("Error: ")
+        assert told.endswith("File name too long\n")
 
 
 def test_version(invoke: Invoke) -> None:

@@ -179,7 +179,9 @@ def test_a_wrong_variable_is_named(name: str, text: str, words: str) -> None:
 
 
 def test_a_section_checks_itself() -> None:
-    with pytest.raises(ConfigError, match=r"^pool.names must not contain bad"):
+    with pytest.raises(
+        ConfigError, match=r"^environment variable OBSCURA_POOL__NAMES: pool.names must not contain bad"
+    ):
         layers.merge(Root, layers.from_environment(Root, {"OBSCURA_POOL__NAMES": "bad"}))
 
 
@@ -205,6 +207,25 @@ def test_flags_win_over_environment_over_file_over_default(tmp_path: Path) -> No
     assert found.data_dir == tmp_path / ".local/share/obscura"
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('\nprune = "ten"', ":2: prune: 'ten' is not a size"),
+        ('log-level = "loud"', ":1: log-level: 'loud'"),
+        ('log-level = "tro=debug"', ":1: log-level: there is no module 'tro'"),
+        ('metrics = "0.0.0.0:1"', ":1: metrics: 0.0.0.0:1 is reached from other machines"),
+        ("\n\nonly-net = ['tor']", ':3: only-net = ["tor"] needs tor'),
+        ("[rotation]\nmin-hours = 90.0", ":2: rotation: min-hours = 90.0 is more than"),
+        ("[zzz]\n", ":1: unknown key zzz; `obscura config init -` lists all keys"),
+    ],
+)
+def test_what_only_the_whole_tells_names_its_line_too(tmp_path: Path, text: str, words: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as raised:
+        load(path, environ={"HOME": str(tmp_path)})
+    assert str(raised.value).startswith(f"{path}{words}")
+
+
 def test_an_unknown_flag_is_named() -> None:
     with pytest.raises(ConfigError, match="flag --set privcy: unknown key privcy; did you mean privacy"):
         load(None, {}, {"privcy": "high"}, {"HOME": "/nowhere"})
@@ -222,6 +243,12 @@ def test_where_files_and_data_are_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert find_file(None, home) == user == user_file(home)
     assert user_file({**home, "XDG_CONFIG_HOME": "/c"}) == Path("/c/obscura/obscura.toml")
     assert user_file({**home, "XDG_CONFIG_HOME": "not/absolute"}) == user
+    user.unlink()
+    user.symlink_to(user)  # where it is cannot be told: to go on with defaults would drop what the user has set
+    with pytest.raises(
+        ConfigError, match=r"obscura\.toml: cannot be read: Too many .*; run this as the user .*--config"
+    ):
+        find_file(None, home)
     named = tmp_path / "named.toml"
     with pytest.raises(ConfigError, match="does not exist; `obscura config init"):
         find_file(named, home)

@@ -139,10 +139,19 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(datadir.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["peers"]
+
+
+def test_a_full_disk_is_told_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes, at: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datadir.os, "pwrite", full)
+    with pytest.raises(UserError, match=r"/\.lock cannot be written: No space left"), DataDir(tmp_path, "dev").hold():
+        pass
 
 
 @pytest.mark.parametrize("length", [100, 107, 108, 250])

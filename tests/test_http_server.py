@@ -22,7 +22,7 @@ from obscura.daemon.scope import Scope
 from obscura.daemon.tokens import TokenFile, new_secret
 from obscura.daemon.web import Access, Answer, Loopback, Request, Route
 from obscura.errors import ConfigError, UserError
-from obscura.limits import HTTP_STREAMS, MAX_SESSIONS, RPC_LINE_BYTES, SESSION_S
+from obscura.limits import HTTP_HEAD_BYTES, HTTP_STREAMS, MAX_SESSIONS, RPC_LINE_BYTES, SESSION_S
 
 
 class Got(NamedTuple):
@@ -511,6 +511,14 @@ def test_a_request_of_two_meanings_is_refused_and_ends_the_connection(tmp_path: 
     run(tmp_path, scene)
 
 
+def test_a_head_over_the_limit_is_refused_also_where_it_comes_at_once(tmp_path: Path) -> None:
+    async def scene(host: Host) -> None:
+        assert (await host.ask("GET", "/open", x="x" * (HTTP_HEAD_BYTES - 1_000))).status == 200
+        assert (await host.ask("GET", "/open", x="x" * HTTP_HEAD_BYTES)).status == 431
+
+    run(tmp_path, scene)
+
+
 def test_a_body_over_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
     async def scene(host: Host) -> None:
         got = await host.ask(
@@ -683,7 +691,9 @@ def test_leaving_cuts_whoever_is_there(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     async def scene(host: Host) -> None:
-        with pytest.raises(UserError, match=f"{host.name} cannot be listened on: .*; choose another port"):
+        with pytest.raises(
+            UserError, match=f"^{host.name} cannot be listened on: Address already in use; choose another port$"
+        ):
             async with HttpServer(host.server.at, {}):
                 pass
 

@@ -43,6 +43,7 @@ HARMLESS = [
     "70 % of 4194304 bytes in 0.25 s",
     "obscura.daemon.http_server",
     "at 12 %",
+    "/etc/obscura/obscura.toml:12: unknown key",
 ]
 
 
@@ -142,7 +143,19 @@ def test_levels_by_module(lines: Lines) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "info,", "daemon.tor=", "=info", "Daemon=info", "a..b=info", "info;debug", "x=y=info"]
+    "text",
+    [
+        "",
+        "info,",
+        "daemon.tor=",
+        "=info",
+        "Daemon=info",
+        "a..b=info",
+        "info;debug",
+        "x=y=info",
+        "tro=info",
+        "daemon.tro.x=info",
+    ],
 )
 def test_what_is_no_level(text: str) -> None:
     with pytest.raises(ConfigError, match="log-level: "):

@@ -50,11 +50,17 @@ def show(globals: Globals, origin: bool) -> None:
 def check(globals: Globals, file: str | None) -> None:
     """Check a configuration: FILE alone, or what a node would run with."""
     from obscura.daemon.config import Config, find_file
-    from obscura.daemon.layers import from_toml, merge
+    from obscura.daemon.layers import from_toml, merge, placed
+    from obscura.daemon.listening import by_port
+    from obscura.errors import ConfigError
 
     path = Path(file) if file else find_file(globals.config)
     loaded = merge(Config, from_toml(Config, Path(file))) if file else globals.load()
-    name = loaded.value.network_name
+    try:
+        name = loaded.value.network_name
+        by_port(loaded.value.listen or (), loaded.value)
+    except ConfigError as error:
+        raise placed(error, loaded.origins) from None
     if globals.json:
         show_json({"file": path, "valid": True, "network": name})
     else:
@@ -89,7 +95,7 @@ def init(globals: Globals, file: str | None) -> None:
         with path.open("x", encoding="utf-8") as target:
             target.write(template())
     except OSError as error:
-        if path.exists():
+        if isinstance(error, FileExistsError) and error.filename == str(path):
             raise Failure(f"{path} exists already: edit it, or name another file") from None
         raise Failure(f"{path} cannot be written: {error.strerror}") from None
     if globals.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -162,3 +163,10 @@ class Root(Group):
             from obscura.daemon.client import NoNode
 
             raise Failure(str(error), 3 if isinstance(error, NoNode) else 1) from None
+        except (
+            OSError
+        ) as error:  # of a path that was given, or its disk; whoever reads a pipe may leave it, that is no error
+            if error.errno == errno.EPIPE:
+                raise
+            where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+            raise Failure(f"{where}{error.strerror or 'the system refused it'}") from None

@@ -9,11 +9,14 @@ import click
 
 from obscura.cli.frame import Command, Globals, pass_globals
 from obscura.cli.output import printable, show_fields, show_json
+from obscura.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from obscura.node.recording import AnyRecord
+
+HINT = "--partial replays what is whole"
 
 
 @click.command(cls=Command)
@@ -45,6 +48,10 @@ def replay(globals: Globals, /, folder: Path, until_s: float | None, partial: bo
     named = first.network if isinstance(first, Begin) else "dev"
     run = load(_records(path, partial), load_network(globals.network or named))
     run.play(_records(path, partial), inf if until_s is None else until_s)
+    if run.end is None and until_s is None and not partial:
+        raise UserError(
+            f"{path}: lacks its last record, as if the node runs or was killed: nothing to compare with; {HINT}"
+        )
     found = run.report()
     if globals.json:
         show_json(found)
@@ -61,14 +68,13 @@ def replay(globals: Globals, /, folder: Path, until_s: float | None, partial: bo
 
 def _records(path: Path, partial: bool) -> Iterator[AnyRecord]:
     """The records of a file. Raises ``UserError``."""
-    from obscura.errors import UserError
     from obscura.node.recording import Cut, unpack
 
     try:
         with path.open("rb") as file:
             yield from unpack(file.read, str(path))
-    except Cut:
+    except Cut as cut:
         if not partial:
-            raise
+            raise UserError(f"{cut}; {HINT}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None

@@ -168,9 +168,10 @@ def _made(path: Path) -> int:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise UserError(f"capture: {path} is there already; remove it, or choose another directory") from None
+        what = f"{path} is there already; remove it or" if path.parent.is_dir() else f"{path.parent} is no directory;"
+        raise UserError(f"capture: {what} choose another directory") from None
     except OSError as error:
-        raise UserError(f"capture: {path} cannot be made: {error.strerror}") from None
+        raise UserError(f"capture: {path} cannot be made: {error.strerror}; choose another directory") from None
 
 
 def _known(chain: Chain) -> Iterator[Known]:

@@ -300,10 +300,22 @@ def find_file(explicit: Path | str | None, environ: Mapping[str, str] = os.envir
     chosen = explicit or environ.get("OBSCURA_CONFIG")
     if chosen:
         path = Path(chosen).expanduser()
-        if not path.exists():
+        if not _is_there(path):
             raise ConfigError(f"configuration file {path} does not exist; `obscura config init {path}` writes one")
         return path
-    return next((path for path in (user_file(environ), SYSTEM_FILE) if path.is_file()), None)
+    return next((path for path in (user_file(environ), SYSTEM_FILE) if _is_there(path)), None)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file. Raises ``ConfigError`` where it may not even be looked for: to take none would be a guess."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        told = "run this as the user whose file it is, or name another one with --config"
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; {told}") from None
+    return True
 
 
 def load(

@@ -9,13 +9,13 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from obscura.daemon import jsonrpc
 from obscura.daemon.datadir import socket_address
 from obscura.daemon.events import Broadcast, Subscription
 from obscura.daemon.jsonrpc import RpcError
 from obscura.daemon.rpc import MethodRegistry
+from obscura.daemon.stream_server import StreamServer
 from obscura.errors import UserError
 from obscura.limits import RPC_CONNECTIONS, RPC_IN_FLIGHT, RPC_LINE_BYTES, RPC_STALL_S
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 READ_BYTES = 64 << 10
 
 
-class ControlServer:
+class ControlServer(StreamServer):
     """The control socket of one node, open inside ``async with``. Leaving cuts every client and removes it.
 
     Its three limits are parameters for tests. Raises ``UserError`` if it cannot be had (see ``listening``).
@@ -39,39 +39,21 @@ class ControlServer:
         max_clients: int = RPC_CONNECTIONS,
         stall_s: float = RPC_STALL_S,
     ) -> None:
+        super().__init__()
         self.path = path
         self.registry = registry
         self.broadcast = broadcast
         self.max_line = max_line
         self.max_clients = max_clients
         self.stall_s = stall_s
-        self._clients: set[asyncio.Task[None]] = set()
-        self._held = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> ControlServer:
-        async with contextlib.AsyncExitStack() as stack:
-            listener = stack.enter_context(listening(self.path, self.max_clients))
-            stack.push_async_callback(self._cut_clients)
-            server = await asyncio.start_unix_server(self._accept, sock=listener)
-            stack.callback(server.close)
-            self._held = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._held.aclose()
-
-    async def _cut_clients(self) -> None:
-        clients = list(self._clients)
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+    async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        listener = stack.enter_context(listening(self.path, self.max_clients))
+        server = await asyncio.start_unix_server(self._accept, sock=listener)
+        stack.callback(server.close)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
+        self._begin(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Client(self, reader, writer)

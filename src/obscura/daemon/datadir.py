@@ -77,8 +77,11 @@ class DataDir:
                     f"another node (pid {self.holder() or 'unknown'}) uses {self.path}: "
                     "stop it or choose another --data-dir"
                 ) from None
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            try:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            except OSError as error:
+                raise UserError(f"{self.lock_file} cannot be written: {error.strerror}") from None
             try:
                 self._bring_forward()
                 yield self
@@ -157,7 +160,8 @@ def make_private(path: Path) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` with mode 0600; a crash leaves the old content or the new, no mixture.
 
-    Durable when it returns: the file and its directory entry are synced. Raises ``OSError``, leaving nothing.
+    Durable when it returns: the file and its directory entry are synced. Raises ``OSError``, which names ``path``, leaving
+    nothing.
     """
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
@@ -166,8 +170,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

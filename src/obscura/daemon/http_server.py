@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator
 from http.cookies import CookieError, SimpleCookie
-from types import TracebackType
 from typing import Any
 
 import h11
@@ -20,6 +20,7 @@ import h11
 from obscura.daemon import web
 from obscura.daemon.gate import Gate
 from obscura.daemon.scope import Scope
+from obscura.daemon.stream_server import StreamServer
 from obscura.daemon.web import Access, Answer, Loopback, Request, Route, Routes
 from obscura.errors import UserError
 from obscura.limits import HTTP_CONNECTIONS, HTTP_HEAD_BYTES, HTTP_HEAD_S, HTTP_IDLE_S, RPC_STALL_S
@@ -40,7 +41,7 @@ ALWAYS = (
 CLOSED_POLICY = ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'")
 
 
-class HttpServer:
+class HttpServer(StreamServer):
     """The routes of one loopback address, open inside ``async with``; leaving cuts every connection.
 
     Without a ``gate`` only open routes answer. Times (s) and numbers are parameters for tests. Raises ``UserError`` if the
@@ -58,32 +59,22 @@ class HttpServer:
         idle_s: float = HTTP_IDLE_S,
         stall_s: float = RPC_STALL_S,
     ) -> None:
+        super().__init__()
         self.at = at
         self.routes = routes
         self.gate = gate
         self.head_s, self.idle_s, self.stall_s = head_s, idle_s, stall_s
         self._max_clients = max_clients
-        self._clients: set[asyncio.Task[None]] = set()
         self._strangers: dict[asyncio.Task[None], None] = {}  # that have shown no secret yet, oldest first
-        self._held = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> HttpServer:
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                server = await asyncio.start_server(self._accept, self.at.host, self.at.port)
-            except OSError as error:
-                why = error.strerror or "it cannot be had"
-                raise UserError(f"{self.at} cannot be listened on: {why}; choose another port") from None
-            stack.push_async_callback(self._cut_clients)
-            stack.callback(server.close)
-            self.at = Loopback(self.at.host, server.sockets[0].getsockname()[1])
-            self._held = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._held.aclose()
+    async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        try:
+            server = await asyncio.start_server(self._accept, self.at.host, self.at.port)
+        except OSError as error:  # whose own text repeats the address, in Python's form
+            why = os.strerror(error.errno) if error.errno else "it cannot be had"
+            raise UserError(f"{self.at} cannot be listened on: {why}; choose another port") from None
+        stack.callback(server.close)
+        self.at = Loopback(self.at.host, server.sockets[0].getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -96,14 +87,8 @@ class HttpServer:
         return frozenset({str(self.at), join_host_port("localhost", self.at.port)})
 
     def trust(self, client: asyncio.Task[None]) -> None:
-        """The connection has shown a secret: it is not the one that goes when places are wanted."""
+        """The connection has shown a secret, or is over: it is not the one that goes when places are wanted."""
         self._strangers.pop(client, None)
-
-    async def _cut_clients(self) -> None:
-        clients = list(self._clients)
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= self._max_clients:
@@ -113,14 +98,9 @@ class HttpServer:
                 return
             self._strangers.pop(oldest)
             oldest.cancel()
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._clients.add(task)
+        task = self._begin(self._serve(reader, writer))
         self._strangers[task] = None
-        task.add_done_callback(self._forget)
-
-    def _forget(self, client: asyncio.Task[None]) -> None:
-        self._clients.discard(client)
-        self._strangers.pop(client, None)
+        task.add_done_callback(self.trust)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -182,6 +162,10 @@ class Connection:
         while True:
             event = self._http.next_event()
             if isinstance(event, h11.Request):
+                if (
+                    sum(len(name) + len(value) for name, value in event.headers) > HTTP_HEAD_BYTES
+                ):  # h11 limits unfinished ones
+                    raise h11.RemoteProtocolError("a long head", error_status_hint=431)
                 return event
             if event is not h11.NEED_DATA:
                 return None
@@ -215,7 +199,9 @@ class Connection:
         """Whether the request was meant for this server, and not sent by somebody else's web page."""
         host = headers.get("host", "").lower()
         if host not in self._server.hosts:
-            raise _Refused(421, f"this server is {self._server.at}, and the Host of the request is not")
+            raise _Refused(
+                421, f"this server is {self._server.at}, and the Host of the request is not; ask for that address"
+            )
         if headers.get("origin", f"http://{host}") != f"http://{host}":
             raise _Refused(403, "pages of other origins may not ask this server")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ Key = tuple[str, ...]
 PREFIX = "OBSCURA_"
 RESERVED = frozenset({"OBSCURA_CONFIG"})  # names the file itself, so it is no key of it
 DEFAULT = "default"
+NAMES_SHOWN = 16  # more than one reads in the line of an error
 
 
 class Setting(NamedTuple):
@@ -76,7 +78,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The tail of an error message about an unknown name."""
     names = list(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(names)}"
+    if close:
+        return f"did you mean {close[0]}?"
+    if len(names) > NAMES_SHOWN:
+        return "`obscura config init -` lists all keys"
+    return f"known here: {', '.join(names)}"
 
 
 def _unknown(schema: Schema, key: Key, origin: str) -> ConfigError:
@@ -205,7 +211,19 @@ def merge(schema: type[T], settings: Iterable[Setting]) -> Loaded[T]:
             raise _unknown(schema, setting.key, setting.origin)
         values[setting.key] = converted(setting, field.type)
         origins[".".join(setting.key)] = setting.origin
-    return Loaded(_build(schema, values, ()), origins)
+    try:
+        return Loaded(_build(schema, values, ()), origins)
+    except ConfigError as error:
+        raise placed(error, origins) from None
+
+
+def placed(error: ConfigError, origins: Mapping[str, str]) -> ConfigError:
+    """An error whose sentence begins with a key, as those of whole structs do, with the place that the key's value came from."""
+    found = re.match(r"[a-z0-9.-]+", str(error))
+    key = found[0] if found else ""
+    given = (origin for name, origin in origins.items() if f"{name}.".startswith(f"{key}.") and origin != DEFAULT)
+    origin = next(given, None)
+    return error if origin is None else ConfigError(f"{origin}: {error}")
 
 
 def _build(schema: type[T], values: Mapping[Key, object], prefix: Key) -> T:

@@ -66,7 +66,7 @@ async def open_listeners(
         upstream_place(config.cover.upstream, only_loopback=is_hidden)
     usual = () if Face.CLEARNET not in config.plan.faces else (f"127.0.0.1:{network.port}",)
     strangers = not config.unlisted
-    for places in _by_port(usual if config.listen is None else config.listen, config):
+    for places in by_port(usual if config.listen is None else config.listen, config):
         place = places[0]
         static = None if place.carrier is CarrierNumber.BARE else keys.of(place)
         made = [await asyncio.to_thread(covers.carrier_of, each, static, strangers=strangers) for each in places]
@@ -84,8 +84,8 @@ async def open_listeners(
     return opened
 
 
-def _by_port(texts: Iterable[str], config: Config) -> list[list[Address]]:
-    """The places, those of one address and port together. Raises ``ConfigError``."""
+def by_port(texts: Iterable[str], config: Config) -> list[list[Address]]:
+    """Where to listen, what is for one address and port together. Raises ``ConfigError``."""
     found: dict[object, list[Address]] = {}
     for at, text in enumerate(texts):
         place = listen_address(text)

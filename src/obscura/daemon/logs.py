@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterable, Mapping
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -34,7 +35,8 @@ _HIDDEN = (
         "[address]",
     ),
     (re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:/\d+)?(?::\d+)?(?![\w.]*\d)"), "[address]"),
-    (re.compile(r"\b(?:[A-Za-z0-9_-]+\.)+[A-Za-z]{2,}:\d+\b"), "[address]"),
+    # "toml" is no domain: it is a line of a configuration, which an error has to name
+    (re.compile(r"\b(?:[A-Za-z0-9_-]+\.)+(?!toml:)[A-Za-z]{2,}:\d+\b"), "[address]"),
     (re.compile(r"\b[a-z2-7]{52}\b"), "[key]"),
     (re.compile(r"\b(?:0x)?[0-9a-fA-F]{16,}\b"), "[id]"),
     (re.compile(r"(?<![\w-])[A-Za-z0-9_~+=-]{40,}"), "[secret]"),
@@ -80,8 +82,21 @@ def levels(text: str) -> dict[str, int]:
                 f"log-level: {part.strip()!r} is neither a level ({', '.join(LEVELS)}) nor MODULE=LEVEL, such as daemon.tor=debug"
             )
         name = module.removeprefix(f"{_ROOT}.") if module != _ROOT else ""
-        found[f"{_ROOT}.{name}" if name else _ROOT] = LEVELS[level]
+        logger = f"{_ROOT}.{name}" if name else _ROOT
+        if not _is_logger(logger):
+            raise ConfigError(
+                f"log-level: there is no module {module!r}; lines of the log name theirs, such as daemon.tor"
+            )
+        found[logger] = LEVELS[level]
     return found
+
+
+def _is_logger(name: str) -> bool:
+    """Whether a module of the package, or its events, log under this name."""
+    try:
+        return name == told.name or find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package that it would be in
+        return False
 
 
 def _home() -> str | None:

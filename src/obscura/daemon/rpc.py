@@ -146,7 +146,7 @@ class MethodRegistry:
         try:
             asked = msgspec.json.decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return jsonrpc.line(jsonrpc.failure(RpcError(jsonrpc.PARSE_ERROR, "the line is not JSON")))
+            return jsonrpc.line(jsonrpc.failure(RpcError(jsonrpc.PARSE_ERROR, "this is not JSON")))
         if not isinstance(asked, list):
             return _line(await self._one(asked, session, scope))
         if not 0 < len(asked) <= RPC_BATCH:
