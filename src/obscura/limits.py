@@ -507,6 +507,10 @@ MEMPOOL_S: Final = 72 * 3600.0  # seconds that a transaction waits for a block
 MEMPOOL_KEEP_S: Final = 5.0  # seconds between writes of what changed in the mempool to the disk
 MEMPOOL_SWEEP_S: Final = 600.0  # seconds between looks for transactions that waited too long
 MEMPOOL_REQUEST_S: Final = 600.0  # seconds between mempool requests of one link that are answered
+MEMPOOL_ASKED: Final = 3  # peers up to which each new one is asked for its mempool: what was announced meanwhile was missed
+# heights below the tip within which transactions of branches left behind are looked for at a start (ours): a crash just after a
+# reorganisation lost them. Security: each block takes its work to make.
+REENTRY_DEPTH: Final = 100
 MAX_RELAYED_TX: Final = 100_000  # bytes of a transaction outside a block
 TX_IN_FLIGHT: Final = 100  # transactions asked of one peer at once
 TX_PAUSE_S: Final = 2.0  # seconds that further announcements of that peer wait then

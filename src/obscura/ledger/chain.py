@@ -132,6 +132,13 @@ class Chain:
         """What to disconnect and what to connect to come from ``old`` to ``new``."""
         return self._way(self._number(old), self._number(new))
 
+    def left_behind(self, depth: int) -> list[bytes]:
+        """Ends of the branches beside the tip's whose blocks were all received, not more than ``depth`` below the tip."""
+        ends = {self._first_with(leaf, lambda flags: bool(flags & _WHOLE)) for leaf in self._leaves}
+        least = self.tip_height - depth
+        near = [number for number in sorted(ends) if self._heights[number] >= least]
+        return [self._ids[number] for number in near if self._fork(number, self._tip) != number]
+
     def enough_work(self) -> int:
         """Total work that a new branch must show before its headers are worth memory (see ``presync``)."""
         near = limits.NEAR_TIP_HEADERS * self.ledger.work(self._header(self._tip))

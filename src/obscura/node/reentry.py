@@ -1,13 +1,17 @@
-"""What a change of the tip does to waiting transactions: a block's leave, those of blocks left behind come back (design 12)."""
+"""What a change of the tip does to waiting transactions: a block's leave, those of blocks left behind come back (design 12).
+
+A start begins with the branches that were left lately: a crash may have come before their transactions were on the disk again.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from math import inf
 
 from obscura.errors import DecodeError
 from obscura.ledger.port import Transaction
-from obscura.limits import KEPT_BLOCKS
+from obscura.limits import KEPT_BLOCKS, REENTRY_DEPTH
 from obscura.node.blocks import Blocks, NewTip
 from obscura.node.effects import Effect
 from obscura.node.transactions import TransactionRelay
@@ -38,6 +42,18 @@ class Reentry:
         self._blocks = blocks
         self._transactions = transactions
         self._jobs: deque[_Job] = deque()
+        chain = blocks.chain
+        for end in chain.left_behind(REENTRY_DEPTH):
+            self._jobs.append(_Job(NewTip(chain.reorganisation(end, chain.tip), chain.tip, None)))
+        self._begin_at = 0.0 if self._jobs else inf
+
+    def deadline(self) -> float:
+        return self._begin_at
+
+    def due(self, now: float) -> Iterable[Effect]:
+        """Begin with what an earlier run may not have come to."""
+        self._begin_at = inf
+        return self._next(now)
 
     def follow(self, step: NewTip, now: float) -> Iterable[Effect]:
         """A step of the tip."""

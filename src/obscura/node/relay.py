@@ -16,6 +16,7 @@ from obscura.ledger.network import display_id
 from obscura.ledger.port import Fault, FaultKind, Transaction
 from obscura.limits import (
     BAD_BLOCK_POINTS,
+    MEMPOOL_ASKED,
     UNREQUESTED_POINTS,
 )
 from obscura.node.announcing import Announcing
@@ -134,9 +135,14 @@ class ChainRelay(Part):
             self.transactions.joined(peer, now)
         self._serving.joined(peer.link)
         effects = self._headers.joined(state, now)
-        if not peer.is_inbound and peer.purpose is Purpose.FULL and not len(self.transactions.mempool):
+        if peer.purpose is Purpose.FULL and self._may_have_missed(peer):
             effects.append(Send(peer.link, MempoolRequest()))
         return effects
+
+    def _may_have_missed(self, peer: Peer) -> bool:
+        """Whether transactions were announced while nobody told us: nobody announces anything twice."""
+        full = sum(member.peer.purpose is Purpose.FULL for member in self._peers.values())
+        return full <= MEMPOOL_ASKED or (not peer.is_inbound and not len(self.transactions.mempool))
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
         link = peer.link
@@ -353,11 +359,20 @@ class ChainRelay(Part):
             self._compact.deadline(),
             self._older.deadline(),
             self._announcing.deadline(),
+            self._reentry.deadline(),
         )
 
     def due(self, now: float) -> Iterable[Effect]:
         effects: list[Effect] = []
-        for owner in (self._headers, self.download, self.transactions, self._compact, self._older, self._announcing):
+        for owner in (
+            self._headers,
+            self.download,
+            self.transactions,
+            self._compact,
+            self._older,
+            self._announcing,
+            self._reentry,
+        ):
             if owner.deadline() <= now:
                 effects += owner.due(now)
         for link in self._headers.take_silent():

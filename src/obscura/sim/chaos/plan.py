@@ -30,7 +30,7 @@ Kind = Literal[
     "fork",
     "back",
 ]
-AT_ONCE: tuple[Kind, ...] = ("block", "blocks", "transaction")
+WORST: tuple[Kind, ...] = ("block", "blocks", "transaction", "fork")  # just after them a crash is worst
 WEIGHTS: dict[Kind, int] = {
     "block": 10,
     "blocks": 2,
@@ -91,15 +91,15 @@ def plan_of(seed: int) -> Plan:
     count = rng.randint(20, 40)
     kinds = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=count)
     drawn = [_fault(rng, kind, honest) for kind in kinds]
-    drawn += [_crash_after(rng, fault) for fault in drawn if fault.kind in AT_ONCE and rng.random() < 0.2]
+    drawn += [_crash_after(rng, fault) for fault in drawn if fault.kind in WORST and rng.random() < 0.2]
     faults = sorted(drawn, key=lambda fault: fault.at)
     level = rng.choice(("standard", "standard", "standard", "medium"))
     return Plan(seed, honest, hostile, level, rng.choice((0.0, 0.01, 0.5, 3.0)), tuple(faults))
 
 
 def _crash_after(rng: random.Random, fault: Fault) -> Fault:
-    """The worst moment: what was just begun is not on the disk, or just is."""
-    return Fault(fault.at + rng.expovariate(1.0), "crash", fault.node, rng.uniform(1.0, MOST_DOWN_S))
+    """The worst moment: what was just begun, or a fork just ended, is not on the disk, or just is."""
+    return Fault(fault.at + fault.for_s + rng.expovariate(0.5), "crash", fault.node, rng.uniform(1.0, MOST_DOWN_S))
 
 
 def _fault(rng: random.Random, kind: Kind, honest: int) -> Fault:

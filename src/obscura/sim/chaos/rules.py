@@ -17,6 +17,7 @@ from obscura.wire.messages.transactions import StemTx, Tx
 
 MOST_LINKS = 125 + 40  # inbound ones, and room for all others
 LINGER_S = 600.0  # that a link which ended may still be in memory, pretending to be a server
+MOST_AT_ONCE = 20_000  # turns of all nodes in one instant
 MOST_STEMMED_TO = 2  # peers that get a transaction from one life of a node: a successor, and the other one once
 
 
@@ -37,6 +38,7 @@ class Rules:
         self._receipts: dict[int, int] = {}
         self._stemmed: dict[tuple[int, bytes], set[LinkId]] = {}
         self._ended: dict[tuple[int, LinkId], float] = {}  # since when a link in memory has ended
+        self._instant, self._turns = 0.0, 0
         self.discouraged_hostile = 0
 
     # --- Lives of nodes -----------------------------------------------------------------------------------------------
@@ -115,6 +117,7 @@ class Rules:
 
     def after_turn(self, node: SimNode) -> None:
         """The node has done something."""
+        self._count_turn(node.network.kernel.now)
         if node.number >= self.honest:
             return
         self._hear(node)
@@ -137,6 +140,13 @@ class Rules:
             or len(own._own) > MAX_OWN_BROADCASTS
         ):
             raise Broken(f"node {node.number} keeps more transactions than it may")
+
+    def _count_turn(self, now: float) -> None:
+        """A deadline that stays in the past keeps a real processor busy for ever, and virtual time where it is."""
+        self._turns = self._turns + 1 if now == self._instant else 0
+        self._instant = now
+        if self._turns > MOST_AT_ONCE:
+            raise Broken("time stands still: some deadline is always due")
 
     def _hear(self, node: SimNode) -> None:
         number = node.number

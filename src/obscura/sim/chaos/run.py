@@ -152,8 +152,7 @@ class Chaos:
     def _mine(self, node: SimNode, count: int) -> None:
         for _ in range(count):
             if node.is_running:
-                mine(node, self.rng)
-                self.blocks += 1
+                self.blocks += mine(node, self.rng)
 
     def _submit(self, node: SimNode, policy: Policy) -> None:
         own = node.assembly.own_transactions

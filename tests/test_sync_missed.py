@@ -1,0 +1,90 @@
+"""Transactions that a node had or heard of and lost: by a crash just after a reorganisation, or by being away."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from chain_nodes import SETTINGS, archive_of, chain_of, easy_ledger, network, relay_of, submit, transactions
+from obscura.ledger.chain import Chain
+from obscura.ledger.mining import block_template
+from obscura.ledger.port import Transaction
+from obscura.limits import REENTRY_DEPTH
+from obscura.sim.network import SimNetwork, SimNode
+from small_chains import START, mined
+
+LEDGER = easy_ledger()
+START_BLOCKS = chain_of(LEDGER, 5)
+LOST, MINED, OTHERS = transactions(3, 90)
+
+
+def block_with(parents: list[bytes], *inside: Transaction) -> bytes:
+    chain = Chain(LEDGER)
+    for raw in parents:
+        assert chain.add(raw[:80], START + 10**9) is None
+    raw = block_template(LEDGER, chain.branch(chain.best), inside, START, Random(1))
+    return mined(raw[:80]) + raw[80:]
+
+
+LEFT = block_with(START_BLOCKS, LOST, MINED)
+
+
+def longer(count: int) -> list[bytes]:
+    """A branch beside ``LEFT`` with one of its transactions."""
+    first = block_with(START_BLOCKS, MINED)
+    return [first, *chain_of(LEDGER, count - 1, seed=91, parent=[*START_BLOCKS, first])]
+
+
+def pool(node: SimNode) -> set[bytes]:
+    return {entry.transaction.id for entry in relay_of(node).transactions.mempool}
+
+
+def crashed_after_reorganisation(net: SimNetwork, count: int) -> SimNode:
+    """A node whose disk has the new tip, and nothing of what waits again since."""
+    node = net.add(SETTINGS, archive=archive_of(LEDGER, [*START_BLOCKS, LEFT], read_s=1.0))
+    net.kernel.run(until=5.0)
+    for raw in longer(count):
+        submit(node, raw)
+        net.kernel.run(until=net.kernel.now + 0.01)
+    assert not pool(node), "the blocks are still being read"
+    node.crash()
+    return node
+
+
+@pytest.mark.parametrize(("count", "comes_back"), [(2, True), (30, True), (REENTRY_DEPTH + 3, False)])
+def test_what_left_the_chain_waits_again_after_a_crash(count: int, comes_back: bool) -> None:
+    net = network()
+    again = net.restart(crashed_after_reorganisation(net, count), SETTINGS)
+    net.kernel.run(until=net.kernel.now + 200.0)
+    assert pool(again) == ({LOST.id} if comes_back else set())
+
+
+def test_a_branch_without_all_its_blocks_brings_nothing_back() -> None:
+    net = network()
+    archive = archive_of(LEDGER, [*START_BLOCKS, LEFT, *longer(3)])
+    del archive.blocks[LEDGER.block_id(LEFT[:80])]
+    node = net.add(SETTINGS, archive=archive)
+    net.kernel.run(until=10.0)
+    assert not pool(node)
+
+
+def test_whoever_was_away_hears_what_waits_though_others_dialled_and_something_waits_here() -> None:
+    net = network()
+    one, other = (net.add(SETTINGS, archive=archive_of(LEDGER)) for _ in range(2))
+    for node, transaction in ((one, OTHERS), (other, MINED)):
+        node.apply(relay_of(node).submit_transaction(transaction, 0.0)[1])
+    first = one.connect(other.address)
+    net.kernel.run(until=60.0)
+    assert pool(one) == pool(other) == {OTHERS.id, MINED.id}
+    one.disconnect(first)
+    third = net.add(SETTINGS, archive=archive_of(LEDGER))
+    third.connect(one.address)
+    net.kernel.run(until=120.0)
+    one.apply(relay_of(one).submit_transaction(LOST, net.kernel.now)[1])
+    net.kernel.run(until=200.0)
+    assert LOST.id in pool(third)
+    assert LOST.id not in pool(other)
+    one.connect(other.address)  # ``other`` is dialled, and some transactions wait there
+    net.kernel.run(until=260.0)
+    assert LOST.id in pool(other)
