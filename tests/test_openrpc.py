@@ -14,11 +14,13 @@ import pytest
 from obscura.daemon import jsonrpc
 from obscura.daemon.config import Config
 from obscura.daemon.contracts import CONTRACTS, PARAMETERS
+from obscura.daemon.i2p_settings import I2pSettings
 from obscura.daemon.methods import rpc_methods
 from obscura.daemon.node import Node
 from obscura.daemon.openrpc import document
 from obscura.daemon.rpc import MethodRegistry
 from obscura.daemon.scope import SCOPES, Scope
+from obscura.daemon.ways import TorSettings
 
 TYPES = {
     "string": str,
@@ -102,6 +104,24 @@ def fits(value: Any, schema: dict[str, Any], components: dict[str, Any]) -> bool
     )
 
 
+def unnamed(value: Any, schema: dict[str, Any], components: dict[str, Any], at: str) -> list[str]:
+    """Fields of an answer that the document does not name, and objects of which it says nothing more."""
+    if "$ref" in schema:
+        return unnamed(value, components[schema["$ref"].rpartition("/")[2]], components, at)
+    if "anyOf" in schema:
+        return unnamed(value, next(s for s in schema["anyOf"] if fits(value, s, components)), components, at)
+    if isinstance(value, list):
+        return [fault for inner in value for fault in unnamed(inner, schema.get("items", {}), components, f"{at}[]")]
+    if not isinstance(value, dict):
+        return []
+    named, extra = schema.get("properties", {}), schema.get("additionalProperties")
+    faults = []
+    for name, inner in value.items():
+        kind = named.get(name, extra)
+        faults += unnamed(inner, kind, components, f"{at}.{name}") if isinstance(kind, dict) else [f"{at}.{name}"]
+    return faults
+
+
 def form_faults(found: dict[str, Any]) -> list[str]:
     """What is wrong with the form of a document, by the specification's tables of fields."""
     faults = [f"no {name}" for name in ("openrpc", "info", "methods") if name not in found]
@@ -146,8 +166,18 @@ def form_faults(found: dict[str, Any]) -> list[str]:
 
 async def scene(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The document, and the answer to every method's example."""
-    plain = {"network": "dev", "listen": ("127.0.0.1:0",), "max_outbound": 0}
-    mine, theirs = (Config(data_dir=folder / name, **plain) for name in "ab")  # type: ignore[arg-type]
+    places = tuple(f"127.0.0.1:0?carrier={carrier}" for carrier in ("plain", "http", "tls", "ssh", "dns"))
+    plain = {"network": "dev", "max_outbound": 0}
+    mine = Config(
+        data_dir=folder / "a",
+        listen=places,
+        tor="auto",
+        tor_daemon=TorSettings(control="127.0.0.1:1"),  # where no tor is, nor a router
+        i2p="auto",
+        i2p_router=I2pSettings(sam="127.0.0.1:1"),
+        **plain,  # type: ignore[arg-type]
+    )
+    theirs = Config(data_dir=folder / "b", listen=places[:1], **plain)  # type: ignore[arg-type]
     async with Node(mine) as node, Node(theirs) as peer:
         registry = rpc_methods(node)
 
@@ -209,6 +239,9 @@ def test_every_example_does_what_the_document_says(tried: tuple[dict[str, Any], 
             assert "result" in answer, (name, answer)
             assert fits(answer["result"], method["result"]["schema"], components), (name, answer)
             msgspec.convert(answer["result"], CONTRACTS[name].result)
+            assert (
+                name == "rpc.discover" or unnamed(answer["result"], method["result"]["schema"], components, name) == []
+            )
 
 
 def test_the_document_tells_the_scope_that_is_enforced(tried: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -222,6 +255,16 @@ def test_the_page_about_the_rpc_has_a_row_for_each_method_with_its_scope(
     page = (Path(__file__).parents[1] / "docs" / "rpc.md").read_text()
     rows = dict(re.findall(r"^\| `([a-z.]+)\(.*?\)` \| (read|write|admin) \|", page, re.MULTILINE))
     assert rows == {method["name"]: method["x-scope"] for method in tried[0]["methods"]}
+
+
+def test_a_field_without_a_name_is_noticed() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "object"}, "b": {"type": "array", "items": {"$ref": "/B"}}},
+    }
+    components = {"B": {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"c": {}}}]}}
+    value = {"a": {"x": 1}, "b": [None, {"c": 1, "d": 2}], "e": 3}
+    assert unnamed(value, schema, components, "") == [".a.x", ".b[].d", ".e"]
 
 
 BAD = [

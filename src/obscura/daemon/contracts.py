@@ -1,12 +1,43 @@
-"""What each RPC method gives, and one call of it as an example: the part of its contract that its signature does not say.
+"""The contract of each RPC method: the type of what it gives, and one call of it as an example.
 
-Objects hold the fields named here, and may hold more: a client ignores what it does not know. Without a row here a method is
-described by its annotations alone, and a test says so.
+Without a row here a method is described by its annotations alone, and a test says so.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, NamedTuple
+
+from obscura.daemon.chain_results import (
+    BlockInfo,
+    ChainInfo,
+    Imported,
+    Mined,
+    Pool,
+    ReceiptInfo,
+    Sent,
+    SubmittedBlock,
+    Verified,
+    WaitingTransaction,
+)
+from obscura.daemon.results import (
+    AddressInfo,
+    BanInfo,
+    BookInfo,
+    Buckets,
+    FeatureInfo,
+    Finding,
+    KeyInfo,
+    ListenerInfo,
+    MethodInfo,
+    OpenDashboard,
+    PeerLink,
+    Ping,
+    PrivacyInfo,
+    Reloaded,
+    Rotated,
+    SeedInfo,
+    Status,
+)
 
 Object = dict[str, Any]
 
@@ -17,301 +48,6 @@ class Contract(NamedTuple):
     result: Any
     example: Object = {}
     fails: bool = False
-
-
-class MethodInfo(TypedDict):
-    """A method as `rpc.methods` lists it."""
-
-    name: str
-    signature: str
-    scope: Literal["read", "write", "admin"]
-    doc: str
-
-
-class PeerCount(TypedDict):
-    """Established links."""
-
-    inbound: int
-    outbound: int
-
-
-class CaptureInfo(TypedDict):
-    """A file of all that peers send is being made; `ended` says why no longer."""
-
-    file: str
-    bytes: int
-    ended: str | None
-
-
-class Status(TypedDict):
-    """How the node is doing."""
-
-    version: str
-    network: str
-    network_id: str
-    privacy: str
-    uptime_s: float
-    addresses: list[str]
-    ways: Object
-    capture: CaptureInfo | None
-    peers: PeerCount
-    height: int
-    tip: str
-    headers: int
-    blocks_in_flight: int
-    mempool_transactions: int
-    mempool_bytes: int
-    known_addresses: int
-    wire_bytes_received: int
-    wire_bytes_sent: int
-    real_bytes_sent: int
-    padding_bytes_sent: int
-    dummy_bytes_sent: int
-
-
-class PeerLink(TypedDict):
-    """One established link; `best_block_height` is a decimal text."""
-
-    peer: int
-    address: str
-    inbound: bool
-    manual: bool
-    face: str
-    carrier: str
-    pattern: str
-    session_id: str
-    key_proved: bool
-    features: list[str]
-    protocol_version: int
-    user_agent: str
-    best_block_height: str
-    connected_s: float
-    wire_bytes_sent: int
-    real_bytes_sent: int
-    padding_bytes_sent: int
-    dummy_bytes_sent: int
-    wire_bytes_received: int
-    queued_bytes: int
-    purpose: str
-    ping_ms: float | None
-    best_ping_ms: float | None
-    points: float
-
-
-class ListenerInfo(TypedDict):
-    """One listening address."""
-
-    address: str
-    stranger: str
-
-
-class Ping(TypedDict):
-    """A round trip in milliseconds."""
-
-    rtt_ms: float
-
-
-class KeyInfo(TypedDict):
-    """Keys of an address."""
-
-    address: str
-
-
-class FeatureInfo(TypedDict):
-    """One feature."""
-
-    name: str
-    word: str
-    bit: str
-    offered: bool
-    meaning: str
-
-
-class SeedInfo(TypedDict):
-    """How the first peers are found."""
-
-    enabled: bool
-    usable_addresses: int
-    wanted_addresses: int
-    providers: list[Object]
-
-
-class ChainInfo(TypedDict):
-    """The chain and its store."""
-
-    network: str
-    height: int
-    tip: str
-    headers: int
-    best_header: str
-    work: str
-    block_bytes: int
-    prune: str | None
-    store: str
-
-
-class Verified(TypedDict):
-    """How far a check has come."""
-
-    blocks: int
-    total: int
-    damaged: list[str]
-    done: bool
-
-
-class Imported(TypedDict):
-    """How far an import has come."""
-
-    offset: int
-    total: int
-    new: int
-    known: int
-    done: bool
-
-
-class _BlockId(TypedDict):
-    id: str
-
-
-class BlockInfo(_BlockId, total=False):
-    """A block, or its bytes."""
-
-    height: int
-    confirmations: int
-    bytes: int
-    parent: str
-    transactions: list[Object]
-    raw: str
-
-
-class SubmittedBlock(TypedDict):
-    """What became of a block."""
-
-    id: str
-    height: int
-    is_tip: bool
-
-
-class Sent(TypedDict):
-    """What was sent."""
-
-    id: str
-
-
-class ReceiptInfo(TypedDict):
-    """One step of an own transaction."""
-
-    id: str
-    stage: str
-    final: bool
-
-
-class WaitingTransaction(TypedDict):
-    """A transaction of the mempool."""
-
-    id: str
-    raw: str
-    arrival: float
-    own: bool
-
-
-class _Pool(TypedDict):
-    transactions: int
-    bytes: int
-
-
-class Pool(_Pool, total=False):
-    """The mempool; `ids` where they were asked for."""
-
-    ids: list[str]
-
-
-class Mined(TypedDict):
-    """New blocks."""
-
-    ids: list[str]
-    height: int
-
-
-class PrivacyInfo(TypedDict):
-    """What hides the traffic, and what it cost."""
-
-    level: str
-    knobs: list[Object]
-    mean_hold_s: float
-    tcp_profile: str
-    tcp_cannot_imitate: list[str]
-    links: list[Object]
-    cost: dict[str, int]
-
-
-class AddressInfo(TypedDict):
-    """One entry of the address book."""
-
-    address: str
-    carrier: str
-    table: Literal["new", "tried"]
-    face: str
-    key: str | None
-    seen_s: int
-    failures: int
-
-
-class BookInfo(TypedDict):
-    """The address book."""
-
-    new: int
-    tried: int
-    verified_keys: int
-    anchors: list[str]
-    discouraged_hosts: int
-
-
-class Buckets(TypedDict):
-    """Taken cells by bucket."""
-
-    cells: int
-    new: list[int]
-    tried: list[int]
-
-
-class BanInfo(TypedDict):
-    """A ban; `ends_s` null is for ever."""
-
-    subject: str
-    ends_s: int | None
-
-
-class Finding(TypedDict):
-    """One finding of the doctor."""
-
-    check: str
-    state: str
-    found: str
-    wrong: str | None
-    do: str | None
-
-
-class OpenDashboard(TypedDict):
-    """How to get into the dashboard."""
-
-    url: str
-    code: str
-    code_s: float
-
-
-class Reloaded(TypedDict):
-    """What a new reading of the configuration changed, by key."""
-
-    changed: list[str]
-    needs_restart: list[str]
-
-
-class Rotated(TypedDict):
-    """How the move of one link went."""
-
-    peer: int
-    outcome: str
 
 
 ID = "00" * 32
