@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -770,6 +772,31 @@ def test_a_zone_that_cannot_be_made_any_more_stays_as_it_was_and_is_tried_once_a
     assert tries == [3]
     with pytest.raises(UserError):
         LiveZone(lambda serial, unix: bare, UNIX, lambda: now[0])
+
+
+def test_a_zone_is_signed_anew_in_a_thread_and_the_old_one_is_shown_meanwhile() -> None:
+    async def scenario() -> None:
+        now, may_end, made_by = [UNIX], threading.Event(), []
+        old, new = zone_of(KEY), zone_of(b"other".ljust(32))
+
+        def make(serial: int, unix: int) -> Zone:
+            made_by.append(threading.current_thread())
+            if len(made_by) == 1:
+                return old
+            assert may_end.wait(30)
+            return new
+
+        live = LiveZone(make, UNIX, lambda: now[0])
+        now[0] += 8 * 86_400
+        assert live() is live() is old, "the loop goes on"
+        may_end.set()
+        async with asyncio.timeout(30):
+            while live() is old:  # noqa: ASYNC110  # what is waited for has no event
+                await asyncio.sleep(0.001)
+        assert live() is new
+        assert [thread is threading.main_thread() for thread in made_by] == [True, False], "once"
+
+    asyncio.run(scenario())
 
 
 def test_names() -> None:

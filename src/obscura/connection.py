@@ -65,6 +65,7 @@ class Connection:
         "dummies_received",
         "dummy_bytes_received",
         "expects_leave",
+        "is_busy",
         "outbox",
         "over",
         "wire_received",
@@ -91,9 +92,7 @@ class Connection:
         self._decoder = FrameDecoder(catalogue.opening)
         self._established_kinds = catalogue.established
         self._initiator = initiator
-        self._rng = rng
-        self._unix = unix
-        self._shaping = shaping
+        self._rng, self._unix, self._shaping = rng, unix, shaping
         self._resuming = resuming
         self._parked: list[Event] | None = None  # what a session that goes on here must not hear yet
         self._parked_bytes = 0
@@ -105,9 +104,8 @@ class Connection:
         self._deadline = now + HANDSHAKE_S
         self.outbox = Outbox()
         self.expects_leave = False  # the peer's last record means that it moves; see ``Handover``
-        self.over, self.closing = False, (False, False)  # lingers, resets
-        self.wire_received = self.wire_sent = 0  # bytes
-        self.dummies_received = self.dummy_bytes_received = 0
+        self.over, self.is_busy, self.closing = False, False, (False, False)  # lingers, resets
+        self.wire_received = self.wire_sent = self.dummies_received = self.dummy_bytes_received = 0
 
     # --- What the engine asks ---------------------------------------------------------------------------------------
 
@@ -172,6 +170,7 @@ class Connection:
         events: list[Event] = []
         for event in self._carrier.eof(now):
             self._on_carrier(event, now, events)
+        self.is_busy = self._carrier.is_busy
         return events if self._parked is None else self._park(self._parked, events, 0)
 
     def send(self, message: Message) -> None:

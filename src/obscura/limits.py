@@ -128,14 +128,21 @@ SSH_CLOSE_S: Final = 5.0  # seconds for the peer to close the channel that we cl
 SSH_RSA_BITS: Final = 3_072  # bits of a generated RSA host key: ssh-keygen's default
 
 # --- Carrier dns (design 8; BIND 9.18's own values unless said otherwise) ---------------------------------------------
-DNS_IDLE_S: Final = (
-    30.0  # seconds without a request until a connection is closed (tcp-initial-timeout, tcp-idle-timeout)
-)
-DNS_UNREAD_BYTES: Final = (
-    64 << 10
-)  # bytes of requests held while answers wait. Security: who does not read is not read.
+DNS_IDLE_S: Final = 30.0  # seconds without a request until a connection is closed (tcp-idle-timeout)
+DNS_UNREAD_BYTES: Final = 64 << 10  # bytes of requests held while answers wait. Security: who reads nothing waits.
 DNS_WRITE_BYTES: Final = 128 << 10  # bytes of answers given to a socket at once (ours)
 DNS_UDP_BYTES: Final = (512, 1_232)  # bytes of an answer over UDP: without EDNS, and at most (max-udp-size)
+# bytes of a stranger's requests that are looked at in one turn of the loop (one to two milliseconds), and what each counts beside
+# its own. Security: 64 KiB of small records take some twenty, which all links would wait for, and show to who watches.
+DNS_STEP_BYTES: Final = 4 << 10
+DNS_REQUEST_BYTES: Final = 256
+# units of UDP per second from one network group, and saved up; the same in all. A request is 1 for each 512 bytes begun (0.1 to
+# 0.2 ms of work). BIND limits nothing by itself and answers 10,000 per second; dig, nmap and bursts of resolvers stay far below.
+# Security: sources are forged, so answers of up to 1,232 bytes go to whoever the attacker chose: 1 Mbit/s for a group, 10 in all.
+DNS_UDP_GROUP: Final = (100.0, 1_000.0)
+DNS_UDP_ALL: Final = (1_000.0, 4_000.0)
+DNS_UDP_GROUPS: Final = 4_096  # groups remembered, the latest. Security: many at once meet the budget of all.
+DNS_UDP_WAITING: Final = 64  # datagrams that wait behind a large one; more are lost, as in a full socket (ours)
 DNS_RARE_BYTES: Final = 1_024  # bytes of rare records looked into per message. Security: the library is slow.
 DNS_ALIASES: Final = 16  # CNAMEs followed in one answer (max-restarts has 11)
 # used cookies remembered, each for DNS_COOKIE_S. Security: beyond it no flight is looked at; TRIALS_PER_S has to end first.
@@ -144,10 +151,8 @@ DNS_COOKIE_S: Final = 60.0  # seconds; a cookie is made anew each second
 DNS_MESSAGE_BYTES: Final = 20_480  # bytes of one message of a transfer, or of our updates (transfer-message-size)
 DNS_PIPELINED: Final = 64  # updates without an answer above which no more are sent (ours)
 DNS_END_S: Final = 5.0  # seconds for a client to ask for the transfer that still has something to say (ours)
-DNS_TRANSFER_S: Final = (
-    5.0,
-    20.0,
-)  # seconds that one zone transfer lasts while there is little to send (uniform; ours)
+# seconds that one zone transfer lasts while there is little to send (uniform; ours)
+DNS_TRANSFER_S: Final = (5.0, 20.0)
 DNS_TRANSFER_BYTES: Final = 16 << 20  # bytes after which a transfer ends and the next one begins (ours)
 DNS_QUEUED: Final = 256 << 10  # bytes waiting for a transfer above which no more is taken (ours)
 DNS_FLIGHT: Final = (160, 500)  # bytes of flight 1, in one or two signatures (ours)
@@ -186,15 +191,11 @@ SEND_QUEUE_MAX: Final = 32 << 20  # bytes; a peer that makes us hold more is cut
 SEND_STALL_S: Final = 120.0  # seconds during which a peer takes nothing of what waits for it: cut
 STALL_LOOK_S: Final = 15.0  # seconds between two looks at whether a full socket has taken anything
 BLOCKED_POLL_S: Final = 1.0  # seconds between two looks at a link whose socket takes nothing
-MOVE_WAIT_S: Final = (
-    1_200.0  # seconds for the initiator to leave its old connection: 4 MiB in slots of `high` take 1,040
-)
+MOVE_WAIT_S: Final = 1_200.0  # seconds to leave the old connection: 4 MiB in slots of `high` take 1,040
 # seconds without a byte on the old connection while its end is awaited; then the session is lost. Slots may be far apart.
 MOVE_IDLE_S: Final = 300.0
 ROTATION_HOURS: Final = (1.0, 24.0)  # hours between two moves of a session, uniform (design 8)
-ROTATE_ASKED_S: Final = (
-    600.0  # seconds between two moves that a peer may cause by `rotate`. Security: ours is the dialling.
-)
+ROTATE_ASKED_S: Final = 600.0  # seconds between two moves that a peer may cause. Security: ours is the dialling.
 ROTATION_AGAIN_S: Final = (60.0, 3_600.0)  # seconds after a move that failed: first wait, longest wait
 ROTATION_STRANGERS: Final = 16  # addresses remembered per session as those of somebody else
 SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
@@ -375,9 +376,7 @@ TOR_POW_RATE: Final = (250, 2_500)
 
 # --- I2P (design 11; ours) --------------------------------------------------------------------------------------------
 I2P_CONNECT_S: Final = 80.0  # seconds of a dial: waiting for the own session, lookup (i2pd: 25 if absent), stream
-I2P_AGAIN_STREAM_S: Final = (
-    3.0  # seconds until the one further try where the LeaseSet of a known destination was missing
-)
+I2P_AGAIN_STREAM_S: Final = 3.0  # seconds until the one further try where a known destination's LeaseSet was missing
 I2P_SESSION_S: Final = 300.0  # seconds for the tunnels of a session; i2pd 2.45 answers at multiples of 20
 I2P_PROGRESS_S: Final = 30.0  # seconds between two words in the log while tunnels are built
 I2P_ACCEPTS: Final = 4  # STREAM ACCEPTs waiting at once: so many streams may come while one is being handed over
@@ -385,9 +384,8 @@ I2P_ACCEPT_AGAIN_S: Final = 2.0  # seconds until an accept that failed alone is 
 I2P_AGAIN_S: Final = (1.0, 60.0)  # seconds between attempts to reach the router: first, longest
 I2P_HEALTHY_S: Final = 60.0  # seconds of service after which the waits begin anew
 I2P_INSTANT_S: Final = 0.25  # seconds; a session made faster has got a destination that the router had already ...
-I2P_CLEANUP_S: Final = (
-    10.0  # seconds ... and i2pd 2.45 deletes 5 s after its last session ended, whoever uses it by then
-)
+# seconds ... and i2pd 2.45 deletes 5 s after its last session ended, whoever uses it by then
+I2P_CLEANUP_S: Final = 10.0
 I2P_LOOK_S: Final = (3.0, 300.0)  # seconds between looks at whether others can find our destination: first, longest
 I2P_OWN_SESSIONS: Final = 16  # links with a transient destination of their own at once; each costs the router tunnels
 I2P_DIALLED: Final = 65_536  # destinations with a lasting internal address (design 11)
@@ -415,21 +413,17 @@ HTTP_IDLE_S: Final = 60.0  # seconds that a connection is kept for its next requ
 HTTP_CONNECTIONS: Final = 64  # connections at once; beyond it the oldest that has shown no secret goes, or the new one
 HTTP_STREAMS: Final = 16  # event streams at once, half of them without scope admin; they leave places for calls
 HTTP_BEAT_S: Final = 15.0  # seconds of silence after which a stream says that it lives, and looks whether it still may
-SECRET_BYTES: Final = (
-    32  # random bytes of a cookie, token or session: no guessing, so a plain hash is enough to store it
-)
+# random bytes of a cookie, token or session: no guessing, so a plain hash is enough to store it
+SECRET_BYTES: Final = 32
 MAX_TOKENS: Final = 64  # user tokens of one node
 TOKENS_FILE_BYTES: Final = 64 << 10  # bytes of their file; a larger one is damaged
 MAX_SESSIONS: Final = 32  # logins of browsers; the oldest of the secret that has most ends
 SESSION_S: Final = 12 * 3600.0  # seconds that a login of a browser lasts
-LOGIN_CODE_S: Final = (
-    120.0  # seconds that a login code of `obscura dashboard` waits. Security: it stands in an address.
-)
+LOGIN_CODE_S: Final = 120.0  # seconds that a login code waits. Security: it stands in an address.
 MAX_LOGIN_CODES: Final = 8  # that wait at once; the oldest ends
 METRICS_CONNECTIONS: Final = 8  # scrapers at once
-METRICS_EVERY_S: Final = (
-    10.0  # seconds that one set of metrics is shown. Security: when in them something happened is not.
-)
+# seconds that one set of metrics is shown. Security: when in them something happened is not.
+METRICS_EVERY_S: Final = 10.0
 METRICS_QUEUE_STEP: Final = 64 << 10  # bytes; queues are shown in whole ones. Security: one transaction does not show.
 # seconds; upper bounds of the histograms: coarse, so that they say nothing of one peer
 DURATION_BOUNDS_S: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

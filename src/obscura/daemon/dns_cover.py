@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
 import random
 import time
@@ -21,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from obscura.channel.uniform import StaticKey
 from obscura.daemon.datadir import write_atomic
+from obscura.daemon.logs import log_fault
 from obscura.errors import UserError
 from obscura.limits import DNS_RESIGN_S, DNS_RSA_BITS, DNS_SIGNED_S, DNS_ZONE_BYTES, DNS_ZONE_RECORDS
 from obscura.morph.dns_answer import NameServer
@@ -46,25 +49,41 @@ class LiveZone:
         self._since = since
         self._unix = unix
         self._period = self._now()
-        self._zone = self._made()
+        self._zone = self._made(self._period)
 
     def __call__(self) -> Zone:
-        """The zone. What cannot be made any more stays as it was, for strangers ask on: a file may be gone by then."""
+        """The zone. What cannot be made any more stays as it was, for strangers ask on: a file may be gone by then.
+
+        Signing takes half a second: a thread does it, and the old zone is shown until it has.
+        """
         period = self._now()
         if period != self._period:
             self._period = period
+            make = functools.partial(self._made, period)
             try:
-                self._zone = self._made()
-            except UserError:
-                log.warning("cover.zone cannot be used any more: it is shown as it was, for another week")
+                made = asyncio.get_running_loop().run_in_executor(None, make)
+            except RuntimeError:  # there is no loop that would wait for it
+                self._take(make, period)
+            else:
+                made.add_done_callback(lambda done: self._take(done.result, period))
         return self._zone
+
+    def _take(self, made: Callable[[], Zone], period: int) -> None:
+        """``period`` may be over: a clock was set."""
+        try:
+            zone = made()
+            self._zone = zone if period == self._period else self._zone
+        except UserError:
+            log.warning("cover.zone cannot be used any more: it is shown as it was, for another week")
+        except Exception as fault:
+            log_fault(log, "signing the zone anew, it is shown as it was", fault)
 
     def _now(self) -> int:
         return max(0, int((self._unix() - self._since) // DNS_RESIGN_S))
 
-    def _made(self) -> Zone:
+    def _made(self, period: int) -> Zone:
         first = int(time.strftime("%Y%m%d01", time.gmtime(self._since)))
-        zone = self._make(first + self._period, self._since + int(self._period * DNS_RESIGN_S))
+        zone = self._make(first + period, self._since + int(period * DNS_RESIGN_S))
         if not zone.is_signed:
             raise UserError("cover.zone: the file has keys and no signatures: leave out both, or sign it")
         return zone

@@ -110,3 +110,7 @@ class AutoServer(Carrier):
     @property
     def is_blocked(self) -> bool:
         return self._inner is not None and self._inner.is_blocked
+
+    @property
+    def is_busy(self) -> bool:
+        return self._inner is not None and self._inner.is_busy

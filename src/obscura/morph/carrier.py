@@ -116,6 +116,11 @@ class Carrier(ABC):
         """Whether the cover's own flow control lets nothing out and enough waits: nothing more is sealed until it does."""
         return False
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it still answers what came before the peer's side ended: the socket is kept until it does not."""
+        return False
+
 
 CarrierFactory = Callable[[random.Random], Carrier]
 

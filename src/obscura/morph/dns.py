@@ -211,8 +211,7 @@ class DnsClient(Stream):
         """The first answer: when the server thinks it is, how its zone is signed, and the binding."""
         message = Message.begun(wire)
         dns_reading.read(message)
-        options = dns_reading.options(message.opt) if message.opt is not None else None
-        cookie = (options or {}).get(COOKIE, b"")
+        cookie = (message.options or {}).get(COOKIE, b"")
         signatures = [record.data for record in message.answers if record.type == dns.RRSIG]
         if message.id != self._asked or len(cookie) < 24 or not signatures or len(signatures[0]) < 20:
             raise Violation("no zone of the kind")

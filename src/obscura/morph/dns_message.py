@@ -64,7 +64,8 @@ class Message(msgspec.Struct, gc=False):
     opt: Record | None = None
     tsig: Record | None = None
     names: dict[int, bytes] = msgspec.field(default_factory=dict)  # by the offset that a pointer leads to
-    rare: int = 0  # bytes of records that were shown to the library
+    options: dict[int, bytes] | None = None  # of OPT, by code (``dns_reading``)
+    rare: int = 0  # bytes of records that were shown to the library, as ``dns_reading`` counts them
 
     @classmethod
     def begun(cls, wire: bytes) -> Message:

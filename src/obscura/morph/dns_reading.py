@@ -6,7 +6,7 @@ carrier's own is looked into here; the others by the library, as many bytes of a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from typing import Final
 
@@ -16,7 +16,7 @@ from dns.rdataclass import RdataClass
 from dns.rdatatype import RdataType
 
 from obscura.errors import Violation
-from obscura.limits import DNS_RARE_BYTES
+from obscura.limits import DNS_RARE_BYTES, DNS_STEP_BYTES
 from obscura.morph.dns_message import (
     A6,
     AAAA,
@@ -46,6 +46,8 @@ from obscura.morph.dns_message import (
 
 _CDS, _TA, _DLV = 59, 32_768, 32_769
 _DIGESTS: Final = {1: 20, 2: 32, 4: 48}  # bytes, by the number of the hash
+_RARE_RECORD: Final = 16  # bytes that one counts beside its data. Security: some of no data are slow all the same.
+_RARE_COST: Final = 8  # a byte of them takes as long as so many others
 _SIGNER_AT: Final = 18  # bytes of an RRSIG before its signer (RFC 4034, 3.1)
 # Options of a fixed form, by the sizes that they may have.
 _OPTION_SIZES: Final[dict[int, Callable[[int], bool]]] = {
@@ -135,7 +137,7 @@ def _is_known_well(message: Message, record: Record, rdclass: int) -> bool:
     in_internet, in_any = looked_into()
     if record.type not in (in_internet if rdclass == IN else in_any):
         return True
-    message.rare += len(record.data)
+    message.rare = min(message.rare + _RARE_RECORD + len(record.data), DNS_RARE_BYTES + 1)
     if message.rare > DNS_RARE_BYTES:
         return True
     try:
@@ -162,7 +164,14 @@ def looked_into() -> tuple[frozenset[int], frozenset[int]]:
 
 def read(message: Message) -> None:
     """Fill in what ``wire`` holds; what was read before a fault stays. Raises ``Violation``."""
+    for _ in reading(message):
+        pass
+
+
+def reading(message: Message) -> Iterator[None]:
+    """``read`` in steps of ``DNS_STEP_BYTES`` of the message. Raises ``Violation`` in one of them."""
     wire, at = message.wire, HEADER.size
+    pause = DNS_STEP_BYTES
     _, _, *counts = HEADER.unpack_from(wire)
     for _ in range(counts[0]):
         if message.questions:
@@ -182,6 +191,10 @@ def read(message: Message) -> None:
         for left in range(count, 0, -1):
             record = read_record(wire, at, message.names)
             at = record.end
+            looked_at = at + _RARE_COST * message.rare
+            if looked_at > pause:
+                pause = looked_at + DNS_STEP_BYTES
+                yield
             if message.tsig is not None:
                 raise Violation("something behind TSIG")
             if record.type == OPT and (section is not message.additional or message.opt or record.name != b"\0"):
@@ -189,8 +202,8 @@ def read(message: Message) -> None:
             if record.type == TSIG and (section is not message.additional or left > 1 or record.rdclass != ANY_CLASS):
                 raise Violation("TSIG in a wrong place")
             if record.type == OPT:
-                options(record)
                 message.opt = record
+                message.options = yield from _options(record)
             elif record.type == TSIG:
                 message.tsig = record
             else:
@@ -199,14 +212,17 @@ def read(message: Message) -> None:
     # Bytes behind the message are ignored, as by BIND.
 
 
-def options(opt: Record) -> dict[int, bytes] | None:
-    """The options of OPT by code, the first of each; None from one on that has a size of none of its kind.
+def _options(opt: Record) -> Generator[None, None, dict[int, bytes] | None]:
+    """The options of OPT by code, the first of each; None from one on that has a size of none of its kind. In steps.
 
     Raises ``Violation`` for what goes over the end before that.
     """
     found: dict[int, bytes] = {}
-    data, at = opt.data, 0
+    data, at, pause = opt.data, 0, DNS_STEP_BYTES
     while at < len(data):
+        if at > pause:
+            pause = at + DNS_STEP_BYTES
+            yield
         if at + 4 > len(data):
             raise Violation("an option that goes over the end")
         code, size = QUESTION_TAIL.unpack_from(data, at)

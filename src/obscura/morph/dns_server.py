@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Generator
 from math import inf
 
 import msgspec
@@ -15,6 +16,8 @@ from obscura.limits import (
     DNS_END_S,
     DNS_IDLE_S,
     DNS_QUEUED,
+    DNS_REQUEST_BYTES,
+    DNS_STEP_BYTES,
     DNS_TRANSFER_BYTES,
     DNS_TRANSFER_S,
     DNS_UNREAD_BYTES,
@@ -75,6 +78,8 @@ class DnsServer(Stream):
             None  # the update whose flight the channel looks at: it, id, MAC
         )
         self._goes_on = False  # input waits that can be looked at
+        self._answering: Generator[None, None, tuple[bytes | None, bytes]] | None = None
+        self._has_peer_ended = False
         self._is_tried = False
         self._is_open = False
         self._is_ending = False
@@ -133,7 +138,7 @@ class DnsServer(Stream):
             self._idle_at = now + DNS_IDLE_S
         if self._verdict is not None:
             wire, self._verdict = self._verdict[0], None
-            self._answer(wire)
+            self._begin_answer(wire)
             self._goes_on = True
 
     def end(self, now: float) -> list[CarrierEvent]:
@@ -144,7 +149,8 @@ class DnsServer(Stream):
         return self._end()
 
     def eof(self, now: float) -> list[CarrierEvent]:
-        return self._finish()
+        self._has_peer_ended = True
+        return [] if self.is_busy else self._finish()
 
     def deadline(self) -> float:
         if self._is_over:
@@ -167,24 +173,35 @@ class DnsServer(Stream):
         return len(self._in) > DNS_UNREAD_BYTES + 0xFFFF
 
     @property
+    def is_busy(self) -> bool:
+        return self._goes_on and not (self._is_open or self._is_over)
+
+    @property
     def is_blocked(self) -> bool:
         return self._transfer is None and len(self._queue) > DNS_QUEUED
 
     # --- Requests ---------------------------------------------------------------------------------------------------
 
     def _serve(self, now: float) -> list[CarrierEvent]:
-        """Answer what is in the buffer, one request after the other, and not faster than the answers are read."""
+        """Answer what is in the buffer, one request after the other, a little at once, and no faster than answers are read."""
         events: list[CarrierEvent] = []
         self._goes_on = False
-        for wire in self._messages():
-            if not self._is_open:
-                self._idle_at = now + DNS_IDLE_S
-            self._on_message(wire, now, events)
-            if self._is_over or self._verdict is not None:
-                break
-            if self._waiting > DNS_WRITE_BYTES:
+        looked_at = 0
+        while not self._is_over and self._verdict is None:
+            if self._answering is None:
+                wire = next(self._messages(), None)
+                if wire is None:
+                    break
+                if not self._is_open:
+                    self._idle_at = now + DNS_IDLE_S
+                    looked_at += DNS_REQUEST_BYTES + len(wire)
+                self._on_message(wire, now, events)
+            has_more = self._answering is not None and not self._answer(events)
+            if has_more or self._waiting > DNS_WRITE_BYTES or looked_at > DNS_STEP_BYTES:
                 self._goes_on = True
                 break
+        if self._has_peer_ended and not self.is_busy:
+            events += self._finish()
         return events
 
     def _on_message(self, wire: bytes, now: float, events: list[CarrierEvent]) -> None:
@@ -196,15 +213,25 @@ class DnsServer(Stream):
             return
         if self._is_open:  # its place in the stream is lost with it
             self.refuse(now)
-        if not self._answer(wire):
-            events += self._finish(resets=True)
+        self._begin_answer(wire)
 
-    def _answer(self, wire: bytes) -> bool:
-        answer, cookie = self._host.name_server.answer(wire, self._rng, is_tcp=True)
-        self._cookie = cookie or self._cookie
-        if answer is not None:
-            self._put(answer)
-        return answer is not None
+    def _begin_answer(self, wire: bytes) -> None:
+        self._answering = self._host.name_server.answering(wire, self._rng, is_tcp=True)
+
+    def _answer(self, events: list[CarrierEvent]) -> bool:
+        """Go a step on. Whether the message is answered."""
+        assert self._answering is not None
+        try:
+            next(self._answering)
+        except StopIteration as answered:
+            self._answering = None
+            answer, cookie = answered.value
+            self._cookie = cookie or self._cookie
+            if answer is None:
+                events += self._finish(resets=True)
+            else:
+                self._put(answer)
+        return self._answering is None
 
     def _put(self, wire: bytes) -> None:
         self._out.append(framed(wire))

@@ -161,7 +161,7 @@ class Engine:
         self._now = now
         if link.connection is not None and link.fault is None:
             self.deliver(link, link.connection.eof(now), now)
-        if not self._handover.holds(link):
+        if not (self._handover.holds(link) or link.is_busy):
             self._drop(link)
 
     def writable(self, link_id: LinkId, is_writable: bool, now: float) -> None:

@@ -81,9 +81,12 @@ class Link:
         self.has_left = False  # what we send of it goes over another link
         self.awaits_room = False  # the core wants to hear when little waits for it
         self.blocked_since: float | None = None  # its socket takes no more
-        self.fault: Exception | None = (
-            None  # a defect of ours that it met: it ends at the next drain, and is asked nothing
-        )
+        self.fault: Exception | None = None  # a defect of ours that it met: it ends at the next drain
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether its socket, whose other side has ended, still gets something."""
+        return self.connection is not None and self.fault is None and self.connection.is_busy
 
 
 def security_of(address: Address, face: Face, network_id: bytes) -> Dialling | Bare:

@@ -109,7 +109,7 @@ class PlayedConnection(Connection):
         self.dummies_received = self.dummy_bytes_received = 0
 
     waiting = buffered = 0
-    is_full = is_blocked = is_parked = has_more = False
+    is_full = is_blocked = is_busy = is_parked = has_more = False
     is_authenticated = True
 
     @property
