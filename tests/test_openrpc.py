@@ -257,6 +257,21 @@ def test_the_page_about_the_rpc_has_a_row_for_each_method_with_its_scope(
     assert rows == {method["name"]: method["x-scope"] for method in tried[0]["methods"]}
 
 
+def test_the_page_about_the_rpc_has_a_row_for_each_kind_of_event() -> None:
+    root = Path(__file__).parents[1]
+    table = (root / "docs" / "rpc.md").read_text().partition("## Events")[2].partition("## Methods")[0]
+    rows = [
+        kind
+        for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+        for kind in re.findall(r"`([a-z0-9-]+)`", cell)
+    ]
+    said = re.compile(r'(?:Notify|_?told)\(\s*"([a-z0-9-]+)"')
+    code = [path.read_text() for path in (root / "src/obscura").rglob("*.py")]
+    there = {kind for text in code for kind in said.findall(text)} | {"rotated", "lost"}  # said in other words
+    assert len(rows) == len(set(rows))
+    assert set(rows) == there
+
+
 def test_a_field_without_a_name_is_noticed() -> None:
     schema = {
         "type": "object",
