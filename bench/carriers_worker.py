@@ -32,6 +32,7 @@ class End:
 
     def __init__(self, make: CarrierFactory, *, is_client: bool) -> None:
         self.receive_buffer = memoryview(bytearray(READ_CHUNK))
+        self.leaving: dict[tcp.Socket, None] = {}
         self._make = make
         self._is_client = is_client
         self._carrier: Carrier | None = None

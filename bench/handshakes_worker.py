@@ -31,6 +31,7 @@ class Ends:
 
     def __init__(self, static: StaticKey, *, dials: bool) -> None:
         self.receive_buffer = memoryview(bytearray(READ_CHUNK))
+        self.leaving: dict[tcp.Socket, None] = {}
         self._rng = SystemRandom()
         self._dials = dials
         self._security: Dialling | Listening = (

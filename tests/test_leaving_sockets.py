@@ -31,9 +31,34 @@ def test_strangers_that_linger_take_no_more_descriptors_than_the_limit(
                 with contextlib.suppress(ConnectionError):
                     assert (await reader.read()).startswith(b"HTTP/1.1 200")  # to the end of the node's side
                 readers.append(reader)
-            assert len(tcp.LEAVING) == 3
+            assert len(node._sockets.leaving) == 3
             assert not node.engine.links
-        assert not tcp.LEAVING
+        assert not node._sockets.leaving
+
+    async def soon() -> None:
+        async with asyncio.timeout(60):
+            await go()
+
+    asyncio.run(soon())
+
+
+def test_what_lingers_at_one_node_ends_nothing_of_another_one_in_the_same_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "LEAVING_SOCKETS", 3)
+
+    async def go() -> None:
+        listen = ("127.0.0.1:0?carrier=http",)
+        one, other = (Node(Config(network="dev", data_dir=tmp_path / name, listen=listen)) for name in "ab")
+        async with one, other, contextlib.AsyncExitStack() as until:
+            for node, count in ((one, 2), (other, 6)):
+                for _ in range(count):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", node.addresses[0].port)
+                    until.callback(writer.close)
+                    writer.write(LAST)
+                    with contextlib.suppress(ConnectionError):
+                        await reader.read()
+            assert [len(node._sockets.leaving) for node in (one, other)] == [2, 3]
 
     async def soon() -> None:
         async with asyncio.timeout(60):

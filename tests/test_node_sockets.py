@@ -19,6 +19,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.receive_buffer = memoryview(bytearray(4_096))
+        self.leaving: dict[tcp.Socket, None] = {}
         self.said: list[object] = []
         self.socket: tcp.Socket | None = None
 

@@ -32,6 +32,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.receive_buffer = memoryview(bytearray(1_024))
+        self.leaving: dict[tcp.Socket, None] = {}
         self.up: list[tcp.Socket] = []
         self.both = asyncio.Event()
 

@@ -15,6 +15,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self.receive_buffer = memoryview(bytearray(1_024))
+        self.leaving: dict[tcp.Socket, None] = {}
         self.up: asyncio.Future[tcp.Socket] = asyncio.get_running_loop().create_future()
 
     def socket_up(self, link: tcp.Socket) -> None:

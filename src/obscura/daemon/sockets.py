@@ -35,6 +35,7 @@ class Sockets:
     ) -> None:
         """``plan``: what follows from what a socket brought is carried out by the turn that it plans. ``fail`` ends the node."""
         self.receive_buffer = memoryview(bytearray(READ_CHUNK))
+        self.leaving: dict[tcp.Socket, None] = {}
         self.of: dict[LinkId, tcp.Socket] = {}
         self._engine = engine
         self._routes = routes

@@ -21,6 +21,7 @@ class Owner(Protocol):
     """Who owns the sockets of one loop. Every method runs in the loop and must not block."""
 
     receive_buffer: memoryview
+    leaving: dict[Socket, None]  # sockets that no link has any more, in order; of each owner, so that none ends another's
 
     def socket_up(self, link: Socket) -> None:
         """Connected, in either direction. ``link.tag`` is what it was made with."""
@@ -109,7 +110,7 @@ class Socket(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        LEAVING.pop(self, None)
+        self._owner.leaving.pop(self, None)
         if self._silence is not None:
             self._silence.cancel()
         self._stop_looking()
@@ -171,9 +172,10 @@ class Socket(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        LEAVING[self] = None
-        while len(LEAVING) > LEAVING_SOCKETS:
-            next(iter(LEAVING)).abort()
+        leaving = self._owner.leaving
+        leaving[self] = None
+        while len(leaving) > LEAVING_SOCKETS:
+            next(iter(leaving)).abort()
         if lingers and not transport.is_closing():
             loop = asyncio.get_running_loop()
             self._lingers_until = loop.time() + LINGER_S[1]
@@ -189,12 +191,9 @@ class Socket(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close now."""
-        LEAVING.pop(self, None)
+        self._owner.leaving.pop(self, None)
         if self._transport is not None:
             self._transport.abort()
-
-
-LEAVING: dict[Socket, None] = {}  # sockets of this process that no link has any more, in order
 
 
 class Missed(NamedTuple):
