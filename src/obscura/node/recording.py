@@ -36,7 +36,14 @@ _MAX_DRAW_BITS = 64
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, tag_field="record", forbid_unknown_fields=True):
-    """Base of all records. ``at`` is in seconds since the recording began; ``link`` is the number that the core knows."""
+    """Base of all records."""
+
+
+class LinkRecord(Record, frozen=True):
+    """Base of those about one link: ``at`` seconds since the recording began; ``link`` is the number that the core knows."""
+
+    at: float
+    link: int
 
 
 class Begin(Record, frozen=True, tag=0):
@@ -70,11 +77,9 @@ class Waits(Record, frozen=True, tag=2):
     arrival: float
 
 
-class Linked(Record, frozen=True, tag=3):
+class Linked(LinkRecord, frozen=True, tag=3):
     """A channel stands: who the other side is as far as the node saw."""
 
-    at: float
-    link: int
     is_inbound: bool
     is_manual: bool
     face: int
@@ -84,21 +89,17 @@ class Linked(Record, frozen=True, tag=3):
     purpose: int
 
 
-class Channel(Record, frozen=True, tag=4):
+class Channel(LinkRecord, frozen=True, tag=4):
     """``Opened`` without its secret."""
 
-    at: float
-    link: int
     session_id: bytes
     pattern: str
     peer_key: bytes | None
 
 
-class Agreed(Record, frozen=True, tag=5):
+class Agreed(LinkRecord, frozen=True, tag=5):
     """``Established``: payloads of the messages that were negotiated with."""
 
-    at: float
-    link: int
     version: int
     features: int
     privacy_features: int
@@ -109,39 +110,31 @@ class Agreed(Record, frozen=True, tag=5):
     clock_offset_s: int
 
 
-class Got(Record, frozen=True, tag=6):
+class Got(LinkRecord, frozen=True, tag=6):
     """A message."""
 
-    at: float
-    link: int
     type: str
     payload: bytes
 
 
-class Odd(Record, frozen=True, tag=7):
+class Odd(LinkRecord, frozen=True, tag=7):
     """A frame that gave no message: malformed for a ``reason``, or of an unknown type."""
 
-    at: float
-    link: int
     type: str
     size: int
     checksum: bytes
     reason: str | None
 
 
-class Broke(Record, frozen=True, tag=8):
+class Broke(LinkRecord, frozen=True, tag=8):
     """``Breach``."""
 
-    at: float
-    link: int
     what: str
 
 
-class Over(Record, frozen=True, tag=9):
+class Over(LinkRecord, frozen=True, tag=9):
     """``Ended``."""
 
-    at: float
-    link: int
     reason: str
     detail: str
 
@@ -153,11 +146,9 @@ class Dice(Record, frozen=True, tag=10):
     draws: tuple[tuple[int, int | float], ...]
 
 
-class Blamed(Record, frozen=True, tag=11):
+class Blamed(LinkRecord, frozen=True, tag=11):
     """A penalty that the node gave."""
 
-    at: float
-    link: int
     points: int
     why: str
 
