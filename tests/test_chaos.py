@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from obscura.node.download import Download
 from obscura.sim.chaos import plan
+from obscura.sim.chaos.mining import left_branch, mine, overtake, relay_of
 from obscura.sim.chaos.run import Chaos, run
 
 ROOT = Path(__file__).parents[1]
-SMALL = (15, 21, 33)  # seeds that take a second or two each
+SMALL = (15, 21, 26)  # seeds that take a second or two each; the last one has a quiet hostile node
 
 
 @pytest.mark.parametrize("seed", SMALL)
@@ -39,10 +41,46 @@ def test_what_is_broken_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch) 
     """A rule that cannot hold: everybody must have what nobody sent."""
     chaos = Chaos(plan.plan_of(15))
     chaos.rules.own[bytes(32)] = 0
-    monkeypatch.setattr("obscura.sim.chaos.run.LONGEST_S", 300.0)
+    monkeypatch.setattr("obscura.sim.chaos.run.LONGEST_S", 600.0)
     broken = chaos.verdict().broken
     assert broken is not None
     assert "nobody was told" in broken
+
+
+def test_time_that_stands_still_is_a_broken_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline that is always due would otherwise be found by waiting for ever."""
+    monkeypatch.setattr(Download, "deadline", lambda self: 0.0)
+    monkeypatch.setattr("obscura.sim.chaos.rules.MOST_AT_ONCE", 1_000)
+    verdict = run(15)
+    assert verdict.broken is not None
+    assert "time stands still" in verdict.broken
+    assert verdict.events < 10_000
+
+
+def test_a_clock_far_behind_mines_nothing_and_one_ahead_does() -> None:
+    chaos = Chaos(plan.plan_of(15))
+    chaos._build()
+    node = chaos.network.nodes[0]
+    for error_s, found in ((plan.MOST_CLOCK_ERROR_S, 1), (-plan.MOST_CLOCK_ERROR_S, 0), (0.0, 1)):
+        node.clock_error_s = error_s
+        assert mine(node, chaos.rng) == found
+        chaos.kernel.run(until=chaos.kernel.now + 10.0)
+
+
+def test_a_left_branch_comes_back_when_somebody_goes_on_with_it() -> None:
+    chaos = Chaos(plan.plan_of(15))
+    chaos._build()
+    node = chaos.network.nodes[0]
+    assert left_branch(node) is None
+    mine(node, chaos.rng)
+    chaos.kernel.run(until=10.0)
+    chain, left = relay_of(node).chain, relay_of(node).blocks.tip
+    assert overtake(node, chain.genesis, chain.work(left), chaos.rng) == 2
+    chaos.kernel.run(until=20.0)
+    assert left_branch(node) == left
+    assert not chain.on_best(left)
+    assert overtake(node, left, chain.work(chain.tip), chaos.rng) == 2
+    assert chain.on_best(left)
 
 
 @pytest.mark.parametrize("name", ["no-embargo", "stems-to-anyone", "drops-left-blocks"])
