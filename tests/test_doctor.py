@@ -22,6 +22,7 @@ from obscura.cli import root
 from obscura.cli.frame import Globals
 from obscura.daemon.client import Client
 from obscura.daemon.config import Config
+from obscura.daemon.datadir import DataDir, make_private, write_atomic
 from obscura.daemon.examination import examine
 from obscura.daemon.i2p_settings import I2pSettings
 from obscura.daemon.node import Node
@@ -351,6 +352,50 @@ def test_a_key_that_others_may_read_is_wrong_until_it_is_mended(running: Path) -
     assert wrong["do"] == f"chmod 600 {key}"
     subprocess.run(wrong["do"].split(), check=True)
     assert ask(running)[0] == 0
+
+
+SECRET = (
+    "rpc.cookie",
+    "rpc.tokens",
+    "outbox",
+    "i2p-dialled.dat",
+    "peers.dat",
+    "chain.sqlite-wal",
+    "keys/tls-x.pem",
+    "keys/i2p.key",
+)
+
+
+@pytest.mark.parametrize("name", [*SECRET, "something-new", "keys", "tor", "tor/data"])
+def test_every_secret_of_the_data_directory_is_looked_at(name: str, tmp_path: Path) -> None:
+    folder = DataDir(tmp_path, "dev")
+    with folder.hold():
+        make_private(folder.path / "tor" / "data")
+        make_private(folder.path / "tor")
+        for each in (*SECRET, "something-new"):
+            write_atomic(folder.path / each, b"secret")
+        for public in ("chain.lock", "keys/tls-x.crt", "tor/torrc", "tor/data/cached-certs"):
+            (folder.path / public).write_bytes(b"public")
+            (folder.path / public).chmod(0o644)
+    exposed = folder.path / name
+    config = Config(network="dev", data_dir=tmp_path, listen=())
+
+    def wrong() -> list[tuple[str, str | None]]:
+        found = judge(asyncio.run(examine(config)))
+        return [(finding.found, finding.do) for finding in found if finding.check == "permissions" and finding.do]
+
+    assert wrong() == []
+    mode = 0o750 if exposed.is_dir() else 0o640
+    exposed.chmod(mode)
+    assert wrong() == [(f"{exposed} has mode {mode:o}", f"chmod {'700' if exposed.is_dir() else '600'} {exposed}")]
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_no_fault(tmp_path: Path) -> None:
+    folder = DataDir(tmp_path, "dev")
+    with folder.hold():
+        (folder.path / "gone").symlink_to(tmp_path / "nowhere")
+    found = judge(asyncio.run(examine(Config(network="dev", data_dir=tmp_path, listen=()))))
+    assert [finding for finding in found if finding.check == "permissions" and finding.do] == []
 
 
 def test_for_people_it_is_lines_with_what_to_type(running: Path) -> None:

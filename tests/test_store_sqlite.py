@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import stat
@@ -57,6 +58,18 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         assert store.transactions() == [waiting[2], waiting[0]]
         assert (store.get("peers/book"), store.get("peers/none")) == (b"\0\1", None)
         assert store.body_bytes == 5000
+
+
+def test_the_files_are_the_owners_alone_those_of_earlier_versions_too(tmp_path: Path) -> None:
+    umask = os.umask(0o022)
+    try:
+        for _ in range(2):
+            with Store.open(tmp_path, NETWORK):
+                modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("chain.sqlite*")}
+            assert modes == dict.fromkeys((FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"), 0o600)
+            (tmp_path / FILE_NAME).chmod(0o644)
+    finally:
+        os.umask(umask)
 
 
 def test_a_block_is_there_before_it_is_on_the_disk(tmp_path: Path) -> None:

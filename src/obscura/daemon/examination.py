@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from obscura.daemon.node import Node
 
 _USUAL_SOCKS = Endpoint.of("127.0.0.1", 9050)
+_TOR = "tor"  # below the data directory: what an own tor needs
 _NO_ONION = "doctor.onion"  # no valid name: tor says so at once, and asks nobody
 _INVALID = 0xF6
 
@@ -100,7 +101,7 @@ def _disk(folder: DataDir, config: Config) -> facts.Disk:
     path = folder.path
     if not path.is_dir():
         return facts.Disk(str(path), exists=False)
-    private = [_private(path), *map(_private, _secrets(folder))]
+    private = [seen for each in (path, *_secrets(folder)) if (seen := _private(each)) is not None]
     checked = check_structure(path, STORE_CHECK_S)
     return facts.Disk(
         str(path),
@@ -116,14 +117,28 @@ def _disk(folder: DataDir, config: Config) -> facts.Disk:
 
 
 def _secrets(folder: DataDir) -> list[Path]:
-    found = [folder.keys] if folder.keys.is_dir() else []
-    with contextlib.suppress(OSError):
-        found += sorted(path for path in folder.keys.iterdir() if not path.name.endswith((".crt", ".pub")))
-    return found + [path for path in (folder.rpc_socket,) if path.exists()]
+    """Everything in the directory but what is no secret: a file that is new here is looked at before anybody thinks of it.
+
+    Keys, the cookie and the tokens of RPC, the outbox (own transactions), whom the node knows and dialled.
+    """
+    found: list[Path] = []
+    for at, folders, files in os.walk(folder.path):
+        found += [Path(at, name) for name in sorted(folders)]
+        if not Path(at).is_relative_to(folder.path / _TOR):  # what tor keeps there is in folders that it closes
+            found += [Path(at, name) for name in sorted(files) if not _is_public(name)]
+    return found
 
 
-def _private(path: Path) -> facts.Private:
-    found = path.stat()
+def _is_public(name: str) -> bool:
+    """What strangers are shown, and what says nothing. The chain's file tells which transactions are own ones."""
+    return name.endswith((".crt", ".pub")) or name in ("version", ".lock", "chain.lock")
+
+
+def _private(path: Path) -> facts.Private | None:
+    try:
+        found = path.stat()
+    except OSError:  # gone meanwhile, as files are that are written anew
+        return None
     return facts.Private(str(path), found.st_mode & 0o777, found.st_uid == os.geteuid(), path.is_dir())
 
 

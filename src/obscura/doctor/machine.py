@@ -171,7 +171,7 @@ def disk(facts: Disk) -> Iterable[Finding]:
     if facts.private and not open_ones:
         yield fine(
             "permissions",
-            f"{count(len(facts.private), 'file and directory', 'files and directories')} of keys: the owner's alone",
+            f"{count(len(facts.private), 'file and directory', 'files and directories')} of secrets: the owner's alone",
         )
     if facts.store_fault is not None:
         yield wrong(

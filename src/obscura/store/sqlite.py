@@ -79,6 +79,7 @@ class Store:
         path = directory / FILE_NAME
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _close_to_others(path)
             lock = _lock(directory / LOCK_NAME)
         except OSError as error:
             raise (full(path) if error.errno in _NO_SPACE else read_only(path, str(error.strerror))) from None
@@ -312,6 +313,14 @@ def _shorten(connection: sqlite3.Connection) -> None:
     if free > limits.STORE_FREE_PAGES:
         for _ in range(limits.STORE_FREE_PAGES // 4):
             connection.execute("PRAGMA incremental_vacuum(1)")  # the module takes one step per call, so one page
+
+
+def _close_to_others(path: Path) -> None:
+    """The file and its logs, made by SQLite with its mode, are the owner's: they say which transactions are own ones."""
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        if each.exists() and each.stat().st_mode & 0o077 and each.stat().st_uid == os.geteuid():
+            each.chmod(0o600)
 
 
 def _lock(path: Path) -> IO[str]:
