@@ -105,6 +105,7 @@ class _Reply:
             if message.opt.ttl >> 16 & 0xFF:
                 return self.fail(dns.BADVERS)
             if not self._take_options(message.options):
+                message.opt = msgspec.structs.replace(message.opt, ttl=0)  # its flags are not looked at any more
                 return self.fail(dns.FORMERR)
         if message.opcode not in _OPCODES and (message.tsig is None or not message.questions):
             return self.fail(dns.NOTIMP)
