@@ -14,9 +14,8 @@ import pytest
 from obscura.daemon.config import Config
 from obscura.daemon.covers import CoverSettings
 from obscura.daemon.node import Node
-from obscura.errors import ConfigError, Unreachable, UserError
+from obscura.errors import ConfigError, UserError
 from obscura.morph.dns_names import origin_for_key
-from obscura.wire.address import Address
 
 DEADLINE_S = 60
 
@@ -66,18 +65,6 @@ def test_an_own_zone_is_shown_signed_and_carries_the_link(tmp_path: Path) -> Non
             answer = await ask(place.port, "ns1.example.org")
             assert answer.answer[0].to_text().endswith("192.0.2.1")
             assert (await ask(place.port, "example.org", "DNSKEY")).answer
-
-    asyncio.run(asyncio.wait_for(go(), DEADLINE_S))
-
-
-def test_a_wrong_key_and_another_name_server_are_no_peers(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with Node(listening(tmp_path / "a")) as alice, Node(config(tmp_path / "b", listen=())) as bob:
-            place = alice.addresses[0]
-            with pytest.raises(Unreachable):
-                await bob.connect(Address(bytes(range(32)), place.host, place.port, place.carrier))
-            assert alice.peers() == []
-            assert (await bob.connect(place)).pattern == "NK"
 
     asyncio.run(asyncio.wait_for(go(), DEADLINE_S))
 

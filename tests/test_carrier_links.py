@@ -76,7 +76,7 @@ def test_joining_without_the_key_where_strangers_may(tmp_path: Path, unlisted: b
     assert asyncio.run(go()) == ("none" if unlisted else "NXpsk0")
 
 
-@pytest.mark.parametrize("carrier", ["http", "tls"])
+@pytest.mark.parametrize("carrier", ["http", "tls", "ssh", "dns"])
 def test_a_wrong_key_is_told_as_such(tmp_path: Path, carrier: str) -> None:
     async def go() -> None:
         async with (

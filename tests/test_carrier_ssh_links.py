@@ -60,18 +60,6 @@ def test_joining_without_the_key_where_strangers_may(tmp_path: Path, unlisted: b
     assert asyncio.run(asyncio.wait_for(go(), DEADLINE_S)) == ("none" if unlisted else "NXpsk0")
 
 
-def test_a_wrong_key_is_told_as_such_and_nobody_is_punished(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with Node(listening(tmp_path / "a")) as alice, Node(config(tmp_path / "b", listen=())) as bob:
-            place = alice.addresses[0]
-            with pytest.raises(Unreachable):
-                await bob.connect(Address(bytes(range(32)), place.host, place.port, place.carrier))
-            assert alice.peers() == []
-            assert (await bob.connect(place)).pattern == "NK"
-
-    asyncio.run(asyncio.wait_for(go(), DEADLINE_S))
-
-
 def test_a_server_that_is_none_of_ours_is_no_peer(tmp_path: Path) -> None:
     async def go() -> None:
         key = asyncssh.generate_private_key("ssh-ed25519")

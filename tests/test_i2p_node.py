@@ -1,4 +1,4 @@
-"""Nodes with a SAM bridge that a test plays: the I2P face, destinations, what is told where, losses, the ways out."""
+"""Nodes with a SAM bridge that a test plays: the I2P face, destinations, what is told where, losses."""
 
 from __future__ import annotations
 
@@ -10,27 +10,21 @@ from typing import Any
 
 import pytest
 import uvloop
-from click.testing import CliRunner
 
-from obscura.cli import root
-from obscura.cli.frame import Globals
 from obscura.daemon.config import Config
 from obscura.daemon.i2p_settings import I2pSettings
 from obscura.daemon.mining import mine
 from obscura.daemon.node import Node
-from obscura.errors import AddressError, ConfigError, Unreachable
+from obscura.errors import Unreachable
 from obscura.handshake.features import BUILT, BUILT_ANONYMOUS, Feature, Privacy
 from obscura.ledger.mining import filler_transaction
-from obscura.node.dialable import Way, Ways, check_dialable, face_of
 from obscura.node.face import Face
-from obscura.wire.address import Address, CarrierNumber, Endpoint, Network
+from obscura.wire.address import Address, CarrierNumber
 from sam_fakes import FakeSam, private_destination
 
 DEADLINE_S = 25.0
-KEY = "a" * 52
 NOBODY = private_destination(99).public
 NAME = f"obscura://{NOBODY.host}:0"
-ONION = f"obscura://{Endpoint(Network.TORV3, NOBODY.hash, 19733)}"
 
 
 def run(scenario: Callable[[], Awaitable[None]], loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
@@ -382,93 +376,6 @@ def test_a_destination_that_the_router_still_had_is_given_back_and_asked_for_aga
     run(scenario)
 
 
-# --- The ways out ---------------------------------------------------------------------------------------------------
-
-GARLIC = Ways(clearnet=Way.CLOSED, i2p=True)
-DIALS = [
-    (NAME, Ways(), "I2P is not used"),
-    (NAME, GARLIC, None),
-    (NAME.replace("//", f"//{KEY}@"), GARLIC, None),
-    ("obscura://name.i2p:0", GARLIC, None),
-    ("obscura://name.i2p:80", GARLIC, "I2P has no ports"),
-    (f"{NAME}?carrier=tls", GARLIC, "are reached with carrier=plain"),
-    (f"{NAME}19", GARLIC, "I2P has no ports"),
-    (f"obscura://{KEY}@203.0.113.5:443?carrier=tls", GARLIC, "only-net leaves clearnet out"),
-    (f"obscura://{KEY}@node.example:443?carrier=tls", GARLIC, "only-net leaves clearnet out"),
-    ("obscura://127.0.0.1:19733", GARLIC, "only-net leaves clearnet out"),
-    (ONION, GARLIC, "tor is not used"),
-    ("obscura://127.0.0.1:19733", Ways(i2p=True), None),
-]
-
-
-@pytest.mark.parametrize(("text", "ways", "why"), DIALS)
-def test_who_may_dial_what(text: str, ways: Ways, why: str | None) -> None:
-    address = Address.parse(text)
-    if why is None:
-        check_dialable(address, face_of(address), ways)
-        return
-    with pytest.raises(AddressError, match=why):
-        check_dialable(address, face_of(address), ways)
-
-
-@pytest.mark.parametrize("face", [Face.CLEARNET, Face.ONION])
-def test_an_i2p_address_learnt_elsewhere_is_not_dialled_there(face: Face) -> None:
-    with pytest.raises(AddressError, match=r"own network only|carrier plain is for"):
-        check_dialable(Address.parse(NAME), face, Ways(onion=True, i2p=True))
-
-
-@pytest.mark.parametrize("face", [Face.ONION, Face.I2P])
-def test_a_clearnet_address_is_not_dialled_as_another_face(face: Face) -> None:
-    """Its socket would leave by clearnet, and the link would show what that other face shows."""
-    for text in ("obscura://203.0.113.5:443?carrier=plain", "obscura://203.0.113.5:443?carrier=tls"):
-        with pytest.raises(AddressError, match="own network only"):
-            check_dialable(Address.parse(text), face, Ways(onion=True, i2p=True))
-
-
-PLANS: list[tuple[dict[str, Any], set[Face], Way, bool]] = [
-    ({"i2p": "auto"}, {Face.CLEARNET, Face.I2P}, Way.DIRECT, True),
-    ({"i2p": "auto", "only_net": ("i2p",)}, {Face.I2P}, Way.CLOSED, False),
-    ({"i2p": "auto", "tor": "auto", "only_net": ("i2p",)}, {Face.I2P}, Way.CLOSED, False),
-    ({"i2p": "auto", "tor": "auto", "only_net": ("i2p", "tor")}, {Face.I2P, Face.ONION}, Way.PROXY, False),
-    ({"i2p": "auto", "tor": "auto"}, set(Face), Way.DIRECT, False),
-    ({"i2p": "auto", "only_net": ("clearnet",)}, {Face.CLEARNET}, Way.DIRECT, True),
-    ({"i2p": "auto", "proxy": "127.0.0.1:1080"}, {Face.CLEARNET, Face.I2P}, Way.PROXY, False),
-]
-
-
-@pytest.mark.parametrize(("keys", "faces", "clearnet", "asks"), PLANS)
-def test_what_a_configuration_amounts_to(keys: dict[str, Any], faces: set[Face], clearnet: Way, asks: bool) -> None:
-    plan = Config(network="dev", **keys).plan
-    assert (set(plan.faces), plan.ways.clearnet, plan.may_ask_directly) == (faces, clearnet, asks)
-    assert plan.uses_i2p == (Face.I2P in faces)
-
-
-CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"only_net": ("i2p",)}, 'needs I2P: set i2p = "auto"'),
-    ({"i2p": "managed"}, "i2p"),
-    ({"i2p": "auto", "only_net": ("i2p",), "proxy": "tor", "tor": "auto"}, "remove one of them"),
-    ({"i2p": "auto", "only_net": ("i2p",), "proxy": "127.0.0.1:1080"}, "remove one of them"),
-    ({"i2p": "auto", "only_net": ("i2p",), "listen": ("0.0.0.0:9733?carrier=tls",)}, "127.0.0.1 and ::1 only"),
-    ({"i2p": "auto", "only_net": ("i2p",), "external_address": ("203.0.113.5:9733?carrier=tls",)}, "must not be told"),
-    ({"i2p_router": I2pSettings(sam="router.example:7656")}, "names are not looked up"),
-    ({"i2p_router": I2pSettings(sam="7656")}, "give IP:PORT"),
-    ({"i2p_router": I2pSettings(sam="198.51.101.7:7656")}, "SAM is not encrypted"),
-    ({"i2p_router": I2pSettings(lease_set_type=5)}, "lease-set-type"),
-    ({"i2p_router": I2pSettings(lease_set_encryption=(7,))}, "lease-set-encryption"),
-]
-
-
-@pytest.mark.parametrize(("keys", "why"), CONTRADICTIONS)
-def test_what_contradicts_itself_is_refused(keys: dict[str, Any], why: str) -> None:
-    with pytest.raises(ConfigError, match=why):
-        Config(network="dev", **keys)
-
-
-def test_tunnels_have_seven_hops_at_most() -> None:
-    with pytest.raises(ConfigError, match="inbound"):
-        I2pSettings(inbound_length=8)
-
-
 def test_tunnels_are_as_configured(tmp_path: Path) -> None:
     async def scenario() -> None:
         wanted = {"inbound_length": 2, "outbound_length": 1, "inbound_quantity": 4, "outbound_quantity": 5}
@@ -491,14 +398,3 @@ def test_bits_are_set_on_links_of_anonymity_networks_only() -> None:
     assert BUILT_ANONYMOUS.has(Feature.I2PSupport, Privacy.I2P)
     assert not BUILT.has(Feature.I2PSupport)
     assert not BUILT.has(Privacy.I2P)
-
-
-def test_seeds_are_not_asked_directly_where_i2p_is_the_only_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OBSCURA_I2P", "auto")
-    monkeypatch.setenv("OBSCURA_ONLY_NET", "i2p")
-    words = ["--network", "dev", "--data-dir", str(tmp_path), "seeds", "ask"]
-    result = CliRunner().invoke(root, words, obj=Globals())
-    assert result.exit_code
-    assert "this would ask directly" in str(result.exception) + result.output

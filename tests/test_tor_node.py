@@ -1,4 +1,4 @@
-"""Nodes with a tor that a test plays: the onion face, circuits, what is announced where, restarts, the ways out."""
+"""Nodes with a tor that a test plays: the onion face, circuits, what is announced where, restarts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from obscura.cli import root
-from obscura.cli.frame import Globals
 from obscura.daemon.config import Config
 from obscura.daemon.node import Node
 from obscura.daemon.ways import TorSettings
-from obscura.errors import AddressError, ConfigError, Unreachable
-from obscura.node.dialable import Way, Ways, check_dialable, face_of
+from obscura.errors import AddressError, Unreachable
 from obscura.node.face import Face
 from obscura.wire.address import Address, Endpoint, Network
 from tor_fakes import FakeSocks, FakeTor
 
 DEADLINE_S = 20.0
-KEY = "a" * 52
 ONION = Endpoint(Network.TORV3, hashlib.sha256(b"nobody").digest(), 19733)
 
 
@@ -309,88 +304,6 @@ def test_without_a_program_a_managed_tor_is_asked_for(tmp_path: Path) -> None:
     run(scenario)
 
 
-# --- The ways out ---------------------------------------------------------------------------------------------------
-
-EXIT = Ways(clearnet=Way.PROXY, onion=True)
-DIALS = [
-    (f"obscura://{ONION}", Ways(), "tor is not used"),
-    (f"obscura://{ONION}", EXIT, None),
-    (f"obscura://{KEY}@{ONION}", EXIT, None),
-    (f"obscura://{KEY}@{ONION}?carrier=tls", EXIT, "are reached with carrier=plain"),
-    (f"obscura://{KEY}@203.0.113.5:443?carrier=tls", EXIT, None),
-    (f"obscura://{KEY}@node.example:443?carrier=tls", EXIT, None),
-    (f"obscura://{KEY}@node.example:443?carrier=tls", Ways(), "names are not looked up"),
-    ("obscura://203.0.113.5:443?carrier=tls", EXIT, "needs its key"),
-    (f"obscura://{KEY}@203.0.113.5:80?carrier=http", EXIT, "needs carrier=tls"),
-    (f"obscura://{KEY}@203.0.113.5:53?carrier=dns", EXIT, "needs carrier=tls"),
-    ("obscura://203.0.113.5:443", EXIT, "carrier plain is for loopback"),
-    ("obscura://127.0.0.1:19733", EXIT, "nothing is dialled directly"),
-    ("obscura://127.0.0.1:19733?carrier=bare", EXIT, "nothing is dialled directly"),
-    ("obscura://127.0.0.1:19733", Ways(onion=True), None),
-]
-
-
-@pytest.mark.parametrize(("text", "ways", "why"), DIALS)
-def test_who_may_dial_what(text: str, ways: Ways, why: str | None) -> None:
-    address = Address.parse(text)
-    if why is None:
-        check_dialable(address, face_of(address), ways)
-        return
-    with pytest.raises(AddressError, match=why):
-        check_dialable(address, face_of(address), ways)
-
-
-PLANS: list[tuple[dict[str, Any], set[Face], Way, bool]] = [
-    ({}, {Face.CLEARNET}, Way.DIRECT, False),
-    ({"tor": "auto"}, {Face.CLEARNET, Face.ONION}, Way.DIRECT, True),
-    ({"tor": "managed", "only_net": ("tor",)}, {Face.ONION}, Way.PROXY, True),
-    ({"tor": "auto", "only_net": ("clearnet",)}, {Face.CLEARNET}, Way.DIRECT, False),
-    ({"tor": "auto", "only_net": ("clearnet",), "proxy": "tor"}, {Face.CLEARNET}, Way.PROXY, True),
-    ({"tor": "auto", "proxy": "tor"}, {Face.CLEARNET, Face.ONION}, Way.PROXY, True),
-    ({"proxy": "127.0.0.1:1080"}, {Face.CLEARNET}, Way.PROXY, True),
-]
-
-
-@pytest.mark.parametrize(("keys", "faces", "clearnet", "hides_lookups"), PLANS)
-def test_what_a_configuration_amounts_to(
-    keys: dict[str, Any], faces: set[Face], clearnet: Way, hides_lookups: bool
-) -> None:
-    plan = Config(network="dev", **keys).plan
-    assert (set(plan.faces), plan.ways.clearnet, plan.hides_lookups) == (faces, clearnet, hides_lookups)
-
-
-CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"only_net": ("tor",)}, 'needs tor: set tor = "auto"'),
-    ({"proxy": "tor"}, 'needs tor: set tor = "auto"'),
-    ({"only_net": ("onion",)}, "'onion' is no network"),
-    ({"only_net": ("garlic",)}, "'garlic' is no network: use clearnet, tor or i2p"),
-    ({"proxy": "proxy.example:1080"}, "names are not looked up"),
-    ({"tor": "auto", "only_net": ("tor",), "proxy": "127.0.0.1:1080"}, "remove one of them"),
-    (
-        {"tor": "auto", "only_net": ("tor",), "listen": ("0.0.0.0:9733?carrier=tls",)},
-        "listens on 127.0.0.1 and ::1 only",
-    ),
-    ({"tor": "auto", "only_net": ("tor",), "external_address": ("203.0.113.5:9733?carrier=tls",)}, "must not be told"),
-    ({"tor_daemon": TorSettings(control="tor.example:9051")}, "tor-daemon.control = tor.example:9051: give IP:PORT"),
-    ({"tor_daemon": TorSettings(socks="9050")}, "tor-daemon.socks = 9050: give IP:PORT"),
-    ({"tor_daemon": TorSettings(clients=("A" * 52,))}, "not all zero"),
-    ({"tor_daemon": TorSettings(client_keys=("node.example:" + KEY,))}, "an entry is NAME.onion:KEY"),
-]
-
-
-@pytest.mark.parametrize(("keys", "why"), CONTRADICTIONS)
-def test_what_contradicts_itself_is_refused(keys: dict[str, Any], why: str) -> None:
-    with pytest.raises(ConfigError, match=why):
-        Config(network="dev", **keys)
-
-
-def test_a_secret_key_is_not_repeated_in_an_error() -> None:
-    secret = "b" * 51
-    with pytest.raises(ConfigError) as caught:
-        Config(network="dev", tor_daemon=TorSettings(client_keys=(f"{ONION.host_text}:{secret}",)))
-    assert secret not in str(caught.value)
-
-
 def test_without_clearnet_there_is_no_clearnet_listener(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as alice:
@@ -398,14 +311,3 @@ def test_without_clearnet_there_is_no_clearnet_listener(tmp_path: Path) -> None:
             assert [address.host for address in alice.addresses] == [onion_of(alice).host]
 
     run(scenario)
-
-
-@pytest.mark.parametrize(("key", "value"), [("TOR", "auto"), ("PROXY", "127.0.0.1:1080")])
-def test_seeds_are_not_asked_directly_where_a_way_is_set(
-    key: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(f"OBSCURA_{key}", value)
-    words = ["--network", "dev", "--data-dir", str(tmp_path), "seeds", "ask"]
-    result = CliRunner().invoke(root, words, obj=Globals())
-    assert result.exit_code
-    assert "this would ask directly" in str(result.exception) + result.output
