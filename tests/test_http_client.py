@@ -140,6 +140,13 @@ def test_wrong_secrets_and_places_are_said(tmp_path: Path) -> None:
     with_node(tmp_path, scene)
     with pytest.raises(ConfigError, match="reached from other machines"):
         Client("http://203.0.113.5:80", "x")
+    with pytest.raises(
+        ConfigError, match=r"'https://127.0.0.1:1' is no place of the RPC: it is http://IP:PORT on loopback"
+    ):
+        Client("https://127.0.0.1:1", "x")
+    with pytest.raises(ConfigError, match=r"give a file as Path\(...\)") as raised:
+        AsyncClient("http://127.0.0.1:1", "se/cret")
+    assert "se/cret" not in str(raised.value)
     with pytest.raises(NoNode, match="cannot be read"):
         Client("http://127.0.0.1:1", tmp_path / "nothing")
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -17,6 +17,7 @@ from obscura.daemon import jsonrpc
 from obscura.daemon.jsonrpc import RemoteError
 from obscura.daemon.nonode import START, NoNode
 from obscura.daemon.web import JSON, Loopback
+from obscura.errors import ConfigError
 from obscura.limits import RPC_LINE_BYTES
 
 SCHEME = "http://"
@@ -28,13 +29,21 @@ Secret = str | Path | None
 
 def is_url(where: object) -> bool:
     """Whether it names an HTTP server, not a socket's path."""
-    return isinstance(where, str) and where.startswith(SCHEME)
+    return isinstance(where, str) and "://" in where
 
 
 class Place:
     """Where a node's HTTP is, and the secret that opens it: a text, or the file that holds it (the cookie)."""
 
     def __init__(self, url: str, secret: Secret) -> None:
+        if not url.startswith(SCHEME):
+            raise ConfigError(
+                f"{url!a} is no place of the RPC: it is {SCHEME}IP:PORT on loopback, or the path of a socket"
+            )
+        if isinstance(secret, str) and "/" in secret:
+            raise ConfigError(
+                "the secret holds a slash, which no secret does: give a file as Path(...)"
+            )  # do not show it
         self.url = url
         self.at = Loopback.parse(url.removeprefix(SCHEME).rstrip("/"), "the address of the RPC")
         if isinstance(secret, Path):
