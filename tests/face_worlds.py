@@ -26,7 +26,9 @@ from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.sim.kernel import Kernel
 from obscura.sim.network import PORT, SimNetwork, SimNode, _Wire
 from obscura.wire.address import Address, Endpoint, Network
+from obscura.wire.frame import Unknown
 from obscura.wire.message import Message
+from playbook import inject
 
 BOTH = frozenset({Face.CLEARNET, Face.ONION})
 CLEAR, ONION = Face.CLEARNET, Face.ONION
@@ -50,10 +52,11 @@ class FacedNetwork(SimNetwork):
         super().__init__(Kernel(seed), lambda a, b: LATENCY_S + (0 if a and b else uneven_s * self._distance[a + b]))
         self._distance = [self.kernel.rng.random() for _ in range(8)]
         self.onions: dict[Endpoint, tuple[SimNode, Listener]] = {}
+        self.onion_keys: dict[int, StaticKey] = {}  # by node, where it is to be another than a fresh one
 
     def add_onion(self, node: SimNode) -> Address:
         """Publish a node's onion service, whose key is its own."""
-        static = StaticKey.generate(node.rng)
+        static = self.onion_keys.get(node.number) or StaticKey.generate(node.rng)
         endpoint = Endpoint(Network.TORV3, sha256(f"onion {node.number}".encode()).digest(), PORT)
         address = Address(None, endpoint.host_text, PORT)
         self.onions[endpoint] = node, Listener(address, Face.ONION, static, True, ReplayCache())
@@ -92,7 +95,7 @@ class World:
             self.network.add(settings, archive=archive_of(ledger, self.blocks[:1])) for _ in range(1 if one else 2)
         ]
         self.attacker = self.network.add(msgspec.structs.replace(alone, ways=Ways(onion=True)))
-        self.seen: list[tuple[float, LinkId, Message]] = []
+        self.seen: list[tuple[float, LinkId, Message | Unknown]] = []
         for victim in self.victims:
             sabotage(victim)
         onion = [self.network.add_onion(victim) for victim in self.victims]
@@ -101,6 +104,7 @@ class World:
         for victim in self.victims:
             victim.connect(self.neighbour.address)
         self.run(1.0)
+        self.ends: dict[LinkId, tuple[float, str]] = {}
         self._listen()
         self.links: dict[Face, LinkId] = {}
 
@@ -131,6 +135,19 @@ class World:
         for message in messages:
             self.attacker.send(self.links[face], message)
 
+    def inject(self, face: Face, *frames: bytes) -> None:
+        """What no honest node sends, through the attacker's link to the face."""
+        connection = self.attacker.assembly.engine.links[self.links[face]].connection
+        assert connection is not None
+        for frame in frames:
+            inject(connection, frame)
+        self.attacker.assembly.engine.touch(self.attacker.assembly.engine.links[self.links[face]])
+        self.attacker.turn()
+
+    def end_of(self, face: Face) -> tuple[float, str] | None:
+        """When and how the attacker's link to the face ended, as it saw it."""
+        return self.ends.get(self.links[face])
+
     def got(self, face: Face, kind: type[Message], since: float = 0.0) -> list[tuple[float, Any]]:
         """When and what the attacker got of one type."""
         return [(at, m) for at, link, m in self.seen if link == self.links[face] and type(m) is kind and at >= since]
@@ -153,6 +170,14 @@ class World:
         core = self.attacker.assembly.core
         for kind in list(self.attacker.assembly.engine._catalogue):
             core.routes[kind] = self._noting(core.routes.get(kind))
+        core.routes[Unknown] = self._noting(None)
+        closed = core.closed
+
+        def note_end(link: LinkId, reason: str, now: float) -> Any:
+            self.ends[link] = now, reason
+            return closed(link, reason, now)
+
+        core.closed = note_end  # type: ignore[method-assign]
 
     def _noting(self, reaction: Any) -> Any:
         def note(peer: Peer, message: Message, now: float) -> Any:

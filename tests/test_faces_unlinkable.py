@@ -10,21 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf, sqrt
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import msgspec
 import pytest
 
 from chain_nodes import easy_ledger, submit
-from face_worlds import CLEAR, ONION, Sabotage, World
+from face_worlds import CLEAR, ONION, FacedNetwork, Sabotage, World
+from obscura.handshake.features import BUILT, BUILT_ANONYMOUS
 from obscura.ledger.port import Transaction
+from obscura.limits import DISCONNECT_POINTS, MALFORMED_POINTS
 from obscura.node.admission import Admissions
 from obscura.node.effects import Disconnect
 from obscura.node.eviction import victim
-from obscura.node.face import Face
+from obscura.node.face import Face, Purpose
+from obscura.node.reputation import _Score
 from obscura.sim.network import UNIX_AT_START, SimNode
+from obscura.wire.frame import encode_raw
+from obscura.wire.message import Message
 from obscura.wire.messages.blocks import BlockTxn, GetBlockTxn, Headers, Inv, InventoryItem, InventoryKind
-from obscura.wire.messages.network import Addr, AddrEntry, GetAddr, Ping, Version
+from obscura.wire.messages.network import OBSERVED_ADDRESS, Addr, AddrEntry, Extension, GetAddr, Ping, Version
 from obscura.wire.messages.transactions import GetData, Tx
 
 SEEDS = 24
@@ -283,6 +288,101 @@ def tells_of_the_other_face(world: World) -> float:
     return float(len(world.got(CLEAR, Addr, now)))
 
 
+FAULTS = (
+    (encode_raw("inv", b"\xff\xff"),) * 5,  # malformed, until it is too much
+    (encode_raw("ping", bytes(8), checksum=bytes(4)),) * 5,
+    (encode_raw("version", b""),),  # a violation
+    (encode_raw("block", bytes(90)),) * 6,  # what nobody asked for
+    (encode_raw("sendcmpct", b"\x07"), encode_raw("getblocktxn", bytes(33)), encode_raw("stemtx", b"")) * 3,
+    (encode_raw("neverheard", b"x"), bytes(4_000)),  # no frame at all
+)
+
+
+def says_why_it_ends(world: World) -> float:
+    """The same faults at both faces: everything that is said from then on, and the way in which each link ends."""
+    alike = 0
+    for frames in FAULTS:
+        world.dial_both()
+        now = world.kernel.now
+        said = {}
+        for face in (CLEAR, ONION):
+            world.inject(face, *frames)
+            world.run(10.0)
+            said[face] = {
+                msgspec.structs.astuple(m)
+                for at, link, m in world.seen
+                if link == world.links[face] and at > now and not isinstance(m, (Addr, Ping, Inv, Headers))
+            }
+            now = world.kernel.now
+        alike += len(said[CLEAR] & said[ONION])
+    return float(alike)
+
+
+def ends_alike(world: World) -> float:
+    """The same, looked at by what ends a link, and how soon after the fault."""
+    alike = 0
+    for frames in FAULTS:
+        world.dial_both()
+        ends = []
+        for face in (CLEAR, ONION):
+            now = world.kernel.now
+            world.inject(face, *frames)
+            world.run(5.0)
+            at, why = world.end_of(face) or (now, "goes on")
+            ends.append((at - now, why))
+        assert ends[0][1] == ends[1][1], "told by the same words, whatever node it is"
+        alike += near(ends[0][0], ends[1][0]) > -0.2  # less is the own shaping's
+    return float(alike)
+
+
+def counts_faults_of_the_other_face(world: World) -> float:
+    """As many faults at one face as a link may have, and then some at the other: how many are too many."""
+    world.dial_both()
+    fault, most = encode_raw("inv", b"\xff\xff"), DISCONNECT_POINTS // MALFORMED_POINTS
+    world.inject(CLEAR, *[fault] * (most - 1))
+    world.run(1.0)
+    for count in range(1, 2 * most):
+        world.inject(ONION, fault)
+        world.run(1.0)
+        if world.end_of(ONION) is not None:
+            return -float(count)
+    raise AssertionError("faults end a link")
+
+
+def shows_the_same_key(world: World) -> float:
+    """The channel key that each face proves, the session's own name, and what the channel is."""
+    peers = [world.dial(face) for face in (CLEAR, ONION)]
+    keys = [peer.proved_key or world.addresses[face].key for face, peer in zip((CLEAR, ONION), peers, strict=True)]
+    assert None not in keys, "both faces have proved one"
+    return float(keys[0] == keys[1]) + (peers[0].session_id == peers[1].session_id)
+
+
+def speaks_the_same_words(world: World) -> float:
+    """Version, features, user agent and extensions of the handshake, less what the specification lets faces differ in."""
+    said = [_words(world.dial(face).negotiated.peer) for face in (CLEAR, ONION)]
+    return float(sum(one == other for one, other in zip(*said, strict=True)))
+
+
+def _words(version: Version) -> tuple[object, ...]:
+    differing = BUILT.privacy ^ BUILT_ANONYMOUS.privacy, BUILT.features ^ BUILT_ANONYMOUS.features
+    told = tuple(each for each in version.extensions if each.type != OBSERVED_ADDRESS)
+    flags = version.privacy_feature_flags & ~differing[0], version.feature_flags & ~differing[1]
+    return (version.protocol_version, version.user_agent, told, *flags)
+
+
+def goes_on_at_the_other_face(world: World) -> float:
+    """A session that began at one face, resumed at the other: does anybody know it there."""
+    world.dial_both()
+    engine, now = world.attacker.assembly.engine, world.kernel.now
+    session = engine._handover.movable(world.links[CLEAR])
+    link = engine.begin(world.addresses[ONION], ONION, manual=True, purpose=Purpose.FULL)
+    link.session, session.next = session, link  # what an honest node refuses to begin
+    world.attacker.turn()
+    world.run(60.0)
+    assert world.kernel.now >= now + 60
+    return float(engine._handover.generation(world.links[CLEAR]))
+
+
 # --- Protections switched off -------------------------------------------------------------------------------------------
 
 
@@ -409,6 +509,96 @@ def news_for_all(node: SimNode) -> None:
     gossip.announce_all = announce_all  # type: ignore[method-assign]
 
 
+class Why(Message, frozen=True):
+    """Why a link ends, as other protocols say it."""
+
+    TYPE: ClassVar[str] = "reject"
+    MAX_SIZE: ClassVar[int] = 1_000
+
+    text: bytes
+
+    def encode(self) -> bytes:
+        return self.text
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        return cls(payload)
+
+
+def with_reasons(node: SimNode) -> None:
+    """Whoever is disconnected is told why, in words that hold something of the node's own."""
+    engine, own = node.assembly.engine, node.rng.getrandbits(32)
+    disconnect = engine.disconnect
+
+    def told(link: int, why: str, now: float) -> bool:
+        engine.send(link, Why(f"{why} (fault {own})".encode()), now)
+        return disconnect(link, why, now)
+
+    engine.disconnect = told  # type: ignore[method-assign]
+
+
+def ends_late(node: SimNode) -> None:
+    """A node takes its time to end a link: how long is its own."""
+    engine, late_s = node.assembly.engine, node.rng.uniform(0.0, 3.0)
+    disconnect, kernel = engine.disconnect, node.network.kernel
+
+    def later(link: int, why: str, now: float) -> bool:
+        kernel.at(now + late_s, lambda: (disconnect(link, why, kernel.now), node.turn()))
+        return True
+
+    engine.disconnect = later  # type: ignore[method-assign]
+
+
+def one_score(node: SimNode) -> None:
+    """Faults are held against all links together."""
+    reputation = node.assembly.neighbours.reputation
+    established, shared = reputation.on_established, _Score(0.0)
+
+    def on_established(peer: Any, now: float) -> Any:
+        effects = established(peer, now)
+        reputation._scores[peer.link] = shared
+        return effects
+
+    reputation.on_established = on_established  # type: ignore[method-assign]
+
+
+def one_key(node: SimNode) -> None:
+    """The onion service has the channel key of the clearnet address."""
+    network = node.network
+    assert isinstance(network, FacedNetwork)
+    static = node.listener.static
+    assert static is not None
+    network.onion_keys[node.number] = static
+
+
+def own_words(node: SimNode) -> None:
+    """What a node says of itself is its own: a build in the user agent, an extension, features of an application."""
+    offer, own = node.assembly.engine._offer_for, node.rng.getrandbits(16)
+
+    def marked(face: Face, remote: Any, is_bare: bool) -> Any:
+        made = offer(face, remote, is_bare)
+        said = {
+            "user_agent": f"{made.version.user_agent} build {own}",
+            "extensions": (*made.version.extensions, Extension(200, own.to_bytes(2, "big"))),
+            "feature_flags": made.version.feature_flags | own << 8,
+        }
+        return msgspec.structs.replace(made, version=msgspec.structs.replace(made.version, **said))
+
+    node.assembly.engine._offer_for = marked
+
+
+def one_set_of_sessions(node: SimNode) -> None:
+    """A session may go on at any face."""
+    handover = node.assembly.engine._handover
+
+    def find(link: Any, id: bytes) -> Any:
+        session = handover._by_id.get(id)
+        link.session = session
+        return None if session is None else session.secret
+
+    handover._find = find  # type: ignore[method-assign]
+
+
 AT_ONCE = ("obscura.node.transactions.crossing_s", lambda rng: 0.0)
 NO_LAG = ("obscura.node.announcing.TIP_LAG_S", 0.0)
 ATTACKS = {
@@ -430,6 +620,12 @@ ATTACKS = {
     "addr: the own address is news": Attack(tells_of_the_other_face, news_for_all),
     "slots: links end": Attack(loses_a_link_when_the_other_face_fills, one_pool_of_slots, changes={"max_inbound": 12}),
     "strangers: connections end": Attack(drops_strangers_when_the_other_face_fills, one_bound_for_strangers),
+    "faults: what is said of them": Attack(says_why_it_ends, with_reasons),
+    "faults: how and when a link ends": Attack(ends_alike, ends_late),
+    "faults: counted together": Attack(counts_faults_of_the_other_face, one_score),
+    "channel keys": Attack(shows_the_same_key, one_key),
+    "versions, features, user agent, extensions": Attack(speaks_the_same_words, own_words),
+    "sessions: one of the other face goes on": Attack(goes_on_at_the_other_face, one_set_of_sessions),
 }
 
 
