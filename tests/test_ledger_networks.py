@@ -167,6 +167,9 @@ def test_names_and_paths(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_network(str(tmp_path / "x.toml"))
+    (tmp_path / "odd.toml").write_text("colour = 1\n" + GOOD)
+    with pytest.raises(ConfigError, match=r"the network file .*/odd\.toml: colour is not a setting"):
+        load_network(str(tmp_path / "odd.toml"))
 
 
 @given(st.text(max_size=200))

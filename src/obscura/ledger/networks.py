@@ -73,3 +73,5 @@ def load_network(name: str) -> Network:
         raise ConfigError(f"the network file {name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"the network file {name} is not UTF-8") from None
+    except ConfigError as error:
+        raise ConfigError(f"the network file {name}: {error}") from None
