@@ -42,6 +42,7 @@ from obscura.wire.messages.blocks import (
 )
 from obscura.wire.messages.transactions import GetData
 
+_OVERDUE = 16  # blocks per link
 _NEAR = 2  # heights above the tip within which a compact block is put together at once
 
 
@@ -66,15 +67,23 @@ class CompactRelay:
         self._chosen: list[LinkId] = []  # our high-bandwidth peers, the newest last
         self._open: dict[LinkId, Reconstruction] = {}
         self._timers: Timers[LinkId] = Timers()
+        self._overdue: dict[LinkId, dict[bytes, None]] = {}  # blocks of which blocktxn was asked, and is not waited for
 
     def left(self, link: LinkId) -> None:
-        self._forget(link)
+        self._give_up(link)
+        self._overdue.pop(link, None)
         if link in self._chosen:
             self._chosen.remove(link)
 
-    def _forget(self, link: LinkId) -> None:
-        self._open.pop(link, None)
+    def _give_up(self, link: LinkId) -> None:
+        """No longer wait for blocktxn: it may come all the same."""
         self._timers.clear(link)
+        found = self._open.pop(link, None)
+        if found is not None:
+            overdue = self._overdue.setdefault(link, {})
+            overdue[found.block_id] = None
+            if len(overdue) > _OVERDUE:
+                del overdue[next(iter(overdue))]
 
     # --- Who sends unasked --------------------------------------------------------------------------------------------
 
@@ -166,6 +175,7 @@ class CompactRelay:
             return [self._ask_whole(peer.link, found.block_id)]
         if not missing:
             return self._complete(peer, found, now)
+        self._give_up(peer.link)
         self._open[peer.link] = found
         self._timers.set(peer.link, now + COMPACT_S)
         return [Send(peer.link, GetBlockTxn(found.block_id, missing))]
@@ -174,8 +184,11 @@ class CompactRelay:
         """The transactions that were missing."""
         link, found = peer.link, self._open.get(peer.link)
         if found is None or found.block_id != message.block_hash:
+            if self._overdue.get(link, {}).pop(message.block_hash, b"") is None:
+                return []
             return [Penalise(link, UNREQUESTED_POINTS, "blocktxn that nobody asked for")]
-        self._forget(link)
+        del self._open[link]
+        self._timers.clear(link)
         try:
             fits = found.fill(read_transactions(self._blocks.chain.ledger, message))
         except DecodeError:
@@ -207,7 +220,7 @@ class CompactRelay:
         """The whole block came: its compact form is of no use any more."""
         found = self._open.get(link)
         if found is not None and found.block_id == block_id:
-            self._forget(link)
+            self._give_up(link)
 
     def deadline(self) -> float:
         return self._timers.deadline()
@@ -216,7 +229,8 @@ class CompactRelay:
         """Peers that did not send what was missing are asked for the whole block; the download watches over that."""
         effects: list[Effect] = []
         for link in self._timers.due(now):
-            found = self._open.pop(link)
+            found = self._open[link]
+            self._give_up(link)
             if not self._blocks.chain.has_body(found.block_id):
                 effects.append(self._ask_whole(link, found.block_id))
         return effects

@@ -37,13 +37,22 @@ class _Source:
     def __init__(self, peer: ChainPeer) -> None:
         self.peer = peer
         self.in_flight: dict[bytes, None] = {}
-        self.late: dict[bytes, None] = {}
+        self.late: dict[bytes, int] = {}  # answers that may still come, beside the one in flight
         self.excluded: set[bytes] = set()  # blocks that it does not have, or gave wrongly
         self.cursor = 0  # heights below it are asked for or there
         self.progress = inf  # when its last block came, or when it was first asked
         self.rests_until = 0.0
         self.path: list[bytes] = []  # ids from the fork with the best chain upwards, where its chain is not that
         self.path_to = b""
+
+    def answers(self, block_id: bytes) -> bool:
+        """One answer of as many as it was asked for. Whether there was any left: who is slow was perhaps asked again."""
+        if self.in_flight.pop(block_id, b"") is None:
+            return True
+        owed = self.late.pop(block_id, 0)
+        if owed > 1:
+            self.late[block_id] = owed - 1
+        return owed > 0
 
     def forget_late(self) -> None:
         while len(self.late) > _LATE:
@@ -149,7 +158,6 @@ class Download:
             source.progress = now
         for block_id in wanted:
             source.in_flight[block_id] = None
-            source.late.pop(block_id, None)
         if self._tick == inf:
             self._tick = now + SYNC_TICK_S
         kind = InventoryKind.BLOCK
@@ -198,10 +206,8 @@ class Download:
     def arrived(self, link: LinkId, block_id: bytes, now: float) -> bool:
         """A block came. Whether it had been asked of this peer."""
         source = self._sources.get(link)
-        if source is None or (block_id not in source.in_flight and block_id not in source.late):
+        if source is None or not source.answers(block_id):
             return False
-        source.late.pop(block_id, None)
-        source.in_flight.pop(block_id, None)
         source.progress = now
         request = self._requests.pop(block_id, None)
         if request is not None:
@@ -268,6 +274,7 @@ class Download:
                 if request.link != source.peer.link
                 and now - request.since >= BLOCK_STEAL_S
                 and block_id not in source.excluded
+                and block_id not in source.late  # asked before, and perhaps only slow
                 and request.height <= self._chain.height(best)
                 and self._at(source, best, request.height) == block_id
             ]
@@ -299,7 +306,7 @@ class Download:
     def _move_to_late(self, source: _Source, ids: Iterable[bytes]) -> None:
         for block_id in ids:
             if source.in_flight.pop(block_id, b"") is None:
-                source.late[block_id] = None
+                source.late[block_id] = source.late.get(block_id, 0) + 1
         source.forget_late()
 
     def _reopen(self, height: int) -> None:

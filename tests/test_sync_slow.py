@@ -1,0 +1,102 @@
+"""Honest peers whose answers come late: they are asked again or passed over, and it is never held against them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from chain_nodes import SETTINGS, archive_of, chain_of, easy_ledger, network, relay_of, submit, told, transactions
+from obscura.ledger.chain import Chain
+from obscura.ledger.mining import block_template
+from obscura.sim.network import SimNetwork, SimNode
+from obscura.wire.message import Message
+from obscura.wire.messages.blocks import Block, BlockTxn, CmpctBlock, Headers
+from small_chains import START, mined
+
+LEDGER = easy_ledger()
+BLOCKS = chain_of(LEDGER, 10)
+
+
+def block_with_news() -> bytes:
+    """The next block, with transactions that nobody has heard of."""
+    chain = Chain(LEDGER)
+    for raw in BLOCKS:
+        assert chain.add(raw[:80], START + 10**9) is None
+    raw = block_template(LEDGER, chain.branch(chain.best), transactions(3, 95), START, Random(1))
+    return mined(raw[:80]) + raw[80:]
+
+
+NEWS = block_with_news()
+TIP = LEDGER.block_id(NEWS[:80])
+
+
+def node_with(net: SimNetwork, blocks: list[bytes]) -> SimNode:
+    return net.add(SETTINGS, archive=archive_of(LEDGER, blocks))
+
+
+def count(node: SimNode, kind: type[Message], then: Callable[[], None] = lambda: None) -> list[Message]:
+    """All messages of a type that come to a node from now on; ``then`` happens at each."""
+    routes, seen = node.assembly.core.routes, []
+    honestly = routes[kind]
+
+    def counted(peer, message, now):  # type: ignore[no-untyped-def]
+        seen.append(message)
+        then()
+        return honestly(peer, message, now)
+
+    routes[kind] = counted
+    return seen
+
+
+@pytest.mark.parametrize("late_s", [5.0, 15.0, 60.0])
+def test_a_slow_peer_may_answer_as_often_as_it_was_asked(late_s: float) -> None:
+    net = network()
+    peers = [node_with(net, BLOCKS) for _ in range(2)]
+    node = node_with(net, BLOCKS)
+    for peer in peers:
+        node.connect(peer.address)
+    net.kernel.run(until=10.0)
+
+    def slow_down() -> None:
+        net.weather = lambda a, b: late_s
+
+    count(node, Headers, slow_down)
+    blocks = count(node, Block)
+    for peer in peers:
+        submit(peer, NEWS)
+    net.kernel.run(until=10.0 + 10 * late_s)
+    assert relay_of(node).blocks.tip == TIP
+    assert 1 <= len(blocks) <= 4
+    assert told(node, "penalty") == []
+
+
+def test_missing_transactions_of_a_compact_block_may_come_late() -> None:
+    net = network()
+    peer, node = node_with(net, BLOCKS[:-1]), node_with(net, BLOCKS[:-1])
+    node.connect(peer.address)
+    net.kernel.run(until=5.0)
+    submit(peer, BLOCKS[-1])  # whoever is first with a block may send the next one unasked
+    net.kernel.run(until=10.0)
+
+    def slow_down() -> None:
+        net.weather = lambda a, b: 12.0
+
+    count(node, CmpctBlock, slow_down)
+    answers, whole = count(node, BlockTxn), count(node, Block)
+    submit(peer, NEWS)
+    net.kernel.run(until=100.0)
+    assert relay_of(node).blocks.tip == TIP
+    assert (len(answers), len(whole)) == (1, 1)
+    assert told(node, "penalty") == []
+
+
+def test_transactions_of_a_block_that_nobody_asked_for_are_a_fault() -> None:
+    net = network()
+    peer, node = node_with(net, BLOCKS), node_with(net, BLOCKS)
+    peer.connect(node.address)
+    net.kernel.run(until=5.0)
+    peer.send(peer.peers[0].link, BlockTxn(bytes(32), b"\x00"))
+    net.kernel.run(until=10.0)
+    assert len(told(node, "penalty")) == 1
