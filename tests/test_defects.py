@@ -168,6 +168,26 @@ def test_what_the_core_fails_with_ends_the_node_and_says_so(
     assert SECRET not in caplog.text
 
 
+def test_a_core_that_fails_at_the_end_leaves_no_socket_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Clinging(Part):
+        def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
+            raise RuntimeError(SECRET)
+
+    async def scenario() -> None:
+        node, other = Node(config(tmp_path, "a")), Node(config(tmp_path, "b"))
+        node._parts.append(Clinging())
+        async with other:
+            async with node:
+                await node.connect(other.addresses[0])
+            assert node.fault is not None
+            await until(lambda: not other.peers())
+
+    run(scenario())
+    assert SECRET not in caplog.text
+
+
 def test_the_process_ends_with_a_status_and_one_sentence(tmp_path: Path) -> None:
     program = "\n".join(
         (

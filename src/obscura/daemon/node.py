@@ -437,7 +437,10 @@ class Node:
         engine = self.engine
         self._idle.clear()
         if not self._turns.is_over:
-            engine.stop(self.now())
+            try:
+                engine.stop(self.now())
+            except Exception as fault:
+                self._fail(fault)
             self._turns.turn()
         if engine.links and not self._turns.is_over:
             with contextlib.suppress(TimeoutError):
