@@ -29,9 +29,7 @@ def receive(link: socket.socket) -> tuple[str, bytes]:
 
 def talk(host: str, port: int) -> None:
     with socket.create_connection((host, port), timeout=20) as link:
-        agent = (
-            b"plain/1"  # then the two words of features: BasicTransactions, PrivacyFeatures; nothing of the second word
-        )
+        agent = b"plain/1"  # 0x03: the features BasicTransactions and PrivacyFeatures
         version = pack("<IQIIH", 1, int(time.time()), 0x03, 0, len(agent)) + agent + bytes(40) + os.urandom(8)
         link.sendall(frame("version", version))
         while (got := receive(link))[0] != "verack":
@@ -47,8 +45,10 @@ def talk(host: str, port: int) -> None:
                 wanted.discard(name)
 
 
-if sys.argv[1:]:
+if len(sys.argv) == 3 and sys.argv[2].isdecimal():
     talk(sys.argv[1], int(sys.argv[2]))
+elif len(sys.argv) > 1:
+    sys.exit("give HOST PORT of a node that takes plaintext, or nothing")
 else:
     with tempfile.TemporaryDirectory() as folder:
         obscura = [sys.executable, "-m", "obscura.cli", "--network", "dev", "--data-dir", folder]

@@ -250,6 +250,7 @@ def test_the_life_of_an_own_transaction(seen: Visit) -> None:
     page.get_by_role("button", name="Send").click()
     direct = page.locator(".life", has_text="policy: direct")
     expect(direct.locator(".station.skipped")).to_have_count(1, timeout=PATIENT_MS)
+    expect(page.get_by_label("private: by a stem")).to_be_checked()  # what shows the origin is chosen each time
     expect(direct.locator("ol")).to_contain_text("diffused", timeout=PATIENT_MS)
     private = page.locator(".life", has_text="policy: private")
     expect(private.locator("ol")).to_contain_text("seen announced back to us by", timeout=2 * PATIENT_MS)

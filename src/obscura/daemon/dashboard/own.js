@@ -58,6 +58,7 @@ async function send(form) {
     const { id } = await call("tx.send", { raw, policy });
     say(at("send-told"), `Taken: ${id}`);
     at("raw").value = "";
+    if (policy === "direct") at("send").reset(); // the one that shows where it comes from is chosen each time
     follow(id, policy);
   } catch (fault) {
     say(at("send-told"), `Not sent: ${fault.message}.`);
