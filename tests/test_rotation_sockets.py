@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from obscura.daemon.methods import control_methods
 from obscura.daemon.node import Node
 from obscura.errors import UserError
-from obscura.limits import SEND_QUEUE_LOW
-from obscura.node.effects import Effect
-from obscura.node.peer import Peer
 from obscura.wire.address import Address
-from rotating import Numbered
+from rotating import Loaded
 from test_node_links import config, until
 
 MIB = 1 << 20
@@ -34,47 +30,11 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(bounded())
 
 
-class End:
-    """One node, and what it got by number."""
+class End(Loaded):
+    """A node of the dev network."""
 
     def __init__(self, path: Path, name: str, **changes: Any) -> None:
-        self.node = Node(config(path, name, **changes))
-        self.got: list[int] = []
-        self.sent = 0
-        self.node.register(Numbered, self._on_numbered)
-
-    def _on_numbered(self, peer: Peer, message: Numbered, now: float) -> tuple[Effect, ...]:
-        self.got.append(message.number)
-        return ()
-
-    @property
-    def link(self) -> int:
-        """Its only peer."""
-        (peer,) = self.node.peers()
-        return peer.link
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """What `obscura peers` shows of that one."""
-        (row,) = self.node.engine.describe(self.node.now())
-        return row
-
-    def send(self, size: int) -> None:
-        """One more message."""
-        self.node.send(self.link, Numbered(self.sent, size))
-        self.sent += 1
-
-    async def flood(self, sizes: tuple[int, ...], is_over: Callable[[], bool]) -> None:
-        """Send as fast as the link takes it, until it is over."""
-        while not is_over():
-            for size in sizes:
-                self.send(size)
-            await until(lambda: self.node.engine.waiting(self.link) <= SEND_QUEUE_LOW)
-            await asyncio.sleep(0)
-
-    async def call(self, method: str, **params: Any) -> Any:
-        """A method of local control."""
-        return await control_methods(self.node)[method](**params)
+        super().__init__(Node(config(path, name, **changes)))
 
 
 @contextlib.asynccontextmanager

@@ -31,6 +31,7 @@ from obscura.ledger.mining import filler_transaction
 from obscura.transport.sam import Sam
 from obscura.transport.tor_words import endpoint_of
 from obscura.wire.address import Address
+from rotating import Loaded, moves_under_load
 
 SCENARIO_S = 240.0
 BLOCKS, BLOCK_BYTES = 40, 500_000  # 20 MB, which takes about two seconds through a router
@@ -116,6 +117,20 @@ def test_two_nodes_that_know_only_destinations_link_sync_and_pass_a_transaction(
             wrong = Address(bytes(31) + b"\x09", own(alice).host, 0)
             with pytest.raises(Unreachable, match="did not prove its key"):
                 await bob.connect(wrong)
+
+    run(scenario)
+
+
+def test_a_link_moves_under_load_through_i2p_and_nothing_is_lost_or_doubled(router: Router, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        alice, bob = (Loaded(Node(config(tmp_path / name, router))) for name in "ab")
+        async with alice.node, bob.node:
+            for node in (alice.node, bob.node):
+                await until(lambda node=node: i2p_of(node)["connected"] and i2p_of(node)["published"])
+            await bob.node.connect(own(alice.node))
+            await until(alice.node.peers)
+            await moves_under_load(bob, alice, (100, 3_000, 60_000, 0))
+            assert (alice.row["face"], alice.row["address"]) == ("i2p", ""), "and shows nothing that it did not"
 
     run(scenario)
 

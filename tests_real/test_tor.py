@@ -32,13 +32,14 @@ from obscura.daemon.node import Node
 from obscura.daemon.ways import TorSettings
 from obscura.doctor.finding import State
 from obscura.doctor.findings import judge
-from obscura.errors import Unreachable
+from obscura.errors import Unreachable, UserError
 from obscura.ledger.mining import filler_transaction
 from obscura.transport import socks5
 from obscura.transport.socks5 import Credentials
 from obscura.transport.tor import TorControl, TorFault
 from obscura.transport.tor_words import endpoint_of
 from obscura.wire.address import Address, Endpoint, Network
+from rotating import Loaded, moves_under_load
 from tor_network import TorNetwork
 
 SCENARIO_S = 150.0
@@ -135,6 +136,47 @@ def test_two_peers_ride_circuits_of_their_own(network: TorNetwork, tmp_path: Pat
             ridden = [circuits[f"{onion_of(node).host}:19733"] for node in (alice, bob)]
             assert all(len(each) == 1 for each in ridden)
             assert ridden[0] != ridden[1]
+
+    run(scenario)
+
+
+def test_a_link_moves_under_load_through_tor_and_nothing_is_lost_or_doubled(
+    network: TorNetwork, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        first, second = network.clients
+        alice, bob = (Loaded(Node(config(tmp_path / name, client))) for name, client in (("a", first), ("b", second)))
+        async with alice.node, bob.node:
+            for node in (alice.node, bob.node):
+                await until(lambda node=node: tor_of(node)["published"])
+            await bob.node.connect(onion_of(alice.node))
+            await until(alice.node.peers)
+            await moves_under_load(bob, alice, (100, 3_000, 60_000, 0))
+            assert (alice.row["face"], alice.row["address"]) == ("onion", ""), "and shows nothing that it did not"
+            async with TorControl.open(place(second.control)) as control:
+                circuits = await control.circuits_by_target()
+            assert len(circuits[f"{onion_of(alice.node).host}:19733"]) == 1, "a peer has one circuit of its own"
+
+    run(scenario)
+
+
+def test_where_a_link_through_tor_cannot_move_is_said_and_it_goes_on(network: TorNetwork, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first, second = network.clients
+        alice, bob = (Loaded(Node(config(tmp_path / name, client))) for name, client in (("a", first), ("b", second)))
+        async with alice.node, bob.node:
+            for node in (alice.node, bob.node):
+                await until(lambda node=node: tor_of(node)["published"])
+            await bob.node.connect(onion_of(alice.node))
+            with pytest.raises(UserError, match="is known"):
+                await bob.call("rotate", peer=bob.link, carrier="tls")
+            (failed,) = await bob.call("rotate", peer=bob.link, to="obscura://127.0.0.1:19733")
+            assert failed["outcome"] == "failed"
+            assert "another network" in failed["why"]
+            (failed,) = await bob.call("rotate", peer=bob.link, to=str(onion_of(bob.node)))
+            assert failed["outcome"] == "failed"
+            bob.send(100)
+            await until(lambda: alice.got == [0])
 
     run(scenario)
 
