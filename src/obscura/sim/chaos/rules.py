@@ -203,6 +203,11 @@ def _mined(node: SimNode) -> set[bytes]:
     ids: set[bytes] = set()
     assert node.archive is not None
     for height in range(1, relay.blocks.tip_height + 1):
-        block = chain.ledger.decode_block(node.archive.blocks[relay.blocks.at(height)])
+        block_id = relay.blocks.at(height)
+        if block_id not in node.archive.blocks:
+            raise Broken(
+                f"node {node.number} has no block {display_id(block_id)} on its disk, of its acknowledged chain"
+            )
+        block = chain.ledger.decode_block(node.archive.blocks[block_id])
         ids.update(transaction.id for transaction in block.transactions)
     return ids
