@@ -36,7 +36,19 @@ from obscura.daemon.node import Node
 from obscura.errors import Unreachable
 from obscura.morph.carrier import Finished, Ready
 from obscura.morph.dns import UPDATE_FLAGS, DnsClient
-from obscura.morph.dns_message import HEADER, IN, QUESTION_TAIL, RRSIG, SOA, Message, name_of, text_of
+from obscura.morph.dns_message import (
+    HEADER,
+    IN,
+    NOTIFY,
+    QUERY,
+    QUESTION_TAIL,
+    RRSIG,
+    SOA,
+    UPDATE,
+    Message,
+    name_of,
+    text_of,
+)
 from obscura.morph.dns_names import tsig_key, zone_text
 from obscura.morph.dns_payload import SIGNATURE, Payload, style_of
 from obscura.morph.dns_reading import read
@@ -94,12 +106,12 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     made.end()
 
 
-def ask(port: int, wire: bytes) -> tuple[str, bytes]:
-    """One message over TCP, and then no more: how the connection ends, and what came."""
+def ask(port: int, wire: bytes, size: int | None = None) -> tuple[str, bytes]:
+    """One message over TCP, and then no more: how the connection ends, and what came. ``size``: of it, where more follow."""
     out = b""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
         try:
-            sock.sendall(len(wire).to_bytes(2, "big") + wire)
+            sock.sendall((len(wire) if size is None else size).to_bytes(2, "big") + wire)
             sock.shutdown(socket.SHUT_WR)
             while data := sock.recv(65_536):
                 out += data
@@ -143,6 +155,23 @@ def test_probes_are_answered_as_by_bind_byte_for_byte(beside: Beside) -> None:
     unknown = {name for name in differ if not name.startswith("random")}
     assert not unknown, "\n".join(f"{name}: {differ[name]}" for name in sorted(unknown)[:20])
     assert len(differ) <= 3, differ  # random bytes that make a record of a type with a form of its own
+
+
+def test_much_at_once_is_answered_as_by_bind_to_the_last_word(beside: Beside) -> None:
+    """More than is looked at in one turn, and then the end of the own side: everything is answered, in order."""
+    asked = name_of(ORIGIN) + QUESTION_TAIL.pack(SOA, IN)
+    small = b"\0" + struct.pack("!HHIH", 9_999, 1, 0, 0)
+    count = (0xFFFF - HEADER.size - len(asked)) // len(small)
+    large = [HEADER.pack(7, op << 11, 1, 0, count, 0) + asked + small * count for op in (QUERY, NOTIFY, UPDATE)]
+    queries = [HEADER.pack(number, 0, 1, 0, 0, 0) + asked for number in range(1_000)]
+    for wires in (queries, large, [*large, *queries[:20], *large]):
+        sent = b"".join(len(wire).to_bytes(2, "big") + wire for wire in wires)
+        ours, real = (ask(port, sent[2:], len(wires[0])) for port in beside.ports)
+        assert ours == real
+        assert ours[0] == "end"
+    wire = HEADER.pack(7, UPDATE << 11, 1, 0, 5_000, 0) + asked + small * 5_000
+    ours_by_udp, real_by_udp = (datagram(port, wire) for port in beside.ports)
+    assert ours_by_udp == real_by_udp != b""
 
 
 def told_apart(beside: Beside, wire: bytes, hidden: set[int]) -> dict[tuple[int, int], object]:
