@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -83,12 +84,24 @@ def test_a_left_branch_comes_back_when_somebody_goes_on_with_it() -> None:
     assert chain.on_best(left)
 
 
-@pytest.mark.parametrize("name", ["no-embargo", "stems-to-anyone", "drops-left-blocks"])
-def test_the_listed_bugs_are_described(name: str) -> None:
+def test_a_listed_bug_is_found_and_its_seed_told() -> None:
+    """In a process of its own: a bug stays in the process that has it."""
+    asked = ["--bug", "punishes-lost-links", "--first", "23", "--seeds", "1", "--processes", "1"]
+    done = subprocess.run([sys.executable, ROOT / "tools/chaos.py", *asked], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    told, _, again, summary = done.stdout.splitlines()
+    assert told.startswith("seed 23 at ")
+    assert "discourages honest node" in told
+    assert again == "  again: python tools/chaos.py --first 23 --seeds 1 --bug punishes-lost-links"
+    assert summary.startswith("1 seeds, 1 broken")
+
+
+def test_every_listed_bug_is_described() -> None:
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         from chaos_bugs import BUGS
     finally:
         sys.path.pop(0)
     assert len(BUGS) >= 10
-    assert BUGS[name].what
+    page = (ROOT / "docs/fault-simulation.md").read_text(encoding="utf-8")
+    assert all(bug.what and f"| `{name}` |" in page for name, bug in BUGS.items())
