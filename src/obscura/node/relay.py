@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from obscura.errors import DecodeError
@@ -141,8 +142,9 @@ class ChainRelay(Part):
 
     def _may_have_missed(self, peer: Peer) -> bool:
         """Whether transactions were announced while nobody told us: nobody announces anything twice."""
-        full = sum(member.peer.purpose is Purpose.FULL for member in self._peers.values())
-        return full <= MEMPOOL_ASKED or (not peer.is_inbound and not len(self.transactions.mempool))
+        full = (member for member in self._peers.values() if member.peer.purpose is Purpose.FULL)
+        has_more = next(islice(full, MEMPOOL_ASKED, None), None) is not None  # without a look at thousands
+        return not has_more or (not peer.is_inbound and not len(self.transactions.mempool))
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
         link = peer.link
