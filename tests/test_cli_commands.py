@@ -336,9 +336,26 @@ def test_config_check_names_the_line(invoke: Invoke, tmp_path: Path) -> None:
     assert json.loads(invoke("config", "check", "--json").stdout)["network"] == "dev"
 
 
+def test_a_secret_is_not_shown_and_its_file_is_to_be_private(invoke: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('[tor-daemon]\npassword = "swordfish"\n')
+    for words in ([], ["--origin"], ["--json"], ["--json", "--origin"]):
+        shown = invoke("--config", str(file), "config", "show", *words).stdout
+        assert "swordfish" not in shown
+        assert "(set, not shown)" in shown
+    file.chmod(0o644)
+    assert "every user of this machine may read it" in invoke("config", "check", str(file)).stderr
+    file.chmod(0o640)
+    assert invoke("config", "check", str(file)).stderr == ""
+    file.write_text('privacy = "high"\n')
+    file.chmod(0o644)
+    assert invoke("config", "check", str(file)).stderr == ""
+
+
 def test_config_init_writes_once(invoke: Invoke, tmp_path: Path) -> None:
     file = tmp_path / ".config/obscura/obscura.toml"
     assert invoke("config", "init").stdout == f"wrote {file}\n"
+    assert file.stat().st_mode & 0o777 == 0o600
     assert invoke("config", "init", "-").stdout == file.read_text()
     assert "exists already" in invoke("config", "init", status=1).stderr
     assert "cannot be written" in invoke("config", "init", f"{file}/x", status=1).stderr

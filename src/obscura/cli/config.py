@@ -10,6 +10,8 @@ import click
 from obscura.cli.frame import Failure, Globals, Group, pass_globals
 from obscura.cli.output import printable, show_json
 
+HIDDEN = "(set, not shown)"
+
 
 @click.group(cls=Group)
 def config() -> None:
@@ -20,25 +22,30 @@ def config() -> None:
 @click.option("--origin", is_flag=True, help="Say where each value comes from.")
 @pass_globals
 def show(globals: Globals, origin: bool) -> None:
-    """Print the configuration that a node would run with, as TOML."""
+    """Print the configuration that a node would run with, as TOML, without passwords and secret keys."""
     from obscura.daemon.config import Config, value_at
-    from obscura.daemon.layers import leaves, to_toml
+    from obscura.daemon.layers import is_secret, leaves, to_toml
 
     loaded = globals.load()
     tree: dict[str, Any] = {}
     section: tuple[str, ...] = ()
-    for key, _ in leaves(Config):
+    for key, field in leaves(Config):
         value, source = value_at(loaded.value, key), loaded.origins[".".join(key)]
+        is_hidden = bool(value) and is_secret(field.type)
         if globals.json:
             inner = tree
             for name in key[:-1]:
                 inner = inner.setdefault(name, {})
+            value = HIDDEN if is_hidden else value
             inner[key[-1]] = {"value": value, "origin": source} if origin else value
             continue
         if key[:-1] != section:
             section = key[:-1]
             click.echo(f"\n[{'.'.join(section)}]")
-        line = f"# {key[-1]} =" if value is None else f"{key[-1]} = {to_toml(value)}"
+        if is_hidden:
+            line = f"# {key[-1]} = {HIDDEN}"
+        else:
+            line = f"# {key[-1]} =" if value is None else f"{key[-1]} = {to_toml(value)}"
         click.echo(printable(f"{line}  # {source}" if origin else line))
     if globals.json:
         show_json(tree)
@@ -50,7 +57,7 @@ def show(globals: Globals, origin: bool) -> None:
 def check(globals: Globals, file: str | None) -> None:
     """Check a configuration: FILE alone, or what a node would run with."""
     from obscura.daemon.config import Config, find_file
-    from obscura.daemon.layers import from_toml, merge, placed
+    from obscura.daemon.layers import from_toml, is_secret, leaves, merge, placed
     from obscura.daemon.listening import by_port
     from obscura.errors import ConfigError
 
@@ -61,6 +68,10 @@ def check(globals: Globals, file: str | None) -> None:
         by_port(loaded.value.listen or (), loaded.value)
     except ConfigError as error:
         raise placed(error, loaded.origins) from None
+    secrets = [".".join(key) for key, field in leaves(Config) if is_secret(field.type)]
+    if path and path.stat().st_mode & 0o004 and any(loaded.origins[key].startswith(f"{path}:") for key in secrets):
+        told = f"warning: {path} holds a secret, and every user of this machine may read it; 0600 or 0640 is its mode"
+        click.echo(printable(told), err=True)
     if globals.json:
         show_json({"file": path, "valid": True, "network": name})
     else:
@@ -93,6 +104,8 @@ def init(globals: Globals, file: str | None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as target:
+            if not file:  # the user's own; another file may be for a service with a user of its own
+                path.chmod(0o600)
             target.write(template())
     except OSError as error:
         if isinstance(error, FileExistsError) and error.filename == str(path):
