@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Self
 
 
-class StreamServer:
+class StreamServer(ABC):
     """A server that is open inside ``async with``: leaving closes it and cuts every client."""
 
     def __init__(self) -> None:
@@ -28,9 +29,9 @@ class StreamServer:
     ) -> None:
         await self._held.aclose()
 
+    @abstractmethod
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         """Begin to accept; ``stack`` gets what ends that. Raises ``UserError`` if it cannot."""
-        raise NotImplementedError
 
     def _begin(self, serving: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Serve a client in a task of its own."""
