@@ -134,6 +134,8 @@ def test_the_methods_list_filter_ban_and_lift(tmp_path: Path) -> None:
             assert methods["addresses.list"](face="onion") == []
             with pytest.raises(UserError, match="neither new nor tried"):
                 methods["addresses.list"](table="old")
+            with pytest.raises(UserError, match="face 'tor' is none of clearnet, onion, i2p"):
+                methods["addresses.list"](face="tor")
             info = methods["addresses.info"]()
             assert (info["new"], info["tried"], info["anchors"]) == (40, 10, [])
             assert methods["bans.add"]("40.1.2.3/16", 60)["subject"] == "40.1.0.0/16"

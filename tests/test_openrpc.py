@@ -244,6 +244,28 @@ def test_every_example_does_what_the_document_says(tried: tuple[dict[str, Any], 
             )
 
 
+@pytest.mark.parametrize(
+    ("method", "params", "words"),
+    [
+        ("bans.add", {"subject": "203.0.113.1", "for_s": 0}, "float` > 0.0 - at `$.for_s`"),
+        ("addresses.list", {"limit": -1}, "`int` >= 0 - at `$.limit`"),
+        ("chain.import", {"path": "/nowhere", "offset": -1}, "`int` >= 0 - at `$.offset`"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_the_name_of_its_parameter(
+    tmp_path: Path, method: str, params: dict[str, Any], words: str
+) -> None:
+    async def answer() -> dict[str, Any]:
+        async with Node(Config(network="dev", data_dir=tmp_path, listen=(), max_outbound=0)) as node:
+            asked = {"jsonrpc": "2.0", "method": method, "params": params, "id": 1}
+            found: dict[str, Any] = json.loads(await rpc_methods(node).respond(json.dumps(asked).encode()) or b"")
+            return found
+
+    told = asyncio.run(answer())["error"]
+    assert told["code"] == jsonrpc.INVALID_PARAMS
+    assert words in told["message"]
+
+
 def test_the_document_tells_the_scope_that_is_enforced(tried: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for method in tried[0]["methods"]:
         assert Scope.of(method["x-scope"]) is SCOPES[method["name"]]

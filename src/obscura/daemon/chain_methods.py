@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta
 
 from obscura.daemon.blockfile import blocks_in, file_size
 from obscura.daemon.mining import mine as mine_blocks
@@ -55,7 +57,7 @@ def chain_methods(node: Node) -> dict[str, Callable[..., Any]]:
             damaged += [display_id(step.damaged) for step in some if step.damaged is not None]
         return {"blocks": looked, "total": total, "damaged": damaged, "done": False}
 
-    async def chain_import(path: str, offset: int = 0) -> dict[str, Any]:
+    async def chain_import(path: str, offset: Annotated[int, Meta(ge=0)] = 0) -> dict[str, Any]:
         """Take blocks of a file from ``offset`` on, for some seconds; ``offset`` of the answer is where to go on."""
         file = Path(path)
         total, new, known = file_size(file), 0, 0

@@ -5,17 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta
 
 from obscura.errors import UserError
 from obscura.limits import BOOK_CELLS
 from obscura.node.bans import Ban
 from obscura.node.book import Entry
+from obscura.node.face import Face
 from obscura.wire.address import key_text
 
 if TYPE_CHECKING:
     from obscura.daemon.node import Node
 
+AtLeastNone = Annotated[int, Meta(ge=0)]
 MAX_LISTED = 100_000  # a full book has fewer
 
 
@@ -23,11 +27,14 @@ def peer_methods(node: Node) -> dict[str, Callable[..., Any]]:
     """Method names and functions; their docstrings are the help that ``rpc.methods`` shows."""
 
     def addresses_list(
-        table: str | None = None, face: str | None = None, contains: str = "", limit: int = MAX_LISTED
+        table: str | None = None, face: str | None = None, contains: str = "", limit: AtLeastNone = MAX_LISTED
     ) -> list[dict[str, Any]]:
         """The address book: of one table (new, tried), one face, with a text in the address; newest first."""
         if table not in (None, "new", "tried"):
             raise UserError(f"table {table!r} is neither new nor tried")
+        faces = [each.name.lower() for each in Face]
+        if face not in (None, *faces):
+            raise UserError(f"face {face!r} is none of {', '.join(faces)}")
         rows = [_described(entry, time.time()) for entry in node.assembly.book.entries()]
         rows = [
             row
@@ -35,7 +42,7 @@ def peer_methods(node: Node) -> dict[str, Callable[..., Any]]:
             if table in (None, row["table"]) and face in (None, row["face"]) and contains in row["address"]
         ]
         rows.sort(key=lambda row: row["last_success_s"] if row["last_success_s"] is not None else inf)
-        return rows[: max(0, limit)]
+        return rows[:limit]
 
     def addresses_info() -> dict[str, Any]:
         """How full the address book is, and who the anchors of the next start are."""
@@ -55,7 +62,7 @@ def peer_methods(node: Node) -> dict[str, Callable[..., Any]]:
         new, tried = node.assembly.book.occupancy()
         return {"cells": BOOK_CELLS, "new": new, "tried": tried}
 
-    def bans_add(subject: str, for_s: float | None = None) -> dict[str, Any]:
+    def bans_add(subject: str, for_s: Annotated[float, Meta(gt=0)] | None = None) -> dict[str, Any]:
         """Ban a host, a network (a prefix) or an autonomous system, for some seconds or for ever; its links end."""
         near = node.assembly.neighbours
         ban = near.bans.add(subject, inf if for_s is None else for_s)
