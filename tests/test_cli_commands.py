@@ -261,6 +261,7 @@ def test_events_are_json_lines_until_the_node_goes(invoke: Invoke, asked: list[A
         (["connect"], "Missing argument 'ADDRESS'"),
         (["disconnect", "me"], "'me' is not a valid integer"),
         (["ping", "1", "--count", "0"], "0 is not in the range"),
+        (["ban", "add", "203.0.113.1", "--for", "0h"], "a number and one of s, m, h, d, w, such as 24h"),
         (["run", "--set", "privacy"], "'privacy' is not KEY=VALUE"),
         (["run", "--listen", "a:1", "--no-listen"], "--listen and --no-listen exclude each other"),
     ],

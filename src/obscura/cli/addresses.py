@@ -47,7 +47,7 @@ def ban() -> None:
 def _seconds(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d{1,9})([smhdw])", text)
+    found = re.fullmatch(r"(0*[1-9][0-9]{0,8})([smhdw])", text)
     if found is None:
         raise click.BadParameter("a number and one of s, m, h, d, w, such as 24h", context, parameter)
     return float(int(found[1]) * _UNITS[found[2]])
