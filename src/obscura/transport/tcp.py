@@ -21,7 +21,7 @@ class Owner(Protocol):
     """Who owns the sockets of one loop. Every method runs in the loop and must not block."""
 
     receive_buffer: memoryview
-    leaving: dict[Socket, None]  # sockets that no link has any more, in order; of each owner, so that none ends another's
+    leaving: dict[Socket, None]  # those that no link has any more, in order; of each owner, so that none ends another's
 
     def socket_up(self, link: Socket) -> None:
         """Connected, in either direction. ``link.tag`` is what it was made with."""
