@@ -117,7 +117,7 @@ def test_a_large_request_is_looked_at_in_turns_and_those_behind_it_wait() -> Non
     assert wire.sent == []
     assert loop.run() >= 12
     assert [addr for _, addr in wire.sent] == [HERE] + [THERE] * DNS_UDP_WAITING
-    expected, _ = name_server(KEY).answer(LARGE, random.Random(1), is_tcp=False)
+    expected, *_ = name_server(KEY).answer(LARGE, random.Random(1), is_tcp=False)
     assert wire.sent[0][0] == expected
 
 

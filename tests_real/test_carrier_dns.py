@@ -208,6 +208,48 @@ def test_each_bit_of_an_update_counts_as_much_as_to_bind(beside: Beside) -> None
         assert not told_apart(beside, wire, hidden)
 
 
+def test_after_each_kind_of_message_rubbish_ends_a_connection_alike(beside: Beside) -> None:
+    """BIND resets, but closes where it does not read: behind anything but queries, if more had come with it."""
+    zone, apex = name_of(ORIGIN), QUESTION_TAIL.pack(SOA, IN)
+    cookieless = b"\0\0\x29\x04\xd0\0\0\0\0\0\4\0\x0a\0\0"
+    said = {
+        f"opcode {opcode}, {label}": HEADER.pack(7, opcode << 11, *counts) + rest
+        for opcode in range(16)
+        for label, counts, rest in (
+            ("one", (1, 0, 0, 0), zone + apex),
+            ("none", (0, 0, 0, 0), b""),
+            ("cut", (1, 0, 0, 0), zone + apex[:-1]),
+            ("version 1", (1, 0, 0, 1), zone + apex + cookieless[:6] + b"\1\0\0\0\0"),
+            ("a wrong option", (1, 0, 0, 1), zone + apex + cookieless),
+        )
+    }
+    said["signed query"] = sign(said["opcode 0, one"], Key(beside.key, b"wrong"), int(time.time()))[0]
+    said["signed update"] = sign(said["opcode 5, one"], Key(beside.key, b"wrong"), int(time.time()))[0]
+
+    def ends(port: int, wire: bytes, pause_s: float) -> tuple[str, bytes]:
+        wire = len(wire).to_bytes(2, "big") + wire
+        rubbish = b"\0\2ab"
+        out = b""
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            try:
+                sock.sendall(wire + (b"" if pause_s else rubbish))
+                time.sleep(pause_s)
+                sock.sendall(rubbish if pause_s else b"")
+                while data := sock.recv(65_536):
+                    out += data
+            except ConnectionResetError:
+                return "reset", masked(out)
+        return "closed", masked(out)
+
+    differ = {}
+    for name, wire in said.items():
+        for pause_s in (0.0, 0.05):
+            found = [ends(port, wire, pause_s) for port in beside.ports]
+            if found[0] != found[1]:
+                differ[name, pause_s] = found
+    assert not differ
+
+
 def test_datagrams_are_answered_as_by_bind(beside: Beside) -> None:
     names = [text_of(name) for name in beside.zone.nodes if name != beside.zone.origin]
     probes = tables(ORIGIN, names[:2], beside.key)

@@ -198,6 +198,9 @@ ROTATION_HOURS: Final = (1.0, 24.0)  # hours between two moves of a session, uni
 ROTATE_ASKED_S: Final = 600.0  # seconds between two moves that a peer may cause. Security: ours is the dialling.
 ROTATION_AGAIN_S: Final = (60.0, 3_600.0)  # seconds after a move that failed: first wait, longest wait
 ROTATION_STRANGERS: Final = 16  # addresses remembered per session as those of somebody else
+RESET_S: Final = (
+    0.0011  # seconds from last words to a reset, time to acknowledge them: until sshd has ended, median of 40
+)
 SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
 # sockets of ended links that linger or still have something to say, the oldest are reset. Security: they are in no other count.
 LEAVING_SOCKETS: Final = 256
@@ -501,7 +504,7 @@ MEMPOOL_S: Final = 72 * 3600.0  # seconds that a transaction waits for a block
 MEMPOOL_KEEP_S: Final = 5.0  # seconds between writes of what changed in the mempool to the disk
 MEMPOOL_SWEEP_S: Final = 600.0  # seconds between looks for transactions that waited too long
 MEMPOOL_REQUEST_S: Final = 600.0  # seconds between mempool requests of one link that are answered
-MEMPOOL_ASKED: Final = 3  # peers up to which each new one is asked for its mempool: what was announced meanwhile was missed
+MEMPOOL_ASKED: Final = 3  # peers up to which each new one is asked for its mempool: announcements may have been missed
 # heights below the tip within which transactions of branches left behind are looked for at a start (ours): a crash just after a
 # reorganisation lost them. Security: each block takes its work to make.
 REENTRY_DEPTH: Final = 100

@@ -17,14 +17,14 @@ from typing import Any
 from obscura.daemon.logs import log_fault
 from obscura.errors import UserError
 from obscura.limits import DNS_UDP_ALL, DNS_UDP_BYTES, DNS_UDP_GROUP, DNS_UDP_GROUPS, DNS_UDP_WAITING
-from obscura.morph.dns_answer import NameServer
+from obscura.morph.dns_answer import Answer, NameServer
 from obscura.node.admission import group_of
 from obscura.node.ratelimit import TokenBucket
 from obscura.wire.address import Endpoint, join_host_port
 
 log = logging.getLogger(__name__)
 Sender = tuple[str | Any, int]
-Answering = Generator[None, None, tuple[bytes | None, bytes]]
+Answering = Generator[None, None, Answer]
 
 
 class Budget:
@@ -98,8 +98,8 @@ class Datagrams(asyncio.DatagramProtocol):
             next(answering)
         except StopIteration as answered:
             self._at_hand = None
-            if answered.value[0] is not None:
-                self._transport.sendto(answered.value[0], addr)
+            if answered.value.wire is not None:
+                self._transport.sendto(answered.value.wire, addr)
         except Exception as fault:  # a defect of ours costs the answer, not the ear for others
             self._at_hand = None
             log_fault(log, "an answer over UDP", fault)

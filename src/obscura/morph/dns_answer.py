@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Generator
 from hashlib import sha256
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from siphashc import siphash
@@ -38,6 +38,17 @@ _OPCODES: Final = (dns.QUERY, dns.UPDATE, dns.NOTIFY)
 _PRESERVED: Final = dns.RD | dns.CD
 
 
+class Answer(NamedTuple):
+    """``wire``: None where nothing is said and the connection ends. ``cookie``: the one that it gives, b"" without.
+
+    ``is_change``: the message was no query; from then on BIND takes one message after the other.
+    """
+
+    wire: bytes | None
+    cookie: bytes = b""
+    is_change: bool = False
+
+
 class NameServer:
     """What the connections and datagrams of one listener share. ``secret``: 16 random bytes of this process."""
 
@@ -49,8 +60,8 @@ class NameServer:
         self._secret = secret
         self._cookie_time = 0
 
-    def answer(self, wire: bytes, rng: random.Random, *, is_tcp: bool) -> tuple[bytes | None, bytes]:
-        """The answer, None where there is none and a connection is reset; and the cookie that it gives, b"" without."""
+    def answer(self, wire: bytes, rng: random.Random, *, is_tcp: bool) -> Answer:
+        """The answer to one message, which came over TCP or UDP."""
         answering = self.answering(wire, rng, is_tcp=is_tcp)
         while True:
             try:
@@ -58,23 +69,21 @@ class NameServer:
             except StopIteration as answered:
                 return answered.value  # type: ignore[no-any-return]
 
-    def answering(
-        self, wire: bytes, rng: random.Random, *, is_tcp: bool
-    ) -> Generator[None, None, tuple[bytes | None, bytes]]:
+    def answering(self, wire: bytes, rng: random.Random, *, is_tcp: bool) -> Generator[None, None, Answer]:
         """``answer`` in steps of a millisecond or two: 64 KiB take some twenty."""
         if len(wire) < dns.HEADER.size:
-            return None, b""
+            return Answer(None)
         message = Message.begun(wire)
         if message.flags & dns.QR:
-            return None, b""
+            return Answer(None)
         reply = _Reply(self, message, rng, is_tcp=is_tcp)
         try:
             yield from dns_reading.reading(message)
             signature = read_signature(wire, message.tsig) if message.tsig is not None else None
         except Violation:
             message.opt = message.tsig = None
-            return reply.fail(dns.FORMERR), b""
-        return reply.answer(signature), reply.cookie
+            return Answer(reply.fail(dns.FORMERR))
+        return Answer(reply.answer(signature), reply.cookie, reply.is_change)
 
     def cookie(self, client: bytes) -> bytes:
         """A whole COOKIE option (RFC 9018, 4.4). The asker's address is not in it, since carriers know no addresses."""
@@ -96,6 +105,7 @@ class _Reply:
         self._is_tcp = is_tcp
         self._options: list[tuple[int, bytes]] = []
         self.cookie = b""
+        self.is_change = message.opcode != dns.QUERY
 
     # --- The order in which a server looks ---------------------------------------------------------------------------
 
@@ -106,6 +116,7 @@ class _Reply:
                 return self.fail(dns.BADVERS)
             if not self._take_options(message.options):
                 message.opt = msgspec.structs.replace(message.opt, ttl=0)  # its flags are not looked at any more
+                self.is_change = False
                 return self.fail(dns.FORMERR)
         if message.opcode not in _OPCODES and (message.tsig is None or not message.questions):
             return self.fail(dns.NOTIMP)

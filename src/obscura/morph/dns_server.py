@@ -26,7 +26,7 @@ from obscura.limits import (
 from obscura.morph import dns_message as dns
 from obscura.morph.carrier import CarrierEvent, Data, Flight, coalesced
 from obscura.morph.dns import UPDATE_FLAGS, Stream, framed
-from obscura.morph.dns_answer import NameServer
+from obscura.morph.dns_answer import Answer, NameServer
 from obscura.morph.dns_message import HEADER, Question, Writer
 from obscura.morph.dns_payload import Masks, Payload, style_of
 from obscura.morph.dns_tsig import sign, signed_part
@@ -78,9 +78,11 @@ class DnsServer(Stream):
             None  # the update whose flight the channel looks at: it, id, MAC
         )
         self._goes_on = False  # input waits that can be looked at
-        self._answering: Generator[None, None, tuple[bytes | None, bytes]] | None = None
+        self._answering: Generator[None, None, Answer] | None = None
         self._has_peer_ended = False
         self._is_tried = False
+        self._is_changing = False  # something else than a query was among the messages
+        self._is_behind = False  # another message came with the one at hand, before it
         self._is_open = False
         self._is_ending = False
         self._zone: Question | None = None
@@ -100,13 +102,14 @@ class DnsServer(Stream):
         if self._is_over:
             return []
         self._in += data
+        self._is_behind = False
         return self._serve(now)
 
     def send_flight(self, flight: bytes, now: float) -> None:
         assert self._verdict is not None, "an answer without a flight"
         wire, id, mac = self._verdict
         self._verdict = None
-        self._is_open = self._goes_on = True
+        self._is_open = self._goes_on = self._is_changing = True
         self._idle_at = inf
         self._flight = flight
         self._acknowledge(wire, id, mac)
@@ -225,12 +228,14 @@ class DnsServer(Stream):
             next(self._answering)
         except StopIteration as answered:
             self._answering = None
-            answer, cookie = answered.value
-            self._cookie = cookie or self._cookie
-            if answer is None:
-                events += self._finish(resets=True)
+            answer: Answer = answered.value
+            self._cookie = answer.cookie or self._cookie
+            if answer.wire is None:  # BIND resets what it reads from, and in the middle of changes it does not read
+                events += self._finish(resets=not (self._is_changing and self._is_behind))
             else:
-                self._put(answer)
+                self._put(answer.wire)
+            self._is_changing |= answer.is_change
+            self._is_behind = True
         return self._answering is None
 
     def _put(self, wire: bytes) -> None:

@@ -11,7 +11,7 @@ import struct
 from typing import NamedTuple, Protocol
 
 from obscura.errors import UserError
-from obscura.limits import CONNECT_S, LEAVING_SOCKETS, LINGER_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
+from obscura.limits import CONNECT_S, LEAVING_SOCKETS, LINGER_S, RESET_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
 from obscura.transport.profile import STOCK, TcpValues, apply
 from obscura.transport.through import OpenSocket, ThroughFault
 from obscura.wire.address import Address, Endpoint, join_host_port
@@ -183,11 +183,16 @@ class Socket(asyncio.BufferedProtocol):
             transport.resume_reading()
             transport.write_eof()
         else:
-            if resets and (sock := transport.get_extra_info("socket")) is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            loop = asyncio.get_running_loop()
             if transport.get_write_buffer_size():
-                asyncio.get_running_loop().call_later(SHUT_S, self.abort)
-            transport.close()
+                loop.call_later(SHUT_S, self.abort)
+            if resets and not transport.is_closing():
+                transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                if transport.is_reading():
+                    transport.pause_reading()
+                loop.call_later(RESET_S, transport.close)
+            else:
+                transport.close()
 
     def abort(self) -> None:
         """Close now."""
