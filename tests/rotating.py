@@ -163,7 +163,7 @@ class Loaded:
 async def moves_under_load(one: Loaded, other: Loaded, sizes: tuple[int, ...]) -> None:
     """The link of ``one`` moves three times to where it is, and once because ``other`` asks, while both send all the time."""
     links, is_over = (one.link, other.link), False
-    floods = [asyncio.create_task(end.flood(sizes, lambda: is_over, 0.02)) for end in (one, other)]
+    floods = [asyncio.create_task(end.flood(sizes, lambda: is_over, 0.05)) for end in (one, other)]
 
     async def hears_more(end: Loaded) -> None:
         count = len(end.got)

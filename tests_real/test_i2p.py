@@ -129,7 +129,7 @@ def test_a_link_moves_under_load_through_i2p_and_nothing_is_lost_or_doubled(rout
                 await until(lambda node=node: i2p_of(node)["connected"] and i2p_of(node)["published"])
             await bob.node.connect(own(alice.node))
             await until(alice.node.peers)
-            await moves_under_load(bob, alice, (100, 3_000, 60_000, 0))
+            await moves_under_load(bob, alice, (100, 3_000, 30_000, 0))
             assert (alice.row["face"], alice.row["address"]) == ("i2p", ""), "and shows nothing that it did not"
 
     run(scenario)

@@ -151,7 +151,7 @@ def test_a_link_moves_under_load_through_tor_and_nothing_is_lost_or_doubled(
                 await until(lambda node=node: tor_of(node)["published"])
             await bob.node.connect(onion_of(alice.node))
             await until(alice.node.peers)
-            await moves_under_load(bob, alice, (100, 3_000, 60_000, 0))
+            await moves_under_load(bob, alice, (100, 3_000, 30_000, 0))
             assert (alice.row["face"], alice.row["address"]) == ("onion", ""), "and shows nothing that it did not"
             async with TorControl.open(place(second.control)) as control:
                 circuits = await control.circuits_by_target()
