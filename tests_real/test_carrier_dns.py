@@ -343,7 +343,9 @@ def test_known_programs_say_the_same_of_both(beside: Beside, command: str) -> No
         shown = re.sub(rf"\b{port}\b", "PORT", done.stdout + done.stderr)
         shown = re.sub(r"COOKIE: [0-9a-f]+", "COOKIE", shown)
         shown = re.sub(
-            r"(?m)^;; (Query time|Time|WHEN|From|Received).*$|id: \d+|tsig.*\d{10}.*|in [0-9.]+ (ms|seconds).*", "", shown
+            r"(?m)^;; (Query time|Time|WHEN|From|Received).*$|id: \d+|tsig.*\d{10}.*|in [0-9.]+ (ms|seconds).*",
+            "",
+            shown,
         )
         shown = re.sub(r"(?m)^(Starting Nmap|Nmap done|Host is up).*$|TSIG.*", "", shown)
         said.append((done.returncode, shown))
