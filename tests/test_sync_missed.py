@@ -11,6 +11,8 @@ from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
 from obscura.limits import REENTRY_DEPTH
+from obscura.node.effects import Dial
+from obscura.node.face import Face, Purpose
 from obscura.sim.network import SimNetwork, SimNode
 from small_chains import START, mined
 
@@ -88,3 +90,22 @@ def test_whoever_was_away_hears_what_waits_though_others_dialled_and_something_w
     one.connect(other.address)  # ``other`` is dialled, and some transactions wait there
     net.kernel.run(until=260.0)
     assert LOST.id in pool(other)
+
+
+def test_whoever_was_dialled_for_blocks_alone_dials_one_full_link_itself() -> None:
+    """The wire does not say what a link is for: a node with such links only told everybody of its transactions in vain."""
+    net = network()
+    node, *others = (net.add(SETTINGS, archive=archive_of(LEDGER)) for _ in range(4))
+    for other in others:
+        other.apply([Dial(node.address, purpose=Purpose.BLOCKS, face=Face.CLEARNET)])
+    net.kernel.run(until=5.0)
+    assert [peer.is_inbound for peer in node.peers] == [True] * 3
+    node.assembly.book.add_seeds([other.address for other in others], True, Face.CLEARNET, net.kernel.now)
+    node.turn()
+    net.kernel.run(until=120.0)
+    assert [peer.purpose for peer in node.peers if not peer.is_inbound] == [Purpose.FULL], (
+        "on one machine one is enough"
+    )
+    node.apply(relay_of(node).submit_transaction(LOST, net.kernel.now)[1])
+    net.kernel.run(until=180.0)
+    assert [LOST.id in pool(other) for other in others].count(True) == 1

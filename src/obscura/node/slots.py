@@ -294,13 +294,21 @@ class Slots(Part):
             group = self._grouping.of(endpoint)
             if any(d.group == group for d in taken if d.purpose is not Purpose.FEELER):
                 return False
-        if self._own.is_own(endpoint) or self._is_linked(entry):
+        if self._own.is_own(endpoint) or self._is_linked(entry, purpose):
             return False
         return self._refuses(endpoint, now) is None
 
-    def _is_linked(self, entry: Entry) -> bool:
-        """Whether a manual peer is there; on loopback (network dev) any peer on that host: one link is enough."""
+    def _is_linked(self, entry: Entry, purpose: Purpose) -> bool:
+        """Whether a manual peer is there; on loopback (network dev) any peer on that host: one link is enough.
+
+        Who dialled us may want blocks alone, which the wire does not say: our only full link is one that we dialled.
+        """
+        needs_own = (
+            purpose is Purpose.FULL and not self._held(purpose) and all(p.is_inbound for p in self._others.values())
+        )
         for peer in self._others.values():
+            if needs_own and peer.is_inbound:
+                continue
             place = peer.dialled.endpoint if peer.dialled is not None else peer.remote
             if place is None or place.host != entry.endpoint.host:
                 continue
