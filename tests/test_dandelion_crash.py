@@ -14,6 +14,12 @@ OWN, OTHER = transactions(2, 77)
 KEPT_S = limits.MEMPOOL_KEEP_S + 1.0  # the mempool is in the archive by then
 
 
+@pytest.fixture(autouse=True)
+def _nobody_asks_for_mempools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first links would bring everything about, whatever the node itself tells."""
+    monkeypatch.setattr("obscura.node.relay.MEMPOOL_ASKED", 0)
+
+
 def two() -> tuple[SimNetwork, SimNode, SimNode]:
     """The node, and a peer that has no reason to ask for its whole mempool."""
     net = network()
@@ -82,3 +88,21 @@ def test_while_nobody_is_there_to_hear_of_it_it_is_not_given_up() -> None:
     peer.connect(again.address)
     net.kernel.run(until=net.kernel.now + 60.0)
     assert has(peer)
+
+
+def test_made_public_by_another_it_stays_in_the_outbox_until_the_archive_has_it() -> None:
+    """Whoever diffused it may crash or be cut off as well: then only its owner can bring it back."""
+    net, node, peer = two()
+    send(node, Policy.PRIVATE, 3_600.0)
+    peer.apply(relay_of(peer).submit_transaction(OWN, 0.0)[1])
+    peer.connect(node.address)
+    while not has(node):
+        assert net.kernel.now < 60.0
+        net.kernel.run(until=net.kernel.now + 0.5)
+    net.kernel.run(until=net.kernel.now + 2.0)
+    assert node.archive is not None
+    assert OWN.id not in node.archive.transactions
+    assert kept(node) == [OWN.id]
+    net.kernel.run(until=net.kernel.now + 2 * KEPT_S)
+    assert OWN.id in node.archive.transactions
+    assert not kept(node)

@@ -13,6 +13,7 @@ from obscura.limits import (
     BROADCAST_WAIT_S,
     MAX_OWN_BROADCASTS,
     MAX_STEM_TX,
+    MEMPOOL_KEEP_S,
 )
 from obscura.node.broadcast import NoOutbox, Outbox, Policy, Receipt, Stage, Submission
 from obscura.node.core import Part
@@ -171,7 +172,8 @@ class OwnTransactions(Part):
         self._made_public(own, now)
         peers = self._pool.announcers(id)
         is_over = peers >= BROADCAST_SEEN_PEERS or (is_late and self._pool.is_told(id))
-        if is_over or not own.is_diffused:
+        is_saved = own.public_since is not None and now - own.public_since >= 2 * MEMPOOL_KEEP_S
+        if is_over or (is_saved and not own.is_diffused):  # until it is, a crash could lose it everywhere
             self._outbox.forget(id)
         if is_over:
             self._forget(id)
