@@ -360,6 +360,32 @@ def test_ok_of_the_router_is_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run(scenario)
 
 
+def test_after_an_unanswered_stream_sessions_apart_are_tried_until_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The router knows an old LeaseSet under the session of before, and a new session may miss the new one at first."""
+    monkeypatch.setattr("obscura.connection.HANDSHAKE_S", 0.2)
+    asked: list[str] = []
+
+    def answers(line: str) -> str | None:
+        if line.startswith("STREAM CONNECT"):
+            asked.append(line.partition("ID=")[2].partition(" ")[0])
+            if 1 < len(asked) < 4:
+                return "STREAM STATUS RESULT=CANT_REACH_PEER\n"
+        return None
+
+    async def scenario() -> None:
+        async with FakeSam(answers).running() as bridge, Node(config(tmp_path / "a", bridge)) as alice:
+            await ready(alice)
+            bridge.names[NOBODY.host] = bridge.sessions["silent"] = NOBODY  # a session that accepts nothing
+            for _ in range(5):
+                with pytest.raises(Unreachable):
+                    await alice.connect(NAME)
+            assert len(set(asked)) == len(asked) == 5  # the common session, then one after the other of its own
+
+    run(scenario)
+
+
 def test_a_destination_that_the_router_still_had_is_given_back_and_asked_for_again(tmp_path: Path) -> None:
     """i2pd 2.45 deletes it seconds after its old session ended, under the new session that got it at once."""
 

@@ -380,6 +380,7 @@ TOR_POW_RATE: Final = (250, 2_500)
 # --- I2P (design 11; ours) --------------------------------------------------------------------------------------------
 I2P_CONNECT_S: Final = 80.0  # seconds of a dial: waiting for the own session, lookup (i2pd: 25 if absent), stream
 I2P_AGAIN_STREAM_S: Final = 3.0  # seconds until the one further try where a known destination's LeaseSet was missing
+I2P_APART_TRIES: Final = 3  # dials by sessions of their own after an unanswered one; each costs the router tunnels
 I2P_SESSION_S: Final = 300.0  # seconds for the tunnels of a session; i2pd 2.45 answers at multiples of 20
 I2P_PROGRESS_S: Final = 30.0  # seconds between two words in the log while tunnels are built
 I2P_ACCEPTS: Final = 4  # STREAM ACCEPTs waiting at once: so many streams may come while one is being handed over

@@ -20,6 +20,7 @@ from obscura.limits import (
     I2P_ACCEPTS,
     I2P_AGAIN_S,
     I2P_AGAIN_STREAM_S,
+    I2P_APART_TRIES,
     I2P_CLEANUP_S,
     I2P_CONNECT_S,
     I2P_HEALTHY_S,
@@ -176,7 +177,9 @@ class I2p:
         self._published = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._own_sessions = 0
-        self._unanswered: set[str] = set()  # hosts whose last stream brought nothing
+        self._unanswered: dict[
+            str, int
+        ] = {}  # hosts whose last stream brought nothing, and tries left with sessions apart
 
     # --- Out ----------------------------------------------------------------------------------------------------------
 
@@ -196,17 +199,21 @@ class I2p:
         """A stream to the host stood, and nothing came over it.
 
         i2pd keeps the LeaseSet of a destination that made its session again for up to ten minutes, for each session of ours: the
-        next stream to it gets a session of its own, which has to ask anew.
+        next streams to it get sessions of their own, which have to ask anew, until one stands.
         """
-        if host.endswith(".b32.i2p") and len(self._unanswered) < I2P_OWN_SESSIONS:
-            self._unanswered.add(host)
+        if host.endswith(".b32.i2p") and (host in self._unanswered or len(self._unanswered) < I2P_OWN_SESSIONS):
+            self._unanswered[host] = I2P_APART_TRIES
 
     async def _open(self, host: str) -> socket.socket:
         is_apart = host in self._unanswered and self._own_sessions < I2P_OWN_SESSIONS
-        self._unanswered.discard(host)
+        if is_apart:
+            self._unanswered[host] -= 1
+            if not self._unanswered[host]:
+                del self._unanswered[host]
         if self._settings.fresh or is_apart:
-            destination = await self._destination(host)
-            return await self._open_apart(destination)
+            sock = await self._open_apart(await self._destination(host))
+            self._unanswered.pop(host, None)
+            return sock
         await self._outbound.get()
         destination = await self._destination(host)
         try:

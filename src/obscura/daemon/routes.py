@@ -29,6 +29,7 @@ from obscura.transport.through import OpenSocket, ThroughFault
 from obscura.wire.address import Address, Endpoint
 from obscura.wire.address import Network as AddressNetwork
 
+_UNANSWERED = (Reason.TIMEOUT.value, Reason.LOST.value)  # of a dial whose stream stood
 OnWay = Callable[[str, dict[str, Any], Address | None], None]  # kind of an event, its fields, a new own address
 
 
@@ -135,7 +136,7 @@ class Routes:
 
     def told(self, notice: Notify) -> None:
         """What the node tells: where a connection stood, and who was dialled never answered over it."""
-        if self.i2p is not None and notice.kind == "dial-failed" and notice.fields["why"] == Reason.TIMEOUT.value:
+        if self.i2p is not None and notice.kind == "dial-failed" and notice.fields["why"] in _UNANSWERED:
             self.i2p.unanswered(Address.parse(notice.fields["address"]).host)
 
     async def _by_i2p(self, host: str, port: int) -> socket.socket:
