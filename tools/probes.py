@@ -51,6 +51,7 @@ from web_servers import Nginx, masked
 ROOM = {"http": 20, "tls": 16, "ssh": 6, "dns": 16}  # connections at a time; sshd drops those that start beyond ten
 QUIET_S, PATIENT_S = 0.3, 1.5
 TRIES = 5
+CALIBRATIONS = 3
 ORIGIN = "officenet.example"  # the zone of carrier dns
 MODIFIED = 1_700_000_000
 FILES = {
@@ -208,8 +209,11 @@ async def record(pair: Pair, count: int) -> list[list[bytes]]:
 async def calibrate(pair: Pair, stream: list[bytes]) -> None:
     """How long each server's EXT_INFO is: all that comes under keys after a client's half of an exchange."""
     for port in (pair.ours, pair.theirs):
-        data, _ = await ask(port, Probe("", "", tuple(stream[:2])), PATIENT_S)
-        pair.first_under_keys[port] = int(_ssh_told(data, 0)[-1].split()[0])
+        sizes = []
+        for _ in range(CALIBRATIONS):  # a busy machine may show a part of it
+            data, _ = await ask(port, Probe("", "", tuple(stream[:2])), PATIENT_S)
+            sizes.append(int(_ssh_told(data, 0)[-1].split()[0]))
+        pair.first_under_keys[port] = max(sizes)
 
 
 def said_within(pair: Pair, rng: random.Random) -> list[list[bytes]]:
