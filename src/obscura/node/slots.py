@@ -38,6 +38,11 @@ from obscura.node.peer import DialFailed, Failure, Peer
 from obscura.node.timers import Timers
 from obscura.wire.address import Address, Endpoint
 
+_SHARED = (
+    bytes((127, 0, 0, 1)),
+    bytes(15) + b"\1",
+)  # where all nodes of one machine are, told apart by their ports alone
+
 
 class OutboundLimits(msgspec.Struct, frozen=True):
     """How many links the node makes by itself; ``full`` 0 = none of any kind."""
@@ -301,10 +306,14 @@ class Slots(Part):
     def _is_linked(self, entry: Entry, purpose: Purpose) -> bool:
         """Whether a manual peer is there; on loopback (network dev) any peer on that host: one link is enough.
 
-        Who dialled us may want blocks alone, which the wire does not say: our only full link is one that we dialled.
+        Who dialled us may want blocks alone, which the wire does not say: our only full link is one that we dialled. Two nodes
+        of one machine that know each other have one link all the same: there a second one is as likely to be of the same pair.
         """
         needs_own = (
-            purpose is Purpose.FULL and not self._held(purpose) and all(p.is_inbound for p in self._others.values())
+            purpose is Purpose.FULL
+            and entry.endpoint.host not in _SHARED
+            and not self._held(purpose)
+            and all(p.is_inbound for p in self._others.values())
         )
         for peer in self._others.values():
             if needs_own and peer.is_inbound:
