@@ -4,7 +4,7 @@
 
 Starts both on ports of their own, records sessions of a real dialler for the replays, and sends every probe to both. Two
 answers are the same if bytes (with what is fresh each time masked) and the state of the connection (open, closed, reset) are.
-What differs is asked again, patiently, up to five times: told apart is what never was the same. --waits adds connections that
+What differs is asked again, patiently, up to ten times: told apart is what never was the same. --waits adds connections that
 say little or nothing until the servers end them (two minutes). --joining leaves NXpsk0 on: strangers do not know the
 network's id. Status 1 if a probe was accepted or told the two apart. Needs nginx for http and tls, sshd for ssh, named for
 dns.
@@ -50,7 +50,7 @@ from web_servers import Nginx, masked
 
 ROOM = {"http": 20, "tls": 16, "ssh": 6, "dns": 16}  # connections at a time; sshd drops those that start beyond ten
 QUIET_S, PATIENT_S = 0.3, 1.5
-TRIES = 5
+TRIES = 10
 CALIBRATIONS = 3
 ORIGIN = "officenet.example"  # the zone of carrier dns
 MODIFIED = 1_700_000_000
