@@ -44,7 +44,7 @@ anonymity: $(STAMP)  ## nodes over private networks of real Tor and I2P daemons 
 	@mkdir -p out
 	@$(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests_real/test_tor.py tests_real/test_tor_namespace.py \
 		>out/anonymity-tor.txt 2>&1 & tor=$$!; \
-	$(BIN)/python -m pytest -v --durations=0 --durations-min=1 -n 3 --dist load tests_real/test_i2p.py tests_real/test_dual_homed.py \
+	$(BIN)/python -m pytest -v --durations=0 --durations-min=1 -n 3 --dist load $(I2P_TESTS) tests_real/test_i2p.py tests_real/test_dual_homed.py \
 		tests_real/test_i2p_network.py; i2p=$$?; \
 	wait $$tor; tor=$$?; cat out/anonymity-tor.txt; exit $$((tor + i2p))
 

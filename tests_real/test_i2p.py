@@ -159,11 +159,17 @@ def test_the_router_is_killed_in_the_middle_of_a_synchronisation_and_everything_
 def test_lost_sessions_are_made_again_with_the_same_destination(router: Router, tmp_path: Path) -> None:
     """The connections on which the sessions' lives depend break, and the router lives on."""
 
+    async def tell(node: Node) -> None:
+        """For who reads of a failure: what became of each dial."""
+        async for event in node.events({"dial-failed", "peer-connected", "peer-closed"}):
+            print(f"{time.monotonic():.1f} {event}")  # noqa: T201
+
     async def scenario() -> None:
         async with reachable(config(tmp_path / "a", router)) as (alice,):
             address = own(alice)
             async with Node(config(tmp_path / "b", router, connect=(str(address),))) as bob:
                 await until(lambda: bob.peers() and alice.peers())
+                told = asyncio.create_task(tell(bob))
                 # Both nodes': who is not told that a stream died misses it only when pings stay unanswered, after 20 min.
                 # The first dial meets the old LeaseSet, the next one goes through a session of its own.
                 for i2p in (alice.routes.i2p, bob.routes.i2p):
@@ -176,6 +182,7 @@ def test_lost_sessions_are_made_again_with_the_same_destination(router: Router, 
                 await until(lambda: bob.peers() and alice.peers())
                 await bob.ping(bob.peers()[0])
                 assert own(alice) == address
+                told.cancel()
 
     run(scenario)
 
