@@ -61,7 +61,7 @@ def test_a_query_is_padded_anonymous_and_alike_for_everyone(kind: str, name: str
         ("another kind", answer(kind="A"), Answer("TXT", fault="it answers another question")),
         ("another id", answer(id=7), Answer("TXT", fault="it answers another question")),
         ("the question itself", query(NAME, "TXT"), Answer("TXT", fault="it answers another question")),
-        ("an update", answer()[:2] + b"\xa8" + answer()[3:], Answer("TXT", fault="it answers nonsense: FormError")),
+        ("an update", answer()[:2] + b"\xa8" + answer()[3:], Answer("TXT", fault="it answers nonsense: no query's answer")),
         ("no bytes", b"", Answer("TXT", fault="it answers nonsense: ShortHeader")),
         ("cut", answer(f'{NAME} 60 IN TXT "ab"')[:-1], Answer("TXT", fault="it answers nonsense: FormError")),
         ("more behind it", answer() + b"x", Answer("TXT", fault="it answers nonsense: TrailingJunk")),

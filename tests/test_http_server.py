@@ -326,8 +326,18 @@ def test_a_preflight_is_not_answered_and_a_form_is_not_taken(tmp_path: Path) -> 
             got = await host.ask("POST", "/rpc", call("act"), host.cookie, content_type=kind)
             assert got.status == 415
         assert (await host.ask("GET", "/rpc", secret=host.cookie)).status == 405
-        assert (await host.ask("HEAD", "/open"))[::2] == (405, b"")
         assert host.calls == []
+
+    run(tmp_path, scene)
+
+
+def test_no_refusal_of_a_head_request_has_a_body(tmp_path: Path) -> None:
+    async def scene(host: Host) -> None:
+        assert (await host.ask("HEAD", "/open"))[::2] == (405, b"")
+        assert (await host.ask("HEAD", "/open", x="x" * HTTP_HEAD_BYTES))[::2] == (431, b"")
+        twice = host.request("HEAD", "/open").replace(b"\r\n\r\n", b"\r\nhost: other\r\n\r\n")
+        async with host.wire() as wire:
+            assert (await wire.ask(twice, "HEAD"))[::2] == (400, b"")
 
     run(tmp_path, scene)
 

@@ -140,20 +140,27 @@ def test_two_peers_ride_circuits_of_their_own(network: TorNetwork, tmp_path: Pat
     run(scenario)
 
 
+@contextlib.asynccontextmanager
+async def linked_onions(network: TorNetwork, folder: Path) -> AsyncIterator[tuple[Loaded, Loaded]]:
+    """Two onion nodes; the second has dialled the first."""
+    first, second = network.clients
+    alice, bob = (Loaded(Node(config(folder / name, client))) for name, client in (("a", first), ("b", second)))
+    async with alice.node, bob.node:
+        for node in (alice.node, bob.node):
+            await until(lambda node=node: tor_of(node)["published"])
+        await bob.node.connect(onion_of(alice.node))
+        yield alice, bob
+
+
 def test_a_link_moves_under_load_through_tor_and_nothing_is_lost_or_doubled(
     network: TorNetwork, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        first, second = network.clients
-        alice, bob = (Loaded(Node(config(tmp_path / name, client))) for name, client in (("a", first), ("b", second)))
-        async with alice.node, bob.node:
-            for node in (alice.node, bob.node):
-                await until(lambda node=node: tor_of(node)["published"])
-            await bob.node.connect(onion_of(alice.node))
+        async with linked_onions(network, tmp_path) as (alice, bob):
             await until(alice.node.peers)
             await moves_under_load(bob, alice, (100, 3_000, 30_000, 0))
             assert (alice.row["face"], alice.row["address"]) == ("onion", ""), "and shows nothing that it did not"
-            async with TorControl.open(place(second.control)) as control:
+            async with TorControl.open(place(network.clients[1].control)) as control:
                 circuits = await control.circuits_by_target()
             assert len(circuits[f"{onion_of(alice.node).host}:19733"]) == 1, "a peer has one circuit of its own"
 
@@ -162,12 +169,7 @@ def test_a_link_moves_under_load_through_tor_and_nothing_is_lost_or_doubled(
 
 def test_where_a_link_through_tor_cannot_move_is_said_and_it_goes_on(network: TorNetwork, tmp_path: Path) -> None:
     async def scenario() -> None:
-        first, second = network.clients
-        alice, bob = (Loaded(Node(config(tmp_path / name, client))) for name, client in (("a", first), ("b", second)))
-        async with alice.node, bob.node:
-            for node in (alice.node, bob.node):
-                await until(lambda node=node: tor_of(node)["published"])
-            await bob.node.connect(onion_of(alice.node))
+        async with linked_onions(network, tmp_path) as (alice, bob):
             with pytest.raises(UserError, match="is known"):
                 await bob.call("rotate", peer=bob.link, carrier="tls")
             (failed,) = await bob.call("rotate", peer=bob.link, to="obscura://127.0.0.1:19733")

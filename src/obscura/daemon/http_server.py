@@ -162,6 +162,7 @@ class Connection:
         while True:
             event = self._http.next_event()
             if isinstance(event, h11.Request):
+                self._is_head = event.method == b"HEAD"
                 if (
                     sum(len(name) + len(value) for name, value in event.headers) > HTTP_HEAD_BYTES
                 ):  # h11 limits unfinished ones
@@ -180,7 +181,6 @@ class Connection:
     async def _answered(self, head: h11.Request) -> Answer:
         headers = _headers(head)
         method, target = head.method.decode(), head.target.decode("latin-1")
-        self._is_head = method == "HEAD"
         self._check_sender(headers)
         path, _, query = target.partition("?")
         route = self._route(method, path)

@@ -179,7 +179,7 @@ class I2p:
         self._own_sessions = 0
         self._unanswered: dict[
             str, int
-        ] = {}  # hosts whose last stream brought nothing, and tries left with sessions apart
+        ] = {}  # tries left with sessions apart, of hosts whose last stream brought nothing
 
     # --- Out ----------------------------------------------------------------------------------------------------------
 

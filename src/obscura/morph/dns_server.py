@@ -301,6 +301,7 @@ class DnsServer(Stream):
         writer = Writer(id, dns.QR | UPDATE_FLAGS)
         writer.question(self._zone)
         self._put(sign(writer.done(), self._key, self._host.name_server.unix(), mac)[0])
+        self._is_behind = True
 
     # --- The transfer -----------------------------------------------------------------------------------------------
 
