@@ -44,7 +44,7 @@ anonymity: $(STAMP)  ## nodes over private networks of real Tor and I2P daemons 
 	@mkdir -p out
 	@$(BIN)/python -m pytest -v --durations=0 --durations-min=1 tests_real/test_tor.py tests_real/test_tor_namespace.py \
 		>out/anonymity-tor.txt 2>&1 & tor=$$!; \
-	$(BIN)/python -m pytest -v --durations=0 --durations-min=1 -n 3 --dist load $(I2P_TESTS) tests_real/test_i2p.py tests_real/test_dual_homed.py \
+	$(BIN)/python -m pytest -v --durations=0 --durations-min=1 -n 3 --dist load tests_real/test_i2p.py tests_real/test_dual_homed.py \
 		tests_real/test_i2p_network.py; i2p=$$?; \
 	wait $$tor; tor=$$?; cat out/anonymity-tor.txt; exit $$((tor + i2p))
 
@@ -75,9 +75,9 @@ chaos: $(STAMP)  ## networks of the real core under seeded faults; SEEDS=n FIRST
 	$(BIN)/python tools/chaos.py --seeds $(or $(SEEDS),40) --first $(or $(FIRST),1)
 	$(if $(filter no,$(BUGS)),,$(BIN)/python tools/chaos.py --bugs)
 
-fuzz: $(STAMP)   ## every decoder and carrier under Atheris (Linux); SECONDS=n of each target, ONLY=a,b
+fuzz: $(STAMP)   ## every decoder and carrier under Atheris (Linux); SECONDS=n of each target, ONLY=a,b, SEED=n
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .[fuzz]
-	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 prove: $(STAMP)  ## the acceptance of everything at full size, and docs/results.md (hours; needs what .ci/run installs by apt); ONLY=a,b
 	$(BIN)/python tools/prove.py $(if $(ONLY),--only $(ONLY))

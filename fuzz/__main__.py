@@ -49,7 +49,7 @@ def main() -> int:
         print("the invariant holds")
         return 0
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        outcomes = list(pool.map(lambda each: _run(each, arguments.seconds), chosen))
+        outcomes = list(pool.map(lambda each: _run(each, arguments.seconds, arguments.seed), chosen))
     broken = [outcome for outcome in outcomes if outcome.finding is not None]
     print(f"{len(outcomes)} targets, {sum(o.runs for o in outcomes):,} inputs, {len(broken)} findings")
     return 1 if broken else 0
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--seconds", type=int, default=60, help="of each target")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names, with commas")
+    parser.add_argument("--seed", type=int, default=0, help="of the mutations; 0 = another one each time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="targets at once")
     parser.add_argument("--replay", type=Path, help="try one input, without Atheris")
     parser.add_argument("--make-corpus", action="store_true")
@@ -75,13 +76,14 @@ def _make_corpus(targets: list[Target]) -> int:
     return 0
 
 
-def _run(target: Target, seconds: int) -> Outcome:
+def _run(target: Target, seconds: int, seed: int) -> Outcome:
     grown, artefacts = OUT / target.name / "grown", OUT / target.name / "findings"
     for folder in (grown, artefacts):
         folder.mkdir(parents=True, exist_ok=True)
     options = [
         f"-max_total_time={seconds}",
         f"-max_len={target.max_len}",
+        f"-seed={seed}",
         f"-artifact_prefix={artefacts}/",
         "-timeout=20",
         "-rss_limit_mb=2048",

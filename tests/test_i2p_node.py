@@ -38,8 +38,9 @@ def run(scenario: Callable[[], Awaitable[None]], loop: Callable[[], asyncio.Abst
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bridge that a test plays makes sessions at once, and deletes nothing later."""
-    monkeypatch.setattr("obscura.daemon.i2p.I2P_CLEANUP_S", 0.0)
+    """A bridge that a test plays makes sessions at once, deletes nothing later, and knows of no leases."""
+    for name in ("I2P_CLEANUP_S", "I2P_LEASES_S"):
+        monkeypatch.setattr(f"obscura.daemon.i2p.{name}", 0.0)
 
 
 def config(folder: Path, bridge: FakeSam, **keys: Any) -> Config:
@@ -251,6 +252,24 @@ def test_sessions_come_back_with_the_same_name_after_each_loss(tmp_path: Path) -
         async with FakeSam().running() as bridge, Node(config(tmp_path / "a", bridge)) as alice:
             await ready(alice)
             assert own(alice) == name  # over a restart of both
+
+    run(scenario)
+
+
+def test_the_lasting_destination_waits_until_its_old_leases_can_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("obscura.daemon.i2p.I2P_LEASES_S", 3_600.0)
+
+    async def scenario() -> None:
+        async with FakeSam().running() as bridge, Node(config(tmp_path / "a", bridge)) as alice:
+            await ready(alice)
+            news = alice.events(["i2p-ready"])
+            bridge.hang_up()
+            assert (await anext(news))["which"] == "outbound", "who is dialled does not wait for it"
+            state = shown(alice)
+            assert (state["inbound"]["state"], state["published"]) == ("waiting to try again", False)
+            assert state["fault"] == "the I2P router ended the session"
 
     run(scenario)
 

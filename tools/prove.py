@@ -116,15 +116,21 @@ def main() -> int:
         for proof in PROOFS:
             print(f"{proof.name:14} {proof.shows}\n{'':14} {proof.command}")
         return 0
-    results = {name: Result(**told) for name, told in json.loads(KEPT.read_text()).items()} if KEPT.exists() else {}
     chosen = [proof for proof in PROOFS if not arguments.only or proof.name in arguments.only]
+    missed = []
     for proof in chosen:
-        results[proof.name] = _run(proof)
+        result = _run(proof)
+        results = _kept() | {proof.name: result}  # read anew: another run may have kept something meanwhile
         KEPT.write_text(json.dumps({name: told._asdict() for name, told in results.items()}, indent=1) + "\n")
         PAGE.write_text(page(results), encoding="utf-8")
-    missed = [proof.name for proof in chosen if not results[proof.name].is_shown]
+        if not result.is_shown:
+            missed.append(proof.name)
     print(f"{len(chosen) - len(missed)} of {len(chosen)} shown" + (f"; not: {', '.join(missed)}" if missed else ""))
     return 1 if missed else 0
+
+
+def _kept() -> dict[str, Result]:
+    return {name: Result(**told) for name, told in json.loads(KEPT.read_text()).items()} if KEPT.exists() else {}
 
 
 def _run(proof: Proof) -> Result:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from carriers import MAKERS, Wire
 from fuzz import target
-from obscura.morph.carrier import Carrier, Data, Finished, Flight
+from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight
 
 SIDES = {"plain": "plain", "http": "http", "tls": "tls", "ssh": "ssh", "dns": "dns"}
 POLLING = ("http, in requests", "http-requests")
@@ -30,14 +30,10 @@ def fed(make: Callable[[random.Random], Carrier], client: bool, data: bytes) -> 
     """Give a fresh carrier the bytes in pieces, as a connection that refuses every flight does."""
     if not data:
         return
-    carrier, step, now, over = make(random.Random(3)), data[0] * 8 + 1, 0.0, False
-    events = carrier.start(now)
-    sent = sum(map(len, carrier.take()))
-    for at in [*range(1, len(data), step), None]:
-        now += 0.05
-        while carrier.deadline() <= now:
-            events += carrier.due(now)
-        events += carrier.eof(now) if at is None else carrier.receive(data[at : at + step], now)
+    carrier, step, now, sent, over = make(random.Random(3)), data[0] * 8 + 1, 0.0, 0, False
+
+    def saw(events: list[CarrierEvent]) -> None:
+        nonlocal sent, over
         for event in events:
             assert not over or isinstance(event, Finished), "an event after the end"
             if isinstance(event, Flight) and not client:
@@ -47,9 +43,15 @@ def fed(make: Callable[[random.Random], Carrier], client: bool, data: bytes) -> 
             over |= isinstance(event, Finished)
         sent += sum(map(len, carrier.take()))
         assert sent <= MOST_ANSWERED
+
+    saw(carrier.start(now))
+    for at in [*range(1, len(data), step), None]:
+        now += 0.05
+        while carrier.deadline() <= now:
+            saw(carrier.due(now))
+        saw(carrier.eof(now) if at is None else carrier.receive(data[at : at + step], now))
         if over or carrier.is_full:
             return
-        events = []
 
 
 def _add(name: str, maker: str, client: bool) -> None:

@@ -11,7 +11,7 @@ from fuzz.targets import TESTS
 from obscura.errors import AddressError, DecodeError
 from obscura.wire.address import Address, Endpoint
 from obscura.wire.catalogue import BUILT_IN, CATALOGUE
-from obscura.wire.frame import FrameDecoder, encode_frame, encode_raw
+from obscura.wire.frame import HEADER_BYTES, FrameDecoder, encode_frame, encode_raw
 from obscura.wire.message import Message
 
 MOST = 4 << 20  # bytes of any payload (specification, *Message Format*)
@@ -44,7 +44,7 @@ def items_of(data: bytes, step: int) -> list[str]:
     for at in range(0, len(data), step):
         found += map(repr, decoder.receive(data[at : at + step]))
         pending = decoder.pending
-        assert pending is None or pending[0] <= pending[1] <= MOST
+        assert pending is None or pending[0] <= pending[1] <= HEADER_BYTES + MOST
     return found
 
 
@@ -72,7 +72,7 @@ def messages(data: bytes) -> None:
     except DecodeError:
         return
     assert message.encode() == data[1:]
-    assert len(encode_frame(message)) == 20 + len(data) - 1
+    assert len(encode_frame(message)) == HEADER_BYTES + len(data) - 1
 
 
 def addresses() -> list[bytes]:

@@ -25,6 +25,7 @@ from obscura.limits import (
     I2P_CONNECT_S,
     I2P_HEALTHY_S,
     I2P_INSTANT_S,
+    I2P_LEASES_S,
     I2P_LOOK_S,
     I2P_OWN_SESSIONS,
     I2P_PROGRESS_S,
@@ -336,6 +337,8 @@ class I2p:
         if not await self._serve_with(key, is_second=False):
             await asyncio.sleep(I2P_CLEANUP_S)
             await self._serve_with(key, is_second=True)
+        half.lost(_ENDED)
+        await asyncio.sleep(I2P_LEASES_S)
         raise SamFault(_ENDED)
 
     async def _serve_with(self, key: PrivateDestination, *, is_second: bool) -> bool:
