@@ -388,8 +388,7 @@ I2P_ACCEPT_AGAIN_S: Final = 2.0  # seconds until an accept that failed alone is 
 I2P_AGAIN_S: Final = (1.0, 60.0)  # seconds between attempts to reach the router: first, longest
 I2P_HEALTHY_S: Final = 60.0  # seconds of service after which the waits begin anew
 I2P_INSTANT_S: Final = 0.25  # seconds; a session made faster has got a destination that the router had already ...
-# seconds ... and i2pd 2.45 deletes 5 s after its last session ended, whoever uses it by then
-I2P_CLEANUP_S: Final = 10.0
+I2P_CLEANUP_S: Final = 10.0  # seconds; ... and that i2pd 2.45 deletes 5 s after its last session ended, whoever uses it
 I2P_LEASES_S: Final = 55.0  # seconds until a lost destination is asked for anew: i2pd adds 51 to the life of a LeaseSet
 I2P_LOOK_S: Final = (3.0, 300.0)  # seconds between looks at whether others can find our destination: first, longest
 I2P_OWN_SESSIONS: Final = 16  # links with a transient destination of their own at once; each costs the router tunnels
