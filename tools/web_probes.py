@@ -13,6 +13,10 @@ def _get(path: bytes = b"/", fields: bytes = b"", *, method: bytes = b"GET", ver
     return method + b" " + path + b" " + version + b"\r\n" + HOST + fields + b"\r\n"
 
 
+def _flipped(data: bytes, bit: int) -> bytes:
+    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
 def tables(protected: bytes, page: bytes, etag: bytes, modified: bytes) -> dict[str, list[bytes]]:
     """All probes. ``page``: the path of a text file of 1,000 bytes or more, with its tag and time."""
     probes: dict[str, list[bytes]] = {}
@@ -117,6 +121,20 @@ def tables(protected: bytes, page: bytes, etag: bytes, modified: bytes) -> dict[
         put(f"empty {name!r}", _get(page, name + b":\r\n"))
         put(f"zipped page {name!r}", _get(b"/", b"Accept-Encoding: gzip\r\n" + name + b": 0\r\n", method=b"HEAD"))
         put(f"zipped {name!r}", _get(b"/none", b"Accept-Encoding: gzip\r\n" + name + b": 0\r\n", method=b"HEAD"))
+    for name, lead, rest in product((b"gzip", b"xgzip", b"xgzipxgzip gzip", b"a, GZip"), (b"", b" ", b";", b" ; ", b",", b"-"), (
+        b"", b"q", b"q=", b"q=0", b"q=1", b"q=1,", b"q=2", b"q=0.", b"q=1.", b"q=0.0", b"q=0.001", b"q=0.0001", b"q=0.100 ", b"q=1.000",
+        b"q=1.0000", b"q=1.001", b"Q=0.5", b"q =1", b"q= 1", b"q=1;x", b"q=0.5x", b"x=1", b"gzip", b",gzip", b"q=0,gzip",
+    )):  # fmt: skip
+        put(
+            f"encoding {name!r} {lead!r} {rest!r}",
+            _get(b"/", b"Accept-Encoding: " + name + lead + rest + b"\r\n", method=b"HEAD"),
+        )
+    asked = _get(
+        b"/",
+        b"Accept: */*\r\nAccept-Encoding: gzip, deflate\r\nUser-Agent: a/1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
+    )
+    for bit in range(8 * len(asked)):
+        put(f"bit {bit} of a request", _flipped(asked, bit))
     for host in (b"h h:80 H h: h:x h. .h h..h h/ h@x [::1] [::1]:80 [::1 127.0.0.1 -h _h h_x h%20 \xff h,x *").split():
         put(f"host {host!r}", b"GET /folder HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
     put("host empty", b"GET / HTTP/1.1\r\nHost: \r\n\r\n")

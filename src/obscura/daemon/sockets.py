@@ -52,7 +52,7 @@ class Sockets:
         engine = self._engine
         if isinstance(link.tag, Listener):
             is_direct = link.tag.face is Face.CLEARNET  # what others connect through is nobody to blame
-            link.tag = engine.accepted(link.tag, link.remote if is_direct else None, now)
+            link.tag = engine.accepted(link.tag, link.remote if is_direct else None, now, link.own_host)
         elif link.tag not in engine.links:
             link.abort()  # given up while it was being dialled
             return

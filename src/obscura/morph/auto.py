@@ -55,6 +55,7 @@ class AutoServer(Carrier):
     def _choose(self, number: CarrierNumber | None, now: float) -> list[CarrierEvent]:
         make = self._rest if number is None else self._kinds.get(number, self._rest)
         self._inner = make(self._rng)
+        self._inner.own_host = self.own_host
         events = self._inner.start(self._began)
         said = bytes(self._said)
         self._said.clear()

@@ -65,6 +65,7 @@ class Carrier(ABC):
 
     NUMBER: ClassVar[CarrierNumber]
     STREAMED: ClassVar[bool] = False
+    own_host: str = ""  # where the connection came in, for covers that tell it
 
     @abstractmethod
     def start(self, now: float) -> list[CarrierEvent]:

@@ -34,6 +34,7 @@ _TARGET = rf"(?:{_PATH}|[A-Za-z][A-Za-z0-9+.-]*+{_nested([':', '/', '/', _HOST +
 _VERSION = _nested(["H", "T", "T", "P", "/", "1", r"\.", "[0-9]", "[0-9]{0,2}", " *+", r"\r"])
 _LINE_SO_FAR = re.compile(rf"[\r\n]*+(?:[A-Z_-]++(?: ++(?:{_TARGET}(?:\r| ++(?:\r|{_VERSION})?)?)?)?)?".encode())
 _LATER_VERSION = re.compile(rf"[\r\n]*+[A-Z_-]++ ++{_TARGET} ++HTTP/(?:[2-9]|1[0-9])".encode())
+_METHOD = re.compile(rb"[\r\n]*+([A-Z_-]++) ")
 _LINE = re.compile(
     rf"([A-Z_-]++) ++(?:({_PATH})|[A-Za-z][A-Za-z0-9+.-]*+://({_HOST})({_REST}))"
     rf"(?: ++HTTP/1\.([0-9]{{1,3}}) *+| *+)\r?\n".encode()
@@ -91,7 +92,7 @@ class RequestReader:
                 wrong = self._wrong(line, is_whole=end > 0)
                 refusal = wrong or refusal
             if refusal is not None:
-                return refusal
+                return refusal if refusal.request is not None else Refusal(refusal.status, _begun(line))
             if not end:
                 return None
             done = self._line(line)
@@ -158,18 +159,22 @@ class RequestReader:
         assert found is not None, "_wrong has let it pass"
         method, path, host, rest, minor = found.groups()
         target = path if path is not None else rest if rest.startswith(b"/") else b"/" + rest
-        if host is not None and host_of(host) is None:
-            return Refusal(400)
         decoded = decoded_path(target)
-        if decoded is None:
-            return Refusal(400)
-        request = Request(method, target, decoded, HTTP_09 if minor is None else 1_000 + int(minor), [])
+        request = Request(method, target, decoded or b"", HTTP_09 if minor is None else 1_000 + int(minor), [])
+        if decoded is None or (host is not None and host_of(host) is None):
+            return Refusal(400, request)
         if minor is None:
             return request if method == b"GET" else Refusal(400, request)
         if host is not None:
             request.fields.append((b":host", host))
         self._request = request
         return None
+
+
+def _begun(line: bytes) -> Request | None:
+    """What is known of a request whose line is wrong: the method, if it is whole (an answer to HEAD has no body)."""
+    found = _METHOD.match(line)
+    return Request(found[1], b"", b"", HTTP_10, []) if found is not None else None
 
 
 _SINGLE: Final = frozenset(
@@ -182,8 +187,8 @@ def host_of(field: bytes) -> bytes | None:
     """The host of a Host field in lower case, without port and final dot; None for what nginx refuses."""
     if _NO_HOST.search(field):
         return None
-    end = field.find(b"]") + 1 if field.startswith(b"[") else field.find(b":")
-    host = (field if end <= 0 else field[:end]).removesuffix(b".")
+    end = (field.find(b"]") + 1 or -1) if field.startswith(b"[") else field.find(b":")
+    host = (field if end < 0 else field[:end]).removesuffix(b".")
     return host.lower() or None
 
 
@@ -216,9 +221,10 @@ def judge(request: Request) -> Request | Refusal:
     return request
 
 
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
-_CHUNK_SO_FAR = re.compile(rb"[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\r\n]*)?\r?")
+_CHUNK = re.compile(rb"(0*[0-7]?[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_SO_FAR = re.compile(rb"0*[0-7]?[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\r\n]*)?\r?")
 _TRAILERS = re.compile(rb"(?:[^\r\n]+\r?\n)*\r?\n")
+_LONE_CR = re.compile(rb"\r[^\n]")
 _MAX_TRAILERS = 1 << 10
 
 
@@ -255,8 +261,8 @@ class ChunkedBody:
             if self._is_last:
                 trailers = _TRAILERS.match(buffer)
                 if trailers is None:
-                    if len(buffer) > _MAX_TRAILERS:
-                        raise Violation("endless trailers")
+                    if len(buffer) > _MAX_TRAILERS or _LONE_CR.search(buffer):
+                        raise Violation("endless trailers, or none")
                     return False
                 del buffer[: trailers.end()]
                 return True

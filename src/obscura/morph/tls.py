@@ -77,6 +77,7 @@ class _Tls(Carrier):
                 self._inner = self._session()
                 if self._inner is None:
                     return self._over()
+                self._inner.own_host = self.own_host
                 self._deadline = inf
                 events += self._inner.start(now)
         except ssl.SSLWantReadError:
@@ -174,6 +175,7 @@ class TlsServer(_Tls):
                 self._tls = self._context.wrap_bio(self._in, self._wire, server_side=True)
             else:
                 self._inner = HttpServer(self._rng, self._site, is_misplaced=True)
+                self._inner.own_host = self.own_host
                 self._inner.start(now)
         if self._tls is None and self._inner is not None:
             return self._inner.receive(data, now)

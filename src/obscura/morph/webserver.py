@@ -254,7 +254,7 @@ class WebServer(Carrier):
         """A page or an error; a body that is none spoils both, and who waits with it is asked for it."""
         is_body = not request.is_chunked or self._is_body(bytearray(self._buffer))
         request.keeps_alive = request.keeps_alive and is_body
-        answer = respond(self._site, request, self._cookie_for(request, now))
+        answer = respond(self._site, request, self._cookie_for(request, now), self.own_host)
         if answer.is_file and not is_body:
             return refuse(self._site, 400, request, [])
         expected = request.field(b"expect") if request.version > HTTP_10 else None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import zlib
+from calendar import monthrange, timegm
 from collections.abc import Callable
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 from functools import lru_cache
 from typing import Final
 
@@ -183,8 +184,11 @@ def _kept(keeps: bool) -> bytes:
     return b"keep-alive" if keeps else b"close"
 
 
-def respond(site: Website, request: Request, cookie: list[tuple[bytes, bytes]]) -> Answer:
-    """The answer to a request for a file. ``cookie``: the fields that a good answer carries beside nginx's own."""
+def respond(site: Website, request: Request, cookie: list[tuple[bytes, bytes]], own_host: str) -> Answer:
+    """The answer to a request for a file. ``cookie``: the fields that a good answer carries beside nginx's own.
+
+    ``own_host``: where the connection came in, for redirects of who names no host.
+    """
     path = request.path
     is_allowed = request.method in (b"GET", b"HEAD", b"POST")
     if path.endswith(b"/"):
@@ -201,7 +205,7 @@ def respond(site: Website, request: Request, cookie: list[tuple[bytes, bytes]]) 
         if path + b"/" in site.folders:
             if not is_allowed:
                 return refuse(site, 405, request, [])
-            return _redirect(site, request, cookie)
+            return _redirect(site, request, cookie, own_host)
         return refuse(site, 404, request, [])
     if not is_allowed or request.method == b"POST":
         return refuse(site, 405, request, [])
@@ -210,12 +214,12 @@ def respond(site: Website, request: Request, cookie: list[tuple[bytes, bytes]]) 
     return answer
 
 
-def _redirect(site: Website, request: Request, cookie: list[tuple[bytes, bytes]]) -> Answer:
-    host = host_of(request.field(b":host") or request.field(b"host") or b"") or b"_"
-    query = request.target.partition(b"?")
+def _redirect(site: Website, request: Request, cookie: list[tuple[bytes, bytes]], own_host: str) -> Answer:
+    host = host_of(request.field(b":host") or request.field(b"host") or b"") or own_host.encode()
+    query = request.target.partition(b"#")[0].partition(b"?")[2]
     scheme = b"https" if site.dress.is_tls else b"http"
     port = b":%d" % site.port if site.port not in (0, 443 if site.dress.is_tls else 80) else b""
-    location = scheme + b"://" + host + port + request.path + b"/" + query[1] + query[2]
+    location = scheme + b"://" + host + port + request.path + b"/" + (b"?" + query if query else b"")
     body = error_page(301)
     if request.version == HTTP_09:
         return Answer([body], False)
@@ -281,23 +285,43 @@ def _partial(
 # --- Conditions, ranges, compression ----------------------------------------------------------------------------------
 
 
+_MONTHS = {b"F": 2, b"S": 9, b"O": 10, b"N": 11, b"D": 12}  # what one letter tells
+_CLOCK = rb"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_DATES = (
+    re.compile(rb"[^, ]*, *(?P<day>[0-9]{2}) (?P<month>...) (?P<year>[0-9]{4}) " + _CLOCK, re.DOTALL),
+    re.compile(rb"[^, ]*, *(?P<day>[0-9]{2})-(?P<month>...)-(?P<year>[0-9]{2}) " + _CLOCK, re.DOTALL),
+    re.compile(rb"[^, ]* +(?P<month>[^ ]..). ?(?P<day>[0-9]{1,2}) " + _CLOCK + rb" (?P<year>[0-9]{4})", re.DOTALL),
+)
+
+
 def _time(text: bytes) -> int | None:
-    try:
-        return int(parsedate_to_datetime(text.decode("latin-1")).timestamp())
-    except (ValueError, OverflowError):
+    """Unix time of a date as nginx reads it: no name of a day, a month by its first letters, nothing after the time."""
+    found = next(filter(None, (date.match(text) for date in _DATES)), None)
+    if found is None:
         return None
+    month = _month(found["month"])
+    year, day, hour, minute, second = (int(found[name]) for name in ("year", "day", "hour", "minute", "second"))
+    if len(found["year"]) == 2:
+        year += 2_000 if year < 70 else 1_900
+    if month is None or not year or hour > 23 or minute > 59 or second > 59 or day > monthrange(year, month)[1]:
+        return None
+    return timegm((year, month, day, hour, minute, second))
+
+
+def _month(name: bytes) -> int | None:
+    first, second, third = name[:1], name[1:2], name[2:]
+    if first == b"J":
+        return 1 if second == b"a" else 6 if third == b"n" else 7
+    if first == b"M":
+        return 3 if third == b"r" else 5
+    if first == b"A":
+        return 4 if second == b"p" else 8
+    return _MONTHS.get(first)
 
 
 def _matches(header: bytes, etag: bytes, *, weakly: bool) -> bool:
-    if header == b"*":
-        return True
-    for each in header.split(b","):
-        tag = each.strip()
-        if weakly and tag.startswith(b"W/"):
-            tag = tag[2:]
-        if tag == etag:
-            return True
-    return False
+    weak = rb"(?:W/)?" if weakly else b""
+    return header == b"*" or bool(re.search(rb"(?:^|,[ \t,]*)" + weak + re.escape(etag) + rb"[ \t]*(?:,|\Z)", header))
 
 
 def _condition(request: Request, page: Page) -> int:
@@ -325,7 +349,7 @@ def _ranges(request: Request, page: Page) -> list[tuple[int, int]] | None:
         return []
     condition = request.field(b"if-range")
     if condition is not None:
-        if condition.startswith(b'"'):
+        if len(condition) > 1 and condition.endswith(b'"'):
             if condition != page.etag:
                 return []
         elif _time(condition) != page.modified:
@@ -336,11 +360,14 @@ def _ranges(request: Request, page: Page) -> list[tuple[int, int]] | None:
         spec = re.fullmatch(rb" *([0-9]*) *- *([0-9]*) *", each)
         if spec is None or not (spec[1] or spec[2]):
             return None
+        first, last = (number.lstrip(b"0") for number in spec.groups())
+        if max(len(first), len(last)) > 19 or max(int(first or 0), int(last or 0)) >= 1 << 63:
+            return None
         if spec[1]:
-            start = int(spec[1][:19])
-            end = min(int(spec[2][:19]) + 1, size) if spec[2] else size
+            start = int(first or 0)
+            end = min(int(last or 0) + 1, size) if spec[2] else size
         else:
-            start, end = max(0, size - int(spec[2][:19])), size
+            start, end = max(0, size - int(last or 0)), size
         if start < end:
             found.append((start, end))
     if not found:
@@ -362,9 +389,19 @@ def _is_zipped(request: Request, kind: bytes, size: int) -> bool:
     )
 
 
+_GZIP_TAKEN = re.compile(
+    rb" *(?:\Z|,|; *(?:\Z|q=(?:1(?:\.0{0,3})?|0\.(?=[0-9]{0,2}[1-9])[0-9]{1,3})(?:\Z|[, ])))"  # what is no quality is none
+)
+
+
 def _accepts_gzip(accepted: bytes) -> bool:
-    found = re.search(rb"(?:^|[, ])gzip *(?:;? *q=([0-9.]*))?", accepted)
-    return found is not None and (found[1] is None or found[1].strip(b"0.") != b"")
+    """As nginx reads the field: the first gzip that begins a word decides."""
+    start = 0
+    while (at := accepted.find(b"gzip", start)) >= 0:
+        if at == start or accepted[at - 1] in b", ":
+            return _GZIP_TAKEN.match(accepted, at + 4) is not None
+        start = at + 4  # what stands right behind it begins a word, too
+    return False
 
 
 @lru_cache(ZIPPED_PAGES)

@@ -125,8 +125,8 @@ class Engine:
             if not self._handover.failed(link, why, now):
                 self._outgoing.failed(link, failure, why, now)
 
-    def accepted(self, listener: Listener, remote: Endpoint | None, now: float) -> LinkId:
-        """A socket was accepted."""
+    def accepted(self, listener: Listener, remote: Endpoint | None, now: float, own_host: str = "") -> LinkId:
+        """A socket was accepted; ``own_host``: the address that it was reached at."""
         self._now = now
         link = self._new_link(listener.face)
         link.carrier, link.remote = listener.address.carrier, remote
@@ -137,7 +137,7 @@ class Engine:
             self.count_stranger(link)
             admission = self._admissions.of(listener.face)
             security = listener.security(self._network_id, lambda: admission.may_try(remote, self._now))
-            self._attach(link, listener.carrier(self._rng), security, now)
+            self._attach(link, listener.served(self._rng, own_host), security, now)
         except Exception as fault:  # whoever called knows no number yet
             self.broke(link.id, fault)
         return link.id

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import msgspec
 
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
-from obscura.morph.carrier import CarrierFactory
+from obscura.morph.carrier import Carrier, CarrierFactory
 from obscura.morph.kinds import plain_server
 from obscura.node.broadcast import Receipt
 from obscura.node.effects import Fetch, Keep, LinkId, Lookup, Notify
@@ -26,6 +27,12 @@ class Listener(msgspec.Struct, frozen=True):
     strangers: bool
     replay: ReplayCache
     carrier: CarrierFactory = plain_server  # the server's side, with the cover that strangers get
+
+    def served(self, rng: random.Random, own_host: str) -> Carrier:
+        """The carrier of one connection, reached at ``own_host``."""
+        carrier = self.carrier(rng)
+        carrier.own_host = own_host
+        return carrier
 
     def security(self, network_id: bytes, may_try: Callable[[], bool]) -> Listening | Bare:
         """The responder's side of the channel on one connection."""

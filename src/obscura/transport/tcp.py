@@ -117,6 +117,12 @@ class Socket(asyncio.BufferedProtocol):
         self._owner.socket_down(self)
 
     @property
+    def own_host(self) -> str:
+        """The own side's IP address; empty if the socket does not say."""
+        name = self._transport.get_extra_info("sockname") if self._transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    @property
     def remote(self) -> Endpoint | None:
         """Where the peer's side is; None if the socket does not say."""
         if self._far is not None:
