@@ -8,6 +8,8 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from mutated import mutants
+
 MAX_RANDOM = 16 << 10
 THRESHOLDS = (
     *range(1, 65),
@@ -51,12 +53,17 @@ def probes(
         _replays(recordings),
         _flips(recordings, rng, inside=False),
         _halves(recordings, rng),
+        _mutants(recordings, rng, inside=False),
         _random(carrier, rng),
     ]
     if carrier == "http":
         kinds.append(_tokens(recordings, rng, inside=False))
     if within:
-        kinds += [_tokens(within, rng, inside=True), _flips(within, rng, inside=True)]
+        kinds += [
+            _tokens(within, rng, inside=True),
+            _flips(within, rng, inside=True),
+            _mutants(within, rng, inside=True),
+        ]
     made: list[Probe] = []
     while len(made) < count:
         for kind in list(kinds):
@@ -115,6 +122,12 @@ def _flipped(pieces: Sequence[bytes], at: int, bit: int) -> Iterator[bytes]:
         else:
             yield piece
         at -= len(piece)
+
+
+def _mutants(recordings: Sequence[Sequence[bytes]], rng: random.Random, *, inside: bool) -> Iterator[Probe]:
+    """Streams with up to three changes, in one piece."""
+    for number, data in enumerate(mutants([b"".join(pieces)[:MAX_RANDOM] for pieces in recordings], rng)):
+        yield Probe("mutant", f"{number}", (data,), inside)
 
 
 def _tokens(recordings: Sequence[Sequence[bytes]], rng: random.Random, *, inside: bool) -> Iterator[Probe]:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import random
-from itertools import product
+from itertools import islice, product
+
+from mutated import mutants
 
 HOST = b"Host: h\r\n"
 
@@ -15,6 +17,24 @@ def _get(path: bytes = b"/", fields: bytes = b"", *, method: bytes = b"GET", ver
 
 def _flipped(data: bytes, bit: int) -> bytes:
     return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
+def _requests(protected: bytes, page: bytes, etag: bytes, modified: bytes) -> list[bytes]:
+    """Right ones, each with other fields that a server reads."""
+    return [
+        _get(page, b"Range: bytes=0-1, 5-9\r\n"), _get(page, b"If-Range: " + modified + b"\r\nRange: bytes=-20\r\n"),
+        _get(page, b'If-None-Match: "x", W/' + etag + b"\r\n"), _get(page, b"If-Modified-Since: Tuesday, 14-Nov-23 22:13:20 GMT\r\n"),
+        _get(page, b"If-Unmodified-Since: Tue Nov 14 22:13:20 2023\r\n"), _get(page, b"If-Modified-Since: Tue Nov 14 22:13:20 2023\r\n"),
+        _get(page, b"If-Modified-Since: " + modified + b"\r\nIf-Match: " + etag + b"\r\n"),
+        _get(page, b"Content-Length: 5\r\nExpect: 100-continue\r\n", method=b"POST") + b"hello" + _get(b"/none"),
+        _get(b"/folder/", b"Transfer-Encoding: chunked\r\n") + b"5;a=b\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\nX: y\r\n\r\n" + _get(b"/none"),
+        _get(protected, b"Authorization: Bearer abcdefghij\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nCookie: session=a\r\n"),
+        b"GET http://h:80/folder/../index.html?x=1#y HTTP/1.1\r\nHost: h:80\r\nAccept-Encoding: gzip;q=0.5\r\nConnection: close\r\n\r\n",
+        _get(b"/folder/./%70age.html;x?y=/../z"), _get(b"/none") + _get(b"/folder"),
+        _get(b"/", b"Connection: keep-alive\r\n", version=b"HTTP/1.0") + _get(b"/folder", version=b"HTTP/1.0"),
+        _get(b"/", b"Accept-Encoding: gzip, deflate\r\nReferer: http://a/\r\n", method=b"HEAD") + _get(b"/"), b"GET /folder//page.html\r\n",
+        _get(protected + b"/x?y", b"Authorization: Basic YTpi\r\n"), _get(b"//folder/..//%2e%2e/a%20b?q#f", method=b"OPTIONS"),
+    ]  # fmt: skip
 
 
 def tables(protected: bytes, page: bytes, etag: bytes, modified: bytes) -> dict[str, list[bytes]]:
@@ -190,6 +210,8 @@ def tables(protected: bytes, page: bytes, etag: bytes, modified: bytes) -> dict[
         "412": _get(page, b"If-Match: x\r\n"), "trace": _get(method=b"TRACE"), "twice": _get(fields=b"Host: h\r\nX: y\r\n"),
     }.items():  # fmt: skip
         put(f"after an error: {name}", broken, b"hello", b"world", b"hello", b"world")
+    for number, data in enumerate(islice(mutants(_requests(protected, page, etag, modified), random.Random(8)), 1_000)):
+        put(f"mutant {number}", data)
     rng = random.Random(7)
     for size in (
         1,
