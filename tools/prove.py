@@ -4,6 +4,8 @@ python tools/prove.py --list
 python tools/prove.py                 # all; a failure does not stop the others
 python tools/prove.py --only eclipse,tables
 
+What a proof says while it runs is in out/prove/NAME.txt.
+
 Each result is kept in docs/results.json as soon as it is there, with its date, commit and machine; the page is made from all that
 are kept, so that hours of proofs need not be one run.
 """
@@ -26,6 +28,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 KEPT = ROOT / "docs" / "results.json"
+LIVE = ROOT / "out" / "prove"
 LINES = 30  # of a proof's output on the page, the last ones
 CARRIERS = ("http", "tls", "ssh", "dns")
 
@@ -139,21 +142,24 @@ def _run(proof: Proof) -> Result:
         "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
         "TEST_REQUIRE_SHARED_DATA": "1",
     }
+    LIVE.mkdir(parents=True, exist_ok=True)
+    path = LIVE / f"{proof.name}.txt"  # to be looked at while it runs
     began = time.monotonic()
-    with subprocess.Popen(
-        shlex.split(proof.command),
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with (
+        path.open("w") as said,
+        subprocess.Popen(
+            shlex.split(proof.command), cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         try:
-            output, _ = process.communicate(timeout=proof.most_h * 3_600)
+            process.wait(proof.most_h * 3_600)
         except subprocess.TimeoutExpired:
             process.terminate()
-            output = process.communicate()[0] + f"\nended after {proof.most_h:g} h"
+            process.wait()
     seconds = round(time.monotonic() - began)
+    output = path.read_text(errors="replace")
+    if seconds >= proof.most_h * 3_600:
+        output += f"\nended after {proof.most_h:g} h"
     told = "\n".join(_plain(line)[:160] for line in output.splitlines()[-LINES:])
     is_shown = process.returncode == 0
     print(f"{told}\n   {'shown' if is_shown else 'NOT SHOWN'} in {seconds} s", flush=True)
