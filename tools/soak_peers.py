@@ -150,13 +150,16 @@ async def unread(place: Path, address: str, links: int) -> None:
         await asyncio.gather(*(one(node) for _ in range(links)))
 
 
+GONE = (OSError, TimeoutError, RuntimeError)  # the last is what uvloop says of a write to a closed connection
+
+
 async def _strangers(address: str, links: int, say: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> None:
     """Connections on which something is said, and that come again when they are closed."""
     place = Address.parse(address)
 
     async def one() -> None:
         while True:
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(*GONE):
                 async with asyncio.timeout(2 * HANDSHAKE_S):
                     reader, writer = await asyncio.open_connection(place.host, place.port)
                     try:
@@ -211,7 +214,7 @@ async def storming(place: Path, address: str, links: int) -> None:
 
     async def one() -> None:
         while True:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*GONE):
                 _, writer = await asyncio.open_connection(far.host, far.port)
                 writer.write(bytes(100))
                 writer.transport.abort()
