@@ -208,11 +208,17 @@ async def record(pair: Pair, count: int) -> list[list[bytes]]:
 
 async def calibrate(pair: Pair, stream: list[bytes]) -> None:
     """How long each server's EXT_INFO is: all that comes under keys after a client's half of an exchange."""
+
+    async def size(port: int, pieces: int) -> int:
+        data, _ = await ask(port, Probe("", "", tuple(stream[:pieces])), PATIENT_S)
+        last = _ssh_told(data, 0)[-1]
+        return int(last.split()[0]) if last.endswith(" under keys") else 0
+
     for port in (pair.ours, pair.theirs):
-        sizes = []
-        for _ in range(CALIBRATIONS):  # a busy machine may show a part of it
-            data, _ = await ask(port, Probe("", "", tuple(stream[:2])), PATIENT_S)
-            sizes.append(int(_ssh_told(data, 0)[-1].split()[0]))
+        half = 1  # in so many pieces
+        while half < len(stream) and not await size(port, half):
+            half += 1
+        sizes = [await size(port, half) for _ in range(CALIBRATIONS)]  # a busy machine may show a part of it
         pair.first_under_keys[port] = max(sizes)
 
 
