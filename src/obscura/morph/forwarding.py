@@ -64,7 +64,8 @@ def forwarded(request: Request, body: bytes) -> bytes:
     """The request as it goes to the site behind."""
     lines = [b"%s %s HTTP/1.0" % (request.method, request.target)]
     host = request.field(b"host")
-    lines.append(b"Host: " + (host if host is not None else b"localhost"))
+    if host:
+        lines.append(b"Host: " + host)
     lines.append(b"Connection: close")
     if body or request.length or request.is_chunked:
         lines.append(b"Content-Length: %d" % len(body))

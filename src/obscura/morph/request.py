@@ -30,13 +30,17 @@ def _nested(atoms: list[str]) -> str:
 _PATH = r"/[^\x00-\x20\x7f]*+"
 _HOST = r"(?:\[[A-Za-z0-9:._~!$&'()*+,;=-]*+\]?|[A-Za-z0-9.-]*+)(?::[0-9]*+)?"
 _REST = rf"(?:{_PATH}|\?[^\x00-\x20\x7f]*+)?"
-_TARGET = rf"(?:{_PATH}|[A-Za-z][A-Za-z0-9+.-]*+{_nested([':', '/', '/', _HOST + _REST])})"
+_SCHEME = "[A-Za-z][A-Za-z0-9+.-]*+"
+_TARGET = rf"(?:{_PATH}|{_SCHEME}://{_HOST}{_REST})"
+_TARGET_BEGUN = _SCHEME + _nested([":", "/"])
 _VERSION = _nested(["H", "T", "T", "P", "/", "1", r"\.", "[0-9]", "[0-9]{0,2}", " *+", r"\r"])
-_LINE_SO_FAR = re.compile(rf"[\r\n]*+(?:[A-Z_-]++(?: ++(?:{_TARGET}(?:\r| ++(?:\r|{_VERSION})?)?)?)?)?".encode())
+_LINE_SO_FAR = re.compile(
+    rf"[\r\n]*+(?:[A-Z_-]++(?: ++(?:{_TARGET}(?:\r| ++(?:\r|{_VERSION})?)?|{_TARGET_BEGUN})?)?)?".encode()
+)
 _LATER_VERSION = re.compile(rf"[\r\n]*+[A-Z_-]++ ++{_TARGET} ++HTTP/(?:[2-9]|1[0-9])".encode())
 _METHOD = re.compile(rb"[\r\n]*+([A-Z_-]++) ")
 _LINE = re.compile(
-    rf"([A-Z_-]++) ++(?:({_PATH})|[A-Za-z][A-Za-z0-9+.-]*+://({_HOST})({_REST}))"
+    rf"([A-Z_-]++) ++(?:({_PATH})|{_SCHEME}://({_HOST})({_REST}))"
     rf"(?: ++HTTP/1\.([0-9]{{1,3}}) *+| *+)\r?\n".encode()
 )
 _HEADER_SO_FAR = re.compile(rb"(?:[^\x00-\x20\x7f:][^\x00-\x20\x7f:]*+(?:\r++|:[^\x00\r\n]*+\r*+)?|\r)?")
