@@ -120,7 +120,7 @@ class Socket(asyncio.BufferedProtocol):
     def own_host(self) -> str:
         """The own side's IP address; empty if the socket does not say."""
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None
-        return str(name[0]) if isinstance(name, tuple) else ""
+        return str(name[0]).partition("%")[0] if isinstance(name, tuple) else ""
 
     @property
     def remote(self) -> Endpoint | None:
