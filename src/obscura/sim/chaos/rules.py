@@ -18,7 +18,7 @@ from obscura.wire.messages.transactions import StemTx, Tx
 MOST_LINKS = 125 + 40  # inbound ones, and room for all others
 LINGER_S = 600.0  # that a link which ended may still be in memory, pretending to be a server
 MOST_AT_ONCE = 20_000  # turns of all nodes in one instant
-MOST_STEMMED_TO = 2  # peers that get a transaction from one life of a node: a successor, and the other one once
+MOST_STEMMED_TO = 2  # peers, linked all the while, that get a transaction from a node: a successor, and the other one
 
 
 class Broken(Exception):
@@ -100,8 +100,9 @@ class Rules:
             raise Broken(f"node {node.number} sent stemtx to a peer that it did not choose")
         id = relay_of(node).chain.ledger.decode_transaction(raw).id
         if id in self.private and self.own.get(id) != node.number:
-            to = self._stemmed.setdefault((node.number, id), set())
-            to.add(link)
+            # Who is gone does not count: others take the places of both successors then, and an origin that restarts stems again.
+            to = {link} | (self._stemmed.get((node.number, id), set()) & node.assembly.core.peers.keys())
+            self._stemmed[node.number, id] = to
             if len(to) > MOST_STEMMED_TO:
                 raise Broken(f"node {node.number} sent one stemtx to {len(to)} peers")
 
