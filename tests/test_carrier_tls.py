@@ -160,6 +160,26 @@ def test_protocols_that_a_web_server_has_not_end_the_handshake(cuts: int) -> Non
     assert [type(event) for event in visitor.events] == [Finished]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "alert"),
+    [
+        (b"\x00\x10\x00\x05\x00\x03\x02h2", b"\x00\x10\x00\x05\x00\x03\x09h2", 50),  # decode_error: no list of names
+        (b"\x00\x33\x00\x26", b"\x00\xe5\x00\x26", 120),  # no key_share: that is missed later
+        (b"\x00\x0a\x00", b"\x00\xf1\x00", 109),  # no supported_groups: missing_extension, before anything else
+        (b"", b"", 120),
+    ],
+)
+def test_what_openssl_refuses_first_gets_its_alert(old: bytes, new: bytes, alert: int) -> None:
+    visitor = Visitor(server(), alpn=("h2",))
+    with pytest.raises(ssl.SSLWantReadError):
+        visitor.tls.do_handshake()
+    hello = visitor.outgoing.read()
+    assert hello.count(old) == 1 or not old
+    events = visitor.far.receive(hello.replace(old, new, 1) + b"broken, what comes behind it", 0.0)
+    assert b"".join(visitor.far.take()) == b"\x15\x03\x03\x00\x02\x02" + bytes([alert])
+    assert [type(event) for event in events] == [Finished]
+
+
 def test_any_bytes_may_pretend_to_be_a_hello() -> None:
     rng = random.Random(1)
     for _ in range(300):

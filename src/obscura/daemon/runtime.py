@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +26,8 @@ try:
 except ImportError:  # the extra [fast] is not installed
     new_event_loop = asyncio.new_event_loop
 
+log = logging.getLogger(__name__)
+
 Told = Callable[[Mapping[str, Any]], None]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
@@ -39,8 +43,14 @@ def run(config: Config, *, ready: Told, load: Load | None = None) -> int:
     logs.begin(config.log_level, config.log_format, is_unsafe=config.unsafe_logs)
     keep_freed_memory()
     raise_open_files()
+    sys.unraisablehook = _not_shown
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(Node(config), ready, load))
+
+
+def _not_shown(ignored: Any) -> None:
+    """Python would print what it could not raise, with a stranger's bytes where ``ssl`` cannot read the name in a ClientHello."""
+    log.debug("ignored: %s", ignored.exc_type.__name__)
 
 
 def keep_freed_memory() -> None:

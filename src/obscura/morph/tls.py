@@ -16,7 +16,7 @@ from math import inf
 from obscura.limits import CLIENT_HEADER_S, MAX_CLIENT_HELLO
 from obscura.morph.carrier import Carrier, CarrierEvent, Finished, coalesced
 from obscura.morph.dress import path_for_joining, path_for_key
-from obscura.morph.hello import NO_APPLICATION_PROTOCOL, offered_protocols
+from obscura.morph.hello import NO_APPLICATION_PROTOCOL, comes_first, offered_protocols
 from obscura.morph.http import HttpServer
 from obscura.morph.poller import PollingClient
 from obscura.morph.visitor import HttpClient
@@ -179,20 +179,24 @@ class TlsServer(_Tls):
                 self._inner.start(now)
         if self._tls is None and self._inner is not None:
             return self._inner.receive(data, now)
-        if self._inner is None and not self._is_ending and not self._is_welcome(data):
-            return self._noted(self._over())
-        return super().receive(data, now)
+        is_hello = self._inner is None and not self._is_ending
+        events = super().receive(data, now)
+        if is_hello and not self._is_welcome(data):
+            said = self._wire.read()
+            if not said or comes_first(said, bytes(self._hello)):
+                self._wire.write(said)
+                return events
+            self._wire.write(NO_APPLICATION_PROTOCOL)
+            return events if self._is_ending else self._noted(self._over())
+        return events
 
     def _is_welcome(self, data: bytes | memoryview) -> bool:
-        """False once the hello is complete and wants other protocols than a web server's; the alert is queued then."""
+        """False once the hello is complete and wants other protocols than a web server's."""
         if len(self._hello) > MAX_CLIENT_HELLO:
             return True
         self._hello += data
         offered = offered_protocols(bytes(self._hello))
-        if offered and not PROTOCOLS.intersection(offered):
-            self._wire.write(NO_APPLICATION_PROTOCOL)
-            return False
-        return True
+        return not offered or not PROTOCOLS.isdisjoint(offered)
 
     def take(self) -> list[bytes]:
         return self._inner.take() if self._tls is None and self._inner is not None else super().take()
