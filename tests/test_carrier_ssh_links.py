@@ -102,7 +102,9 @@ async def _session(port: int, data: bytes) -> tuple[bytes, bytes, bool]:
             await loop.sock_sendall(sock, b"".join(client.take()))
             piece = await loop.sock_recv(sock, 65_536)
             assert piece, "the server hung up"
-            for event in client.receive(piece, 0.0):
+            events = client.receive(piece, 0.0)
+            events += client.due(0.0) if client.deadline() <= 0.0 else []
+            for event in events:
                 if isinstance(event, Flight):
                     first = event.data
                     client.send(data, 0.0)

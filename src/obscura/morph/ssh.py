@@ -174,6 +174,7 @@ class SshClient(_Ssh):
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng, Transport(rng), SSH_WINDOW)
         self._transport.reader.counts_reads = False
+        self._is_keyed = False  # and says what it wants next, in a write of its own as OpenSSH's client
         self._has_asked = False  # for the methods; what is refused before is that
         self._has_tried = False
         self._runs = False  # the program
@@ -182,6 +183,15 @@ class SshClient(_Ssh):
     def send_flight(self, flight: bytes, now: float) -> None:
         self._has_tried = True
         self._transport.send(key_request(_USER, flight, self._rng))
+
+    def deadline(self) -> float:
+        return 0.0 if self._is_keyed and not self._is_over else super().deadline()
+
+    def due(self, now: float) -> list[CarrierEvent]:
+        if self._is_keyed:
+            self._is_keyed = False
+            self._transport.send(bytes((names.SERVICE_REQUEST,)) + string(USERAUTH))
+        return super().due(now)
 
     def refuse(self, now: float) -> None:
         if self._runs:
@@ -209,7 +219,7 @@ class SshClient(_Ssh):
                 self._has_answer = True
                 events.append(Flight(bytes(data)))
         elif kind == names.NEWKEYS:
-            self._transport.send(bytes((names.SERVICE_REQUEST,)) + string(USERAUTH))
+            self._is_keyed = True
         elif kind == names.SERVICE_ACCEPT and not self._has_asked:
             self._has_asked = True
             self._transport.send(none_request(_USER))
