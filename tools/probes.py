@@ -272,6 +272,9 @@ def _records(data: bytes) -> list[str]:
     return [*shown, data.hex()] if data else shown
 
 
+_LEAST_UNDER_KEYS = 28  # bytes of a message; what EXT_INFO is padded to differs by less with the cipher that a mutant chose
+
+
 def _ssh_told(data: bytes, first_under_keys: int) -> list[str]:
     """Codes of the messages in the clear, with their bytes where those are not fresh; then how many bytes under keys.
 
@@ -287,7 +290,8 @@ def _ssh_told(data: bytes, first_under_keys: int) -> list[str]:
         shown.append(str(code) if code in (20, 31, 33) else data[5 : 4 + size - data[4]].hex())
         data = data[4 + size :]
         if code == 21:
-            return [*shown, f"{len(data) - first_under_keys} under keys"]
+            rest = len(data) - first_under_keys
+            return [*shown, f"{rest if abs(rest) >= _LEAST_UNDER_KEYS else 0} under keys"]
     return [*shown, data.hex()] if data else shown
 
 
