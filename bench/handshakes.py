@@ -51,7 +51,7 @@ def channel() -> AbstractContextManager[Pair]:
 
 def link() -> AbstractContextManager[Pair]:
     """Whole nodes."""
-    return prepared(["bench.link_worker", "receive", "64", "none", "fast"], ["bench.links_worker"])
+    return prepared(["bench.link_worker", "receive", "64", "none", "fast", "carrier=plain"], ["bench.links_worker"])
 
 
 def figure(name: str, goal: float, goal_ratio: float, prepare: Callable[[], AbstractContextManager[Pair]]) -> Figure:
