@@ -272,7 +272,9 @@ def _records(data: bytes) -> list[str]:
     return [*shown, data.hex()] if data else shown
 
 
-_LEAST_UNDER_KEYS = 28  # bytes of a message; what EXT_INFO is padded to differs by less with the cipher that a mutant chose
+_LEAST_UNDER_KEYS = (
+    28  # bytes of a message; what EXT_INFO is padded to differs by less with the cipher that a mutant chose
+)
 
 
 def _ssh_told(data: bytes, first_under_keys: int) -> list[str]:

@@ -40,11 +40,6 @@ from obscura.morph.ssh_transport import Transport
 from obscura.wire.address import CarrierNumber
 
 _USER: Final = "git"
-_LANGUAGES: Final = ("C.UTF-8", "en_US.UTF-8", "en_GB.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8")
-_SYLLABLES: Final = (
-    *("ba", "co", "de", "fi", "ga", "lo", "ma", "ne", "po"),
-    *("ra", "si", "ta", "to", "ve", "web", "app", "lib"),
-)
 _PROTOCOL_ERROR: Final = 2
 _BY_APPLICATION: Final = 11
 _BROKEN_PROGRAM: Final = 128  # exit status of git-upload-pack that read nonsense
@@ -253,9 +248,10 @@ class SshClient(_Ssh):
         rng, message = self._rng, self._channel.message
         self._channel.open(fields.u32(), fields.u32(), fields.u32())
         self._runs = True
-        message(names.CHANNEL_REQUEST, string("env") + b"\0" + string("LANG") + string(rng.choice(_LANGUAGES)))
-        name = "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(2, 6)))
-        message(names.CHANNEL_REQUEST, string("exec") + b"\1" + string(f"git-upload-pack '{name}.git'"))
+        message(names.CHANNEL_REQUEST, string("env") + b"\0" + string("LANG") + string(rng.choice(names.LANGUAGES)))
+        message(
+            names.CHANNEL_REQUEST, string("exec") + b"\1" + string(f"git-upload-pack '{names.repository(rng)}.git'")
+        )
 
     def _leave(self) -> list[CarrierEvent]:
         """The program is over: what OpenSSH's client says then."""

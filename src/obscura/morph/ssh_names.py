@@ -7,6 +7,7 @@ tell everybody.
 
 from __future__ import annotations
 
+import random
 from typing import Final, NamedTuple
 
 from obscura.morph.ssh_mac import MACS
@@ -70,6 +71,17 @@ SIGNATURES: Final = (  # server-sig-algs
     "ssh-ed25519,sk-ssh-ed25519@openssh.com,ssh-rsa,rsa-sha2-256,rsa-sha2-512,ssh-dss,ecdsa-sha2-nistp256,"
     "ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ecdsa-sha2-nistp256@openssh.com,webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
 )
+
+LANGUAGES: Final = ("C.UTF-8", "en_US.UTF-8", "en_GB.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8")
+_SYLLABLES: Final = (
+    *("ba", "co", "de", "fi", "ga", "lo", "ma", "ne", "po"),
+    *("ra", "si", "ta", "to", "ve", "web", "app", "lib"),
+)
+
+
+def repository(rng: random.Random) -> str:
+    """A name that somebody may have given to a repository."""
+    return "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(2, 6)))
 
 
 class Proposal(NamedTuple):
