@@ -172,8 +172,7 @@ class SshClient(_Ssh):
         self._is_keyed = False  # and says what it wants next, in a write of its own as OpenSSH's client
         self._has_asked = False  # for the methods; what is refused before is that
         self._has_tried = False
-        self._runs = False  # the program
-        self._has_answer = False  # flight 2 was given
+        self._runs = self._has_answer = False  # the program; flight 2 was given
 
     def send_flight(self, flight: bytes, now: float) -> None:
         self._has_tried = True
@@ -249,9 +248,8 @@ class SshClient(_Ssh):
         self._channel.open(fields.u32(), fields.u32(), fields.u32())
         self._runs = True
         message(names.CHANNEL_REQUEST, string("env") + b"\0" + string("LANG") + string(rng.choice(names.LANGUAGES)))
-        message(
-            names.CHANNEL_REQUEST, string("exec") + b"\1" + string(f"git-upload-pack '{names.repository(rng)}.git'")
-        )
+        name = names.repository(rng)
+        message(names.CHANNEL_REQUEST, string("exec") + b"\1" + string(f"git-upload-pack '{name}.git'"))
 
     def _leave(self) -> list[CarrierEvent]:
         """The program is over: what OpenSSH's client says then."""
