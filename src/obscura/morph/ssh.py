@@ -40,8 +40,7 @@ from obscura.morph.ssh_transport import Transport
 from obscura.wire.address import CarrierNumber
 
 _USER: Final = "git"
-_PROTOCOL_ERROR: Final = 2
-_BY_APPLICATION: Final = 11
+_PROTOCOL_ERROR, _BY_APPLICATION = 2, 11  # reasons of a DISCONNECT (RFC 4253, 11.1)
 _BROKEN_PROGRAM: Final = 128  # exit status of git-upload-pack that read nonsense
 
 
