@@ -292,6 +292,8 @@ def _ssh_told(data: bytes, first_under_keys: int) -> list[str]:
         shown.append(str(code) if code in (20, 31, 33) else data[5 : 4 + size - data[4]].hex())
         data = data[4 + size :]
         if code == 21:
+            if not data:
+                return [*shown, "nothing under keys"]  # the client did not say that it takes EXT_INFO
             rest = len(data) - first_under_keys
             return [*shown, f"{rest if abs(rest) >= _LEAST_UNDER_KEYS else 0} under keys"]
     return [*shown, data.hex()] if data else shown
