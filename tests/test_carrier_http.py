@@ -333,6 +333,19 @@ def test_a_number_beyond_the_largest_file_cannot_be_served() -> None:
         assert b" %d " % status in answered(b"GET", b"/", b"Host: h\r\nRange: bytes=0-1,%s-%s\r\n" % (number, number))
 
 
+def test_what_a_field_or_a_chunk_is_stuffed_with_costs_no_more_than_its_length() -> None:
+    page = next(iter(website(is_tls=False).pages.values()))
+    stuffed = b"," * 7_000 + page.etag
+    assert b" 304 " in answered(b"GET", b"/", b"Host: h\r\nIf-None-Match: " + stuffed + b"\r\n")
+    visit = Visit()
+    visit.say(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(100):
+        visit.say(b"0" * 10_000)
+        assert len(visit.server._buffer) <= 1, "zeros before a size are read and forgotten"
+    visit.say(b"1\r\nx\r\n0\r\n\r\n")
+    assert bytes(visit.server._buffer) == b""
+
+
 # --- Time and memory --------------------------------------------------------------------------------------------------
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"

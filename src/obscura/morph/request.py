@@ -225,8 +225,8 @@ def judge(request: Request) -> Request | Refusal:
     return request
 
 
-_CHUNK = re.compile(rb"(0*[0-7]?[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
-_CHUNK_SO_FAR = re.compile(rb"0*[0-7]?[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\r\n]*)?\r?")
+_CHUNK = re.compile(rb"(0?[0-7]?[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_SO_FAR = re.compile(rb"0?[0-7]?[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\r\n]*)?\r?")
 _TRAILERS = re.compile(rb"(?:[^\r\n]+\r?\n)*\r?\n")
 _LONE_CR = re.compile(rb"\r[^\n]")
 _MAX_TRAILERS = 1 << 10
@@ -270,6 +270,9 @@ class ChunkedBody:
                     return False
                 del buffer[: trailers.end()]
                 return True
+            zeros = len(buffer) - len(buffer.lstrip(b"0"))
+            if zeros > 1:
+                del buffer[: zeros - 1]  # as many as come are read, as nginx does, and none is kept
             head = _CHUNK.match(buffer)
             if head is None:
                 if not _CHUNK_SO_FAR.fullmatch(buffer[:_MAX_TRAILERS]):

@@ -33,9 +33,7 @@ def query(name: str, kind: str) -> bytes:
 def read_answer(raw: bytes, name: str, kind: str) -> Answer:
     """What an answer says to ``query(name, kind)``; aliases are followed within it. Never raises for any bytes."""
     if len(raw) > 2 and raw[2] >> 3 & 15 != dns.opcode.QUERY:
-        return Answer(
-            kind, fault="it answers nonsense: no query's answer"
-        )  # the library reads no more than some other opcodes
+        return Answer(kind, fault="it answers nonsense: no query's answer")  # other opcodes the library reads otherwise
     try:
         message = dns.message.from_wire(raw, raise_on_truncation=True)
         question = dns.message.make_query(dns.name.from_text(name), kind, id=0)

@@ -32,9 +32,7 @@ MOST_BACK = 12  # heights by which a branch that somebody goes on with may be be
 LOOK_S = 60.0  # between two looks for what is owed after the faults
 LONGEST_S = 4 * 3_600.0  # after the faults: embargoes are exponential, and re-stems double them
 _LAST_BLOCKS = (120.0, 300.0)  # seconds after the faults: two more, so that no two chains are equally long
-_ONE_MORE = (
-    7_200.0  # seconds after the faults: a node that was alone until then may have as much work; the next block decides
-)
+_ONE_MORE = 7_200.0  # seconds after the faults: who was alone until then may have as much work; the next block decides
 
 
 class Verdict(msgspec.Struct, frozen=True):
