@@ -46,7 +46,7 @@ class _Link:
         self.bucket = TokenBucket(ADDR_PER_S, ADDR_BURST, now, tokens=1.0)
         self.answered = False  # its getaddr
         self.asked = False  # by our getaddr, and not answered yet
-        self.known: set[int] = set()  # hashes of places that the peer knows
+        self.known: set[int] = set()  # hashes of places of which the peer has the news
         self.waiting: list[AddrEntry] = []  # to be told at its timer
         self.looked_at = 0
 
@@ -146,10 +146,10 @@ class Gossip(Part):
                 continue
             if endpoint.network in ANONYMOUS and own_face(endpoint) is not peer.face:
                 continue  # told through another network: it could be used on neither without linking the two
-            link.known.add(_mark(told))
             if own_face(endpoint) is peer.face or len(self._faces) == 1:  # else one face's book would show at another
                 self._learn(peer, endpoint, told)
             if is_news and not was_asked and told.time > self._unix() - ADDR_FRESH_S:
+                link.known.add(_mark(told))
                 self._relay(peer, endpoint, told, now)
         if len(link.known) > ADDR_KNOWN:
             link.known.clear()

@@ -37,6 +37,10 @@ class Rolling(Generic[Value]):
         if len(self._new) >= self._size:
             self._old, self._new = self._new, {}
 
+    def values(self) -> Iterable[Value]:
+        """Of all ids that are known."""
+        return (*self._old.values(), *self._new.values())
+
     def discard(self, id: bytes) -> None:
         """Forget one."""
         self._new.pop(id, None)

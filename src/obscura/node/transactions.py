@@ -22,7 +22,6 @@ from obscura.limits import (
     TX_IN_FLIGHT,
     TX_INBOUND_MEAN_S,
     TX_INV,
-    TX_KNOWN,
     TX_OUTBOUND_MEAN_S,
     TX_PAUSE_S,
     TX_REFUSED,
@@ -32,6 +31,7 @@ from obscura.limits import (
 )
 from obscura.node.effects import Credit, Effect, Keep, LinkId, Merit, Notify, Penalise, Send, Waiting
 from obscura.node.face import Face
+from obscura.node.knowers import Bit, Knowers
 from obscura.node.mempool import Entry, Mempool, Source, Verdict
 from obscura.node.peer import Peer
 from obscura.node.rolling import Rolling
@@ -47,8 +47,8 @@ class _Link:
     __slots__ = (
         "announcements",
         "audience",
+        "bit",
         "in_flight",
-        "known",
         "late",
         "mempool_at",
         "paused_until",
@@ -56,21 +56,16 @@ class _Link:
         "side",
     )
 
-    def __init__(self, peer: Peer, side: Side) -> None:
+    def __init__(self, peer: Peer, side: Side, bit: Bit) -> None:
         self.side = side
+        self.bit = bit  # of this link in what is remembered of each transaction
         self.audience: Audience = -int(peer.face) if peer.is_inbound else peer.link
-        self.known: Rolling[bool] = Rolling(TX_KNOWN)  # ids that the peer has or was told; True = told by us
         self.queue: dict[bytes, None] = {}  # to be told at the audience's next time
         self.announcements: dict[bytes, None] = {}  # told to us, not asked of this peer yet
         self.in_flight: dict[bytes, None] = {}
         self.late: dict[bytes, None] = {}  # asked of this peer, and of another one since
         self.paused_until = 0.0
         self.mempool_at = -inf
-
-
-def _note(known: Rolling[bool], transaction_id: bytes, told: bool) -> None:
-    """Remember an id; one told by us stays so."""
-    known[transaction_id] = told or bool(known.get(transaction_id))
 
 
 class TransactionRelay:
@@ -91,6 +86,7 @@ class TransactionRelay:
         self._unix = unix
         self._next_token = next_token
         self._links: dict[LinkId, _Link] = {}
+        self._knowers = Knowers()
         self._sides = {face: Side(face) for face in sorted(faces)}
         self._confirmed: Rolling[bool] = Rolling(TX_REFUSED)  # a block of the chain has it
         self._tellings: Timers[Audience] = Timers()
@@ -109,7 +105,9 @@ class TransactionRelay:
             self._gone[kept.id] = None
             return
         verdict, _ = self.mempool.add(transaction, None, kept.arrival, kept.own)
-        if verdict is not Verdict.ACCEPTED:
+        if verdict is Verdict.ACCEPTED:
+            self._knowers.waits(transaction.id)
+        else:
             self._gone[kept.id] = None
 
     # --- Links --------------------------------------------------------------------------------------------------------
@@ -118,7 +116,7 @@ class TransactionRelay:
         """A link is up. It is told of what nobody on its face was told of yet, at a random time."""
         side = self._sides.setdefault(peer.face, Side(peer.face))
         side.links[peer.link] = None
-        state = self._links[peer.link] = _Link(peer, side)
+        state = self._links[peer.link] = _Link(peer, side, self._knowers.join())
         if side.untold:
             state.queue.update(side.untold)
             self._plan(state.audience, now)
@@ -128,6 +126,7 @@ class TransactionRelay:
         if state is None:
             return []
         side = state.side
+        self._knowers.leave(state.bit)
         del side.links[link]
         self._tellings.clear(link)
         self._pauses.clear(link)
@@ -147,7 +146,7 @@ class TransactionRelay:
             return []  # a link for blocks alone
         side = state.side
         for transaction_id in ids:
-            _note(state.known, transaction_id, False)
+            self._knowers.heard(transaction_id, state.bit)
             state.queue.pop(transaction_id, None)
             if transaction_id in self.mempool and transaction_id not in side.entering:
                 continue
@@ -219,7 +218,7 @@ class TransactionRelay:
         transaction_id = transaction.id
         if state.in_flight.pop(transaction_id, b"") is not None and state.late.pop(transaction_id, b"") is not None:
             return [Penalise(link, UNREQUESTED_POINTS, "a transaction that nobody asked for")]
-        _note(state.known, transaction_id, False)
+        self._knowers.heard(transaction_id, state.bit)
         side = state.side
         self._settled(side, transaction_id)
         verdict, effects = self.admit(transaction, link, now)
@@ -262,6 +261,7 @@ class TransactionRelay:
         if verdict is not Verdict.ACCEPTED:
             return verdict, []
         transaction_id = transaction.id
+        self._knowers.waits(transaction_id)
         self._unsaved[transaction_id] = None
         self._gone.pop(transaction_id, None)
         self._save_at = min(self._save_at, now if own else now + MEMPOOL_KEEP_S)
@@ -294,9 +294,10 @@ class TransactionRelay:
         side.entering.clear(transaction_id)
         if not side.links:
             side.untold[transaction_id] = None
+        knowing = self._knowers.knowing(transaction_id)
         for link in side.links:
             state = self._links[link]
-            if transaction_id not in state.known:
+            if not knowing & state.bit:
                 state.queue[transaction_id] = None
                 self._plan(state.audience, now)
 
@@ -318,6 +319,7 @@ class TransactionRelay:
     def _went(self, entries: Iterable[Entry], now: float) -> None:
         for entry in entries:
             transaction_id = entry.transaction.id
+            self._knowers.went(transaction_id)
             for side in self._sides.values():
                 side.untold.pop(transaction_id, None)
                 side.entering.clear(transaction_id)
@@ -340,7 +342,7 @@ class TransactionRelay:
     def may_have(self, link: LinkId, transaction_id: bytes) -> bytes | None:
         """What getdata gets: a transaction that waits and was announced to this very peer."""
         state = self._links.get(link)
-        if state is None or not state.known.get(transaction_id):
+        if state is None or not self._knowers.was_told(transaction_id, state.bit):
             return None
         entry = self.mempool.get(transaction_id)
         return entry.transaction.raw if entry is not None else None
@@ -351,11 +353,11 @@ class TransactionRelay:
 
     def announcers(self, transaction_id: bytes) -> int:
         """Peers that told us of it before we told them."""
-        return sum(state.known.get(transaction_id) is False for state in self._links.values())
+        return self._knowers.announcers(transaction_id)
 
     def is_told(self, transaction_id: bytes) -> bool:
         """Whether a peer that is here has it, or was told of it."""
-        return any(transaction_id in state.known for state in self._links.values())
+        return bool(self._knowers.knowing(transaction_id))
 
     def tell_all(self, link: LinkId, now: float) -> None:
         """The peer asked for the mempool: it hears of everything when its time comes, as of anything new."""
@@ -365,7 +367,8 @@ class TransactionRelay:
         state.mempool_at = now
         for entry in self.mempool:
             transaction_id = entry.transaction.id
-            if transaction_id not in state.known and transaction_id not in state.side.entering:
+            is_known = self._knowers.knowing(transaction_id) & state.bit
+            if not is_known and transaction_id not in state.side.entering:
                 state.queue[transaction_id] = None
         if state.queue:
             self._plan(state.audience, now)
@@ -389,7 +392,7 @@ class TransactionRelay:
         chosen = [transaction_id for transaction_id in chosen if transaction_id in self.mempool]
         self._rng.shuffle(chosen)  # the order of arrival says where they came from
         for transaction_id in chosen:
-            _note(state.known, transaction_id, True)
+            self._knowers.told(transaction_id, state.bit)
             state.side.untold.pop(transaction_id, None)
         items = tuple(InventoryItem(InventoryKind.TX, transaction_id) for transaction_id in chosen)
         return [Send(link, Inv(items))] if items else []
