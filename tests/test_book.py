@@ -181,6 +181,35 @@ def test_an_address_that_never_proved_a_key_is_tried_once_in_24_hours_then_48() 
     assert entry.may_try(clock())  # a signed list vouches for it
 
 
+def test_what_was_noted_while_the_clock_was_ahead_counts_for_nothing() -> None:
+    clock = Clock()
+    own = book(clock)
+    clock.now += 365 * 86_400
+    entry = own.learn(endpoint("20.1.0.1"), TLS, Face.CLEARNET, b"4aa", clock())
+    assert entry is not None
+    own.told_key(entry, key(1), b"4aa", is_own_word=False)
+    own.attempt(entry.place)
+    own.key_failed(entry.place, key(1))
+    clock.now -= 365 * 86_400
+    assert entry.may_try(clock())
+    assert entry.chance(clock()) > 0.1
+    own.told_key(entry, key(1), b"4aa", is_own_word=False)
+    assert entry.keys.is_known  # no key is refused until that day
+    learn(own, "20.1.0.1")
+    assert entry.seen == UNIX
+    assert not entry.is_worthless(clock())
+
+
+def test_a_proven_place_with_a_time_in_the_future_is_worth_keeping() -> None:
+    clock = Clock()
+    own = book(clock)
+    entry = own.learn(endpoint("20.1.0.1"), TLS, Face.CLEARNET, b"4aa", UNIX + 86_400)
+    assert entry is not None
+    assert entry.is_worthless(clock())
+    own.good(entry.place, key(1))
+    assert not entry.is_worthless(clock())
+
+
 def test_a_place_belongs_to_the_face_through_which_it_was_learnt() -> None:
     own = book(Clock())
     place = endpoint("20.1.0.1")

@@ -9,7 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from obscura.limits import OUTBOUND_BLOCKS, OUTBOUND_FULL, SETTLED_S, STALE_CHECK_S, STALE_LEAST_S
+from obscura.limits import (
+    ALONE_RETRY_S,
+    OUTBOUND_BLOCKS,
+    OUTBOUND_FULL,
+    SETTLED_S,
+    STALE_CHECK_S,
+    STALE_LEAST_S,
+    STARVED_S,
+)
 from obscura.node.book import Entry
 from obscura.node.core import Core
 from obscura.node.effects import Dial, Disconnect, Effect, Merit, Notify
@@ -145,8 +153,10 @@ def test_addresses_without_a_key_become_feelers_only_unless_allowed() -> None:
     place = Place()
     for n in range(20):
         place.learn(f"20.{n}.0.1", with_key=False)
+    place.answer = Failure.UNREACHABLE
     place.run(60)
-    assert [dial for dial in place.dials if dial.purpose is not Purpose.FEELER] == []
+    assert {dial.purpose for dial in place.dials} == {Purpose.FEELER}
+    place.answer = None
     place.run(3_600)
     assert place.peers(Purpose.FULL)  # feelers proved their keys
     allowed = Place(allow_unauthenticated=True)
@@ -191,6 +201,47 @@ def test_a_network_that_goes_away_charges_nobody_and_is_recovered() -> None:
     place.answer = None
     place.run(90)
     assert len(place.peers()) == OUTBOUND_FULL + OUTBOUND_BLOCKS
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+@pytest.mark.parametrize(
+    ("failure", "most_s", "most_dials"),
+    # Nothing was sent; somebody may have got each packet: one in ten minutes is little, also for who is no node at all.
+    [(Failure.OFFLINE, 120, 600), (Failure.UNREACHABLE, ALONE_RETRY_S + 120, 7 * 5)],
+)
+def test_an_outage_uses_up_no_address_that_has_not_proved_itself(
+    failure: Failure, most_s: int, most_dials: int, with_key: bool
+) -> None:
+    place = Place()
+    for n in range(5):
+        place.learn(f"20.{n}.0.1", with_key=with_key)
+    place.answer = failure
+    place.run(3_600)
+    assert 5 < len(place.dials) <= most_dials
+    place.answer = None
+    place.run(most_s)
+    assert place.peers(Purpose.FULL)
+
+
+@pytest.mark.parametrize("ahead_s", [5_000.0, 365 * 86_400.0])
+def test_a_clock_that_was_ahead_strands_nobody(ahead_s: float) -> None:
+    place = Place()
+    for n in range(5):
+        place.learn(f"20.{n}.0.1")
+    place.answer = Failure.UNREACHABLE
+    place.clock.now += ahead_s
+    place.run(300)
+    place.clock.now -= ahead_s
+    place.answer = None
+    place.run(60)
+    assert len(place.peers()) == 5
+
+
+def test_a_node_without_any_link_does_not_wait_for_the_next_feeler() -> None:
+    place = Place()
+    place.learn("20.1.0.1", with_key=False)
+    place.run(2 * STARVED_S)
+    assert len(place.peers(Purpose.FULL)) == 1
 
 
 def test_without_any_link_a_time_out_is_the_own_networks_fault() -> None:

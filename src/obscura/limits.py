@@ -295,8 +295,8 @@ RECENT_SUCCESS_S: Final = 4 * 3_600  # a tried place that answered this lately k
 TEST_S: Final = (600, 2_400)  # seconds between two tests of a tried place, and for its test before it loses its cell
 PENDING_TESTS: Final = 10  # places waiting for the test of another
 RETRY_S: Final = 10  # seconds until a place is dialled again at the earliest: a full one is not pestered
-# seconds until an address that never proved a key is tried again, doubling (design 10)
-UNPROVEN_RETRY_S: Final = 86_400
+UNPROVEN_RETRY_S: Final = 86_400  # seconds until an address that proved no key is tried again, doubling (design 10)
+ALONE_RETRY_S: Final = 600  # ... by a node without any link, if no failure was counted: the fault may have been its own
 SEEN_STEP_S: Final = 3_600  # seconds by which gossip must be newer to count
 MAX_CANDIDATE_KEYS: Final = 3  # unproven keys kept per address (design 10)
 MAX_KEY_SOURCES: Final = 8  # groups counted as saying one key

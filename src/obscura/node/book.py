@@ -12,10 +12,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
+from math import inf
 
 import msgspec
 
 from obscura.limits import (
+    ALONE_RETRY_S,
     BOOK_CELLS,
     BUCKETS_REMEMBERED,
     FAILURES_OF_NEW,
@@ -72,7 +74,7 @@ class Entry(msgspec.Struct):
 
     def is_worthless(self, unix: float) -> bool:
         """Whether nothing is lost by forgetting it (the terms of Bitcoin Core)."""
-        if unix - self.attempted < 60:
+        if self.since_attempt(unix) < 60:
             return False  # being tried right now
         if self.seen > unix + 600 or unix - max(self.seen, self.succeeded) > HORIZON_S:
             return True
@@ -80,19 +82,27 @@ class Entry(msgspec.Struct):
             return self.failures >= FAILURES_OF_NEW
         return self.failures >= FAILURES_OF_TRIED and unix - self.succeeded > STALE_SUCCESS_S
 
-    def may_try(self, unix: float) -> bool:
-        """An address that never proved a key gets one attempt in 24 hours, then in 48, and so on: nobody is flooded by us."""
-        if not self.attempted:
-            return True
+    def may_try(self, unix: float, *, alone: bool = False) -> bool:
+        """An address that never proved a key gets one attempt in 24 hours, then in 48, and so on: nobody is flooded by us.
+
+        ``alone``: no link stands, so that an attempt which counted against nobody may have failed by our own network.
+        """
         if self.succeeded or self.keys.is_hard:
-            return unix - self.attempted >= RETRY_S
-        doublings = min(10, max(0, self.failures - 1))
-        return unix - self.attempted >= UNPROVEN_RETRY_S << doublings
+            wait = RETRY_S
+        elif alone and not self.failures:
+            wait = ALONE_RETRY_S
+        else:
+            wait = UNPROVEN_RETRY_S << min(10, max(0, self.failures - 1))
+        return self.since_attempt(unix) >= wait
 
     def chance(self, unix: float) -> float:
         """How readily a pick is taken: less after a recent attempt, and with each failure."""
-        recent = 0.01 if unix - self.attempted < 600 else 1.0
+        recent = 0.01 if self.since_attempt(unix) < 600 else 1.0
         return float(recent * 0.66 ** min(self.failures, 8))
+
+    def since_attempt(self, unix: float) -> float:
+        """Seconds. Of an attempt in the future (the clock was wrong then) nothing is known: waiting for it could take years."""
+        return unix - self.attempted if 0 < self.attempted <= unix else inf
 
 
 class BookState(msgspec.Struct, frozen=True):
@@ -190,8 +200,8 @@ class Book:
             return entry if self._place_new(entry) else None
         if entry.face is not face:
             return None  # told through another face: joining the two would link them
-        if seen > entry.seen + SEEN_STEP_S:
-            entry.seen = seen
+        if seen > entry.seen + SEEN_STEP_S or entry.seen > self._unix() + 600:
+            entry.seen = seen  # a time in the future is of a clock that was wrong
         return entry
 
     def add_seeds(self, addresses: Iterable[Address], signed: bool, face: Face, now: float) -> int:
@@ -231,6 +241,7 @@ class Book:
             return
         unix = self._unix()
         entry.succeeded = entry.attempted = int(unix)
+        entry.seen = min(entry.seen, entry.succeeded)
         entry.failures = 0
         if key is not None:
             entry.keys.prove(key)
@@ -243,6 +254,12 @@ class Book:
         entry = self._entries.get(place)
         if entry is not None:
             entry.attempted = int(self._unix())
+
+    def not_attempted(self, place: Place) -> None:
+        """Nothing was sent, as this machine has no network: an address that never proved itself has not had its attempt."""
+        entry = self._entries.get(place)
+        if entry is not None and not entry.succeeded:
+            entry.attempted = 0
 
     def failed(self, place: Place) -> None:
         """No connection, or no answer of the cover: that counts against the address."""
@@ -271,13 +288,16 @@ class Book:
 
     # --- Choosing ---------------------------------------------------------------------------------------------------
 
-    def pick(self, suits: Callable[[Entry], bool], *, only_new: bool = False) -> Entry | None:
-        """A random place to dial: tried or new by a fair coin, any place in it alike but for its chance."""
+    def pick(self, suits: Callable[[Entry], bool], *, only_new: bool = False, alone: bool = False) -> Entry | None:
+        """A random place to dial: tried or new by a fair coin, any place in it alike but for its chance.
+
+        ``alone``: see ``Entry.may_try``.
+        """
         pools = [self._tried_pool, self._new_pool]
         if self._rng.random() < 0.5:
             pools.reverse()
         for pool in [self._new_pool] if only_new else pools:
-            entry = self._pick_of(pool.items, suits)
+            entry = self._pick_of(pool.items, lambda e, unix: e.may_try(unix, alone=alone) and suits(e))
             if entry is not None:
                 return entry
         return None
@@ -288,7 +308,7 @@ class Book:
         self._settle_tests(unix)
         for place in self._tests:
             rival = self._entries[self._tried[self._tried_cell(self._entries[place])]]
-            if unix - rival.attempted >= TEST_S[0]:
+            if rival.since_attempt(unix) >= TEST_S[0]:
                 return rival
         return None
 
@@ -317,15 +337,15 @@ class Book:
 
     # --- Inside -----------------------------------------------------------------------------------------------------
 
-    def _pick_of(self, items: list[Place], suits: Callable[[Entry], bool]) -> Entry | None:
+    def _pick_of(self, items: list[Place], suits: Callable[[Entry, float], bool]) -> Entry | None:
         unix, rng = self._unix(), self._rng
         if len(items) <= 128:
-            left = [e for e in map(self._entries.__getitem__, items) if e.may_try(unix) and suits(e)]
+            left = [e for e in map(self._entries.__getitem__, items) if suits(e, unix)]
             return rng.choices(left, [e.chance(unix) for e in left])[0] if left else None
         patience = 1.0
         for _ in range(256):
             entry = self._entries[items[int(rng.random() * len(items))]]
-            if rng.random() < patience * entry.chance(unix) and entry.may_try(unix) and suits(entry):
+            if rng.random() < patience * entry.chance(unix) and suits(entry, unix):
                 return entry
             patience *= 1.2
         return None
@@ -364,7 +384,7 @@ class Book:
             entry = self._entries[place]
             holder = self._tried.get(self._tried_cell(entry))
             rival = self._entries[holder] if holder is not None else None
-            if rival is not None and unix - rival.succeeded < RECENT_SUCCESS_S:
+            if rival is not None and 0 <= unix - rival.succeeded < RECENT_SUCCESS_S:
                 del self._tests[place]
             elif rival is None or (rival.attempted > since and unix - rival.attempted > 60) or unix - since > TEST_S[1]:
                 del self._tests[place]

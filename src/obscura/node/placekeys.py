@@ -56,7 +56,7 @@ class Keys(msgspec.Struct):
 
     def told(self, key: bytes, source: bytes, unix: float, *, is_own_word: bool) -> None:
         """Somebody of a group says that this is the key."""
-        if any(burnt == key and unix < until for burnt, until in self.burnt):
+        if any(burnt == key and 0 < until - unix <= BURNT_S for burnt, until in self.burnt):
             return
         if any(source in c.sources for c in self.candidates if c.key != key):
             if not is_own_word:
@@ -82,7 +82,8 @@ class Keys(msgspec.Struct):
         if key == self.hard:
             return
         if key == self.verified:
-            self.failing_since = unix if not self.failures else self.failing_since
+            if not self.failures or self.failing_since > unix:  # in the future: the clock was wrong then
+                self.failing_since = unix
             self.failures += 1
             if self.failures >= KEY_FAILURES and unix - self.failing_since >= KEY_FAILURES_S:
                 self.verified = None

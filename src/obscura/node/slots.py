@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -172,13 +173,15 @@ class Slots(Part):
         kind, key = failed.failure, failed.address.key
         if kind is Failure.UNPROVEN and key is not None:
             self._book.key_failed(place, key)
-        elif kind in (Failure.UNREACHABLE, Failure.SILENT) and (self._links or self._others):
+        elif kind in (Failure.UNREACHABLE, Failure.SILENT) and not self._is_alone:
             self._book.failed(place)  # with no link at all, the fault is probably our own network's
         elif kind is Failure.OURSELVES:
             self._book.forget(place)
         elif kind is Failure.LOCAL and dialled is not None and len(self._useless) < USELESS_PLACES:
             self._useless.add(place)
-        is_away = kind is Failure.OFFLINE or not (self._links or self._others)
+        elif kind is Failure.OFFLINE and self._is_alone:
+            self._book.not_attempted(place)
+        is_away = kind is Failure.OFFLINE or self._is_alone
         if dialled is not None and is_away:
             if dialled.purpose is Purpose.BLOCKS and len(self._anchors) < self._limits.blocks:
                 self._anchors.append(place)
@@ -238,7 +241,7 @@ class Slots(Part):
             if len(self._book):
                 self._timers.set("fill", now + STARVED_S)
             self._starved_at, self._look_again = self._book.news, now + self._rng.uniform(*EMPTY_S)
-            return ()
+            return self._feel(now) if self._is_alone else ()  # whoever proves a key there can be linked to
         self._timers.set("fill", now + self._rng.uniform(*FILL_S))
         return self._dial(entry, purpose)
 
@@ -248,7 +251,8 @@ class Slots(Part):
             return ()
         entry = self._book.test_due()
         if entry is None or not self._suits(entry, Purpose.FEELER, now, None):
-            entry = self._book.pick(lambda e: self._suits(e, Purpose.FEELER, now, None), only_new=True)
+            suits = partial(self._suits, purpose=Purpose.FEELER, now=now, faces=None)
+            entry = self._book.pick(suits, only_new=True, alone=self._is_alone)
         return self._dial(entry, Purpose.FEELER) if entry is not None else ()
 
     def _extra(self, now: float, faces: frozenset[Face] | None) -> Iterable[Effect]:
@@ -272,8 +276,9 @@ class Slots(Part):
         def suits(entry: Entry) -> bool:
             return self._suits(entry, purpose, now, faces)
 
-        good = self._book.pick(lambda e: not self._is_discouraged(e.endpoint, now) and suits(e))
-        return good or self._book.pick(suits)  # a discouraged one only if there is no other
+        alone = self._is_alone
+        good = self._book.pick(lambda e: not self._is_discouraged(e.endpoint, now) and suits(e), alone=alone)
+        return good or self._book.pick(suits, alone=alone)  # a discouraged one only if there is no other
 
     def _dial(self, entry: Entry, purpose: Purpose, *, is_extra: bool = False) -> Iterable[Effect]:
         use = self._use(entry)
@@ -333,6 +338,11 @@ class Slots(Part):
             is_trusted=entry.keys.is_trusted,
             allow_unauthenticated=self._allow_unauthenticated and not entry.feelers_only,
         )
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether no link stands at all: what fails then fails perhaps by the own network."""
+        return not (self._links or self._others)
 
     def _held(self, purpose: Purpose) -> int:
         """Slots of a kind that are taken or about to be; extra ones apart."""
