@@ -109,6 +109,7 @@ def test_signed_records_as_json(invoke: Invoke, key: Path) -> None:
         (("--name", f"{NAME}."), "host name"),
         (("--name", NAME, "seed.example.org:1"), "names"),
         (("--name", NAME, "nonsense"), "port"),
+        (("--name", NAME, "203.0.114.5:9733"), "carrier=tls"),  # forgotten: no node would dial it
         (("--name", NAME, "--days", "367", SEED), "366 days"),
     ],
 )

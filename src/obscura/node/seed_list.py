@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from obscura.errors import AddressError, UserError
 from obscura.limits import SEED_DAYS, SEED_TEXT_BYTES, SEED_TEXT_MOST
+from obscura.node.dialable import Ways, check_dialable, face_of
 from obscura.wire.address import SCHEME, Address, CarrierNumber
 
 MARK = "obscura-seeds/1"
@@ -33,6 +34,7 @@ _DOMAIN = b"obscura seed list/1\0"
 _SIGNATURE_CHARACTERS = 86
 _STRING_BYTES = 255  # of one character-string (RFC 1035, 3.3)
 _DAY_S = 86_400
+_ALL_WAYS = Ways(onion=True, i2p=True)  # each seed is for those nodes that can reach it
 
 
 class Refusal(Enum):
@@ -63,6 +65,7 @@ def sign(seeds: SeedList, name: str, network_id: bytes, secret: bytes, unix: int
         if not is_seed(address):
             raise UserError(f"{address}: a seed is an IP address, .onion or .b32.i2p with a channel, since names "
                             "are not looked up")  # fmt: skip
+        check_dialable(address, face_of(address), _ALL_WAYS)  # else nodes that take the list are left without a seed
     key = Ed25519PrivateKey.from_private_bytes(secret)
     head = f"{MARK} {seeds.sequence} {seeds.expires}"
     return [_signed(body, name, network_id, key) for body in _bodies(head, seeds.addresses)]
