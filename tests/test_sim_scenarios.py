@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from math import sqrt
+from math import inf, nan, sqrt
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,14 +19,14 @@ from obscura.sim.adversary import matched, ward_precision
 from obscura.sim.graphs import GRAPHS, supernode
 from obscura.sim.run import run_once
 from obscura.sim.scenario import Scenario, combined
-from obscura.sim.sweep import simulate
+from obscura.sim.sweep import Run, simulate
 from obscura.sim.tables import ROWS, SPIES, Row, line_precision, stem_hops, told_recall
 
 SMALL = Scenario(nodes=40, fluff=0.2, spies=0.2, runs=3)
 
 
-def figures(scenario: Scenario) -> dict[str, float]:
-    return combined(scenario, [run_once(scenario, number) for number in range(scenario.runs)])
+def figures(scenario: Scenario, run: Run = run_once) -> dict[str, float]:
+    return combined(scenario, [run(scenario, number) for number in range(scenario.runs)])
 
 
 def test_equal_seeds_give_equal_results_and_others_others() -> None:
@@ -43,6 +44,9 @@ def test_processes_and_a_cluster_compute_the_same() -> None:
         n_workers=2, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
     ) as cluster:
         assert list(simulate(scenarios, scheduler=cluster.scheduler_address)) == alone
+        arrays = [msgspec.structs.replace(SMALL, adversary="first-spy-told")]
+        there = list(simulate(arrays, run=vector.run_once, scheduler=cluster.scheduler_address))
+        assert there == list(simulate(arrays, run=vector.run_once, processes=2))
 
 
 def test_a_scheduler_that_is_not_there_is_named() -> None:
@@ -91,7 +95,7 @@ def test_the_same_check_fails_for_what_is_something_else() -> None:
 def test_the_vectors_agree_with_the_core_at_a_thousand_nodes(graph: str, q: float) -> None:
     scenario = Scenario(nodes=1000, graph=graph, fluff=q, spies=0.2, runs=1, followed=0, adversary="first-spy-told")
     core = figures(scenario)
-    [arrays] = vector.simulate([msgspec.structs.replace(scenario, runs=20)])
+    arrays = figures(msgspec.structs.replace(scenario, runs=20), vector.run_once)
     for name in ("precision", "recall"):
         spread = arrays[f"{name}_se"] * sqrt(20) * sqrt(1 + 1 / 20)
         assert abs(core[name] - arrays[name]) < 4 * spread, name
@@ -99,11 +103,13 @@ def test_the_vectors_agree_with_the_core_at_a_thousand_nodes(graph: str, q: floa
 
 
 def test_a_hundred_thousand_nodes_are_a_matter_of_arrays() -> None:
-    [found] = vector.simulate([Scenario(nodes=100_000, graph="line", fluff=0.0, spies=0.2, runs=1)])
+    found = figures(Scenario(nodes=100_000, graph="line", fluff=0.0, spies=0.2, runs=1), vector.run_once)
     assert found["precision"] == pytest.approx(line_precision(0.2), abs=0.005)
     assert found["hops_mean"] == pytest.approx(5, abs=0.1)
     with pytest.raises(UserError, match="stem alone"):
-        vector.simulate([Scenario(fluff=0.2)])
+        vector.check(Scenario(fluff=0.2))
+    with pytest.raises(UserError, match="at least one"):
+        vector.check(Scenario(fluff=0.0, spies=0.0))
 
 
 def test_a_black_hole_learns_less_with_a_re_stem() -> None:
@@ -160,6 +166,13 @@ def test_graphs_have_the_degrees_of_their_names(name: str, out: int) -> None:
         {"spies": 1.0},
         {"fluff": 2.0},
         {"latency_ms": -1.0},
+        {"latency_ms": inf},
+        {"latency_spread": 1000.0},
+        {"fluff": nan},
+        {"spies": nan},
+        {"churn": inf},
+        {"bytes_per_s": 0.0},
+        {"followed": -1},
         {"nodes": 4, "spies": 0.9},
     ],
 )
@@ -168,7 +181,7 @@ def test_what_cannot_be_is_refused_in_words(wrong: dict[str, object]) -> None:
         Scenario(**wrong).check()  # type: ignore[arg-type]
 
 
-def test_the_command_prints_what_it_promises(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_prints_what_it_promises(tmp_path: Path) -> None:
     words = "simulate --nodes 30 --graph quasi4 --routing per-edge --fluff 0.2 --spies 0.1,0.2 --runs 2 --seed 4 --json"
     picture = tmp_path / "figure.png"
     result = CliRunner().invoke(root, [*words.split(), "--processes", "1", "--plot", str(picture)])
@@ -178,3 +191,10 @@ def test_the_command_prints_what_it_promises(tmp_path) -> None:  # type: ignore[
     assert all(names <= set(found) for found in told)
     assert [found["spies"] for found in told] == [0.1, 0.2]
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be_made_is_refused_before_the_runs(tmp_path: Path) -> None:
+    words = ["simulate", "--runs", "1000000", "--plot", str(tmp_path / "no" / "figure.png")]
+    result = CliRunner().invoke(root, words)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path / 'no' / 'figure.png'} cannot be written\n"

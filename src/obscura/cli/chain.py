@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from obscura.cli.frame import Command, Failure, Globals, Group, pass_globals
-from obscura.cli.output import show_fields, show_json, show_line
+from obscura.cli.output import progress_bar, show_fields, show_json, show_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,21 +21,6 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.25  # seconds between two looks at a synchronisation
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on a terminal, nothing elsewhere: gets what is done, out of how much, and a word about it."""
-    if not sys.stderr.isatty():
-        yield lambda done, total, word: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[word]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, word="")
-        yield lambda done, total, word: bar.update(task, completed=done, total=total, word=word)
 
 
 def _show(globals: Globals, found: dict[str, Any]) -> None:
@@ -59,7 +44,7 @@ def mine(globals: Globals, blocks: int, fill: int) -> None:
       obscura --network dev mine --blocks 200 --fill 1000000
     """
     left = blocks
-    with globals.client() as client, _progress("mining") as progress:
+    with globals.client() as client, progress_bar("mining") as progress:
         while left:
             done = client.call("mine", blocks=left, fill=fill)
             left -= len(done["ids"])
@@ -193,7 +178,7 @@ def chain_sync(globals: Globals) -> None:
 
     Waits for a first peer if there is none.
     """
-    with globals.client() as client, _progress("syncing") as progress:
+    with globals.client() as client, progress_bar("syncing") as progress:
         while True:
             found = client.call("chain.info")
             heights = [int(peer["best_block_height"]) for peer in client.call("peers")]
@@ -216,7 +201,7 @@ def chain_import(globals: Globals, file: Path) -> None:
     """
     from obscura.daemon.client import NoNode
 
-    with _progress("importing") as progress:
+    with progress_bar("importing") as progress:
         try:
             done = _import_into_node(globals, file.resolve(), progress)
         except NoNode:
@@ -268,7 +253,7 @@ def chain_verify(globals: Globals) -> None:
     """
     from obscura.daemon.client import NoNode
 
-    with _progress("verifying") as progress:
+    with progress_bar("verifying") as progress:
         try:
             found = _verify_in_node(globals, progress)
         except NoNode:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from obscura.cli.frame import Command, Failure, Globals, pass_globals
-from obscura.cli.output import show_fields, show_json, show_rows
+from obscura.cli.output import progress_bar, show_fields, show_json, show_rows
+
+if TYPE_CHECKING:
+    from obscura.sim.scenario import Scenario
+    from obscura.sim.sweep import Run
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
@@ -80,29 +87,23 @@ def simulate(
       obscura simulate --graph regular4 --fluff 0 --spies 0.05,0.1,0.2 --runs 200
       obscura simulate --nodes 1000 --adversary black-hole --json
     """
-    import rich.progress
-    from rich.console import Console
-
+    from obscura.sim.run import run_once
     from obscura.sim.scenario import Scenario
     from obscura.sim.sweep import simulate as compute
 
     scenarios = [Scenario(fluff=q, spies=p, restem=not no_restem, **given) for q in fluff for p in spies]
-    if vector:
-        from obscura.sim.vector import simulate as compute_vectors
-
-        results = compute_vectors(scenarios)
-    else:
-        with rich.progress.Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("runs", total=sum(scenario.runs for scenario in scenarios))
-            figures = compute(
-                scenarios,
-                processes=processes,
-                scheduler=scheduler,
-                progress=lambda done, total: bar.update(task, completed=done),
-            )
-            results = list(figures)
-    if plot is not None:
-        _draw(results, plot)
+    draw = _drawing(plot) if plot is not None else None  # before the runs, which may take hours
+    with progress_bar("runs") as bar:
+        figures = compute(
+            scenarios,
+            run=_arrays(scenarios) if vector else run_once,
+            processes=processes,
+            scheduler=scheduler,
+            progress=lambda done, total: bar(done, total, ""),
+        )
+        results = list(figures)
+    if draw is not None:
+        draw(results)
     if globals.json:
         show_json(results[0] if len(results) == 1 else results)
     elif len(results) == 1:
@@ -112,9 +113,20 @@ def simulate(
         show_rows(results, "Nothing was simulated.", columns)
 
 
-def _draw(results: list[dict[str, Any]], file: Path) -> None:
+def _arrays(scenarios: list[Scenario]) -> Run:
+    from obscura.sim import vector
+
+    for scenario in scenarios:
+        vector.check(scenario)
+    return vector.run_once
+
+
+def _drawing(file: Path) -> Callable[[list[dict[str, Any]]], None]:
+    """What draws into the file, once it is clear that it can."""
     try:
         from obscura.sim.plot import draw
     except ImportError:
         raise Failure("drawing needs matplotlib: pip install 'obscura-p2p[sim]'") from None
-    draw(results, file)
+    if not file.parent.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise Failure(f"{file} cannot be written")
+    return partial(draw, file=file)

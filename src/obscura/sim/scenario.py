@@ -24,6 +24,18 @@ ADVERSARIES: dict[str, str] = {
     "says diffuse",
 }
 
+# Of what is a number. The upper ends keep a run finite: it ends when every transaction has arrived.
+_RANGES: dict[str, tuple[int, int]] = {
+    "nodes": (3, 1_000_000),
+    "runs": (1, 1_000_000),
+    "fluff": (0, 1),
+    "latency_ms": (0, 60_000),  # a minute
+    "latency_spread": (0, 3),  # one link of a thousand is 10,000 times as slow as the median
+    "churn": (0, 3_600),  # a link per node and second
+    "followed": (0, 1_000_000),
+}
+_MOST_BYTES_PER_S = 10**12  # more than any link has
+
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """One simulation: ``runs`` times a new graph, new spies, new paths, one transaction of each honest node.
@@ -61,14 +73,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} {getattr(self, name)!r}: one of {', '.join(allowed)}")
-        if not 3 <= self.nodes <= 1_000_000 or not 1 <= self.runs <= 1_000_000:
-            raise UserError("nodes are 3 to 1,000,000, runs 1 to 1,000,000")
-        if not (0 <= self.fluff <= 1 and 0 <= self.spies < 1):
-            raise UserError("fluff is a share from 0 to 1, spies one from 0 to below 1")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:  # not a number is in no range
+                raise UserError(f"{name} {getattr(self, name):g}: from {least:,} to {most:,}")
+        if not 0 <= self.spies < 1:
+            raise UserError(f"spies {self.spies:g}: a share from 0 to below 1")
+        if not 0 < self.bytes_per_s <= _MOST_BYTES_PER_S:
+            raise UserError(f"bytes_per_s {self.bytes_per_s:g}: from above 0 to {_MOST_BYTES_PER_S:,}")
         if self.nodes - self.spy_count < 2:
             raise UserError("at least two honest nodes are needed")
-        if not (self.latency_ms >= 0 and self.latency_spread >= 0 and self.bytes_per_s > 0 and self.churn >= 0):
-            raise UserError("latency and churn are not negative, and a link carries something")
 
     @property
     def spy_count(self) -> int:

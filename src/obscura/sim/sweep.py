@@ -15,38 +15,44 @@ from obscura.sim.run import run_once
 from obscura.sim.scenario import Outcome, Scenario, combined
 
 Progress = Callable[[int, int], None]  # runs done, runs in all
+Run = Callable[[Scenario, int], Outcome]  # a function of a module: other processes find it by its name
 
 
 def simulate(
     scenarios: Sequence[Scenario],
     *,
+    run: Run = run_once,
     processes: int | None = None,
     scheduler: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Iterator[dict[str, Any]]:
     """The figures of each scenario in turn. ``processes`` None = one per core; ``scheduler`` = of a Dask cluster instead.
 
-    Raises ``UserError`` for a scenario that cannot be, or a cluster that cannot be reached.
+    Raises ``UserError`` at once for a scenario that cannot be, and with the first figures for a cluster that cannot be reached.
     """
     for scenario in scenarios:
         scenario.check()
+    return _figures(scenarios, run, processes or os.cpu_count() or 1, scheduler, progress)
+
+
+def _figures(
+    scenarios: Sequence[Scenario], run: Run, processes: int, scheduler: str | None, progress: Progress
+) -> Iterator[dict[str, Any]]:
     total, done = sum(scenario.runs for scenario in scenarios), 0
-    with _executor(processes or os.cpu_count() or 1, scheduler, total) as executor:
-        jobs = [[_begun(executor, scenario, number) for number in range(scenario.runs)] for scenario in scenarios]
+    with _executor(processes, scheduler, total) as executor:
+        jobs = [[_begun(executor, run, scenario, number) for number in range(scenario.runs)] for scenario in scenarios]
         for scenario, runs in zip(scenarios, jobs, strict=True):
             outcomes = []
-            for run in runs:
-                outcomes.append(run())
+            for result in runs:
+                outcomes.append(result())
                 done += 1
                 progress(done, total)
             yield combined(scenario, outcomes)
 
 
-def _begun(executor: Executor | None, scenario: Scenario, number: int) -> Callable[[], Outcome]:
+def _begun(executor: Executor | None, run: Run, scenario: Scenario, number: int) -> Callable[[], Outcome]:
     """How to get the outcome of a run: of one under way elsewhere, or by doing it."""
-    return (
-        partial(run_once, scenario, number) if executor is None else executor.submit(run_once, scenario, number).result
-    )
+    return partial(run, scenario, number) if executor is None else executor.submit(run, scenario, number).result
 
 
 @contextmanager

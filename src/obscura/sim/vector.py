@@ -6,9 +6,7 @@ reference: a test compares both at a thousand nodes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +14,20 @@ from numpy.typing import NDArray
 from obscura.errors import UserError
 from obscura.node.stem import Coin, Routing
 from obscura.sim.graphs import GRAPHS
-from obscura.sim.scenario import Outcome, Scenario, combined
+from obscura.sim.scenario import Outcome, Scenario
 
 Indices = NDArray[np.int64]
 LOST_AFTER = 60  # mean stem lengths; what is still under way then runs in a circle without spies
 
 
-def simulate(scenarios: Sequence[Scenario]) -> list[dict[str, Any]]:
-    """The figures of each scenario. Raises ``UserError`` where diffusion would decide."""
-    for scenario in scenarios:
-        scenario.check()
-        knows = scenario.adversary == "first-spy-told" or (scenario.adversary == "first-spy" and not scenario.fluff)
-        if not knows or scenario.churn or scenario.routing == Routing.DIFFUSION.value or not scenario.spy_count:
-            raise UserError("--vector knows spies in the stem alone: --adversary first-spy-told, or --fluff 0")
-    return [combined(s, [run_once(s, number) for number in range(s.runs)]) for s in scenarios]
+def check(scenario: Scenario) -> None:
+    """Raises ``UserError`` for what arrays cannot tell: where diffusion would decide, or nobody spies."""
+    scenario.check()
+    if not scenario.spy_count:
+        raise UserError("--vector knows spies in the stem alone: give at least one, by --spies")
+    knows = scenario.adversary == "first-spy-told" or (scenario.adversary == "first-spy" and not scenario.fluff)
+    if not knows or scenario.churn or scenario.routing == Routing.DIFFUSION.value:
+        raise UserError("--vector knows spies in the stem alone: --adversary first-spy-told, or --fluff 0; no churn")
 
 
 def run_once(scenario: Scenario, number: int) -> Outcome:
