@@ -90,6 +90,17 @@ def test_a_chain_is_mined_shown_copied_and_checked(tmp_path: Path) -> None:
     assert told(offline, "chain", "import", str(file))["known"] == 4
 
 
+def test_a_transaction_that_nobody_will_have_is_a_failure_for_scripts(tmp_path: Path) -> None:
+    words = ["send-tx", "--random", "--policy", "anonymity-only", "--deadline", "0.2", "--follow"]
+
+    def act() -> None:
+        failed = invoke(tmp_path, *words, status=1)
+        assert [line.split()[1] for line in failed.stdout.splitlines()] == ["queued", "expired"]
+        assert failed.stderr == "Error: the transaction was given up: no successor over Tor or I2P by its deadline\n"
+
+    with_node(tmp_path, act)
+
+
 @pytest.mark.shared_data
 def test_real_blocks_are_imported_without_a_node(tmp_path: Path) -> None:
     if not real_blocks():
@@ -117,6 +128,7 @@ WRONG = {
     "neither": (["send-tx"], 2, "give either"),
     "both": (["send-tx", "00", "--random"], 2, "give either"),
     "no digits": (["send-tx", "hello"], 1, "neither a file that can be read nor"),
+    "no number": (["send-tx", "00", "--deadline", "nan"], 2, "'nan' is no finite number"),
     "no node": (["mine"], 3, "no node is running"),
     "no file": (["chain", "import", "nowhere"], 2, "does not exist"),
 }

@@ -17,8 +17,8 @@ from scipy import stats
 from obscura.cli import root
 from obscura.limits import DIFFUSION_RETURN_S, STEM_HOP_S, TX_INBOUND_MEAN_S, TX_OUTBOUND_MEAN_S
 from obscura.node.effects import Send
-from obscura.node.embargo import clamped_hop, closed_form, embargo_mean, undisturbed
-from obscura.node.explain import explanation
+from obscura.node.embargo import LEAST_Q, clamped_hop, closed_form, embargo_mean, undisturbed
+from obscura.node.explain import SHORT_EMBARGO, explanation
 from obscura.node.stem import StemTerms
 from obscura.shaping.levels import CustomKnobs, PrivacyLevel, explained, knobs_of
 from obscura.sim.ledger import TokenLedger
@@ -161,6 +161,20 @@ def test_explanation_from_a_configuration_file(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     (q,) = [row for row in json.loads(done.stdout)["parameters"] if row["parameter"] == "fluff probability q"]
     assert (q["value"], q["origin"]) == (0.3, f"{file}:4")
+
+
+@pytest.mark.parametrize("wrong", ["--fluff=nan", "--fluff=0", "--hop-s=nan", "--hop-s=inf", "--hop-s=1e308"])
+def test_what_no_explanation_can_be_given_of_is_refused(wrong: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(root, ["--data-dir", str(tmp_path), "dandelion", "explain", wrong])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Invalid value for '{wrong.split('=')[0]}'" in done.stderr
+
+
+def test_an_embargo_that_ends_before_its_stem_does_is_explained() -> None:
+    sources = {row["knob"]: row["source"] for row in explained(PrivacyLevel.MEDIUM, None)}
+    knobs = knobs_of(PrivacyLevel.MEDIUM, None)
+    assert SHORT_EMBARGO in explanation(knobs, sources, LEAST_Q / 2)["notes"]
+    assert SHORT_EMBARGO not in explanation(knobs, sources, LEAST_Q)["notes"]
 
 
 def test_who_ends_an_embargo_early_is_as_others_found_it() -> None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from obscura.cli.frame import Command, Failure, Globals, Group, pass_globals
+from obscura.cli.frame import Command, Failure, Globals, Group, Number, pass_globals
 from obscura.cli.output import progress_bar, show_fields, show_json, show_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from obscura.daemon.client import Client
     from obscura.store.sqlite import Store
 
 LOOK_S = 0.25  # seconds between two looks at a synchronisation
@@ -66,7 +67,7 @@ def mine(globals: Globals, blocks: int, fill: int) -> None:
     type=click.Choice(["private", "anonymity-only", "strict", "direct"]),
     help="Relayed in the stem phase; the same over Tor or I2P alone; never made public by this node; public at once.",
 )
-@click.option("--deadline", "deadline_s", type=click.FloatRange(0), help="Seconds to wait for a way to send it so.")
+@click.option("--deadline", "deadline_s", type=Number(0), help="Seconds to wait for a way to send it so.")
 @click.option("--follow", is_flag=True, help="Print each step until the last one.")
 @pass_globals
 def send_tx(
@@ -99,15 +100,22 @@ def send_tx(
             else:
                 click.echo(sent["id"])
             return
-        steps, is_over = 0, False
-        while not is_over:
-            for receipt in client.call("tx.receipts", id=sent["id"], after=steps):
-                steps, is_over = steps + 1, receipt["final"]
-                if globals.json:
-                    show_line(receipt)
-                else:
-                    told = [f"{name}={value}" for name, value in receipt.items() if name not in ("id", "final")]
-                    click.echo(f"{receipt['id']}  {'  '.join(told).removeprefix('stage=')}")
+        _follow(globals, client, sent["id"])
+
+
+def _follow(globals: Globals, client: Client, id: str) -> None:
+    """Print receipts until the last one. Raises ``Failure`` where that says that nobody will have the transaction."""
+    steps, last = 0, None
+    while last is None or not last["final"]:
+        for last in client.call("tx.receipts", id=id, after=steps):
+            steps += 1
+            if globals.json:
+                show_line(last)
+            else:
+                told = [f"{name}={value}" for name, value in last.items() if name not in ("id", "final")]
+                click.echo(f"{last['id']}  {'  '.join(told).removeprefix('stage=')}")
+    if last["stage"] == "expired":
+        raise Failure(f"the transaction was given up: {last['reason']}")
 
 
 def _hex_of(given: str) -> str:

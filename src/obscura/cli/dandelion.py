@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from obscura.cli.frame import Command, Globals, Group, pass_globals
+from obscura.cli.frame import Command, Globals, Group, Number, pass_globals
 from obscura.cli.output import show_fields, show_json, show_rows
 
 
@@ -14,8 +14,8 @@ def dandelion() -> None:
 
 
 @dandelion.command(cls=Command)
-@click.option("--fluff", type=click.FloatRange(0, 1, min_open=True), help="As if q were this.")
-@click.option("--hop-s", type=click.FloatRange(0, min_open=True), help="As if a hop took so many seconds.")
+@click.option("--fluff", type=Number(0, 1, min_open=True), help="As if q were this.")
+@click.option("--hop-s", type=Number(0, 3_600, min_open=True), help="As if a hop took so many seconds.")
 @pass_globals
 def explain(globals: Globals, fluff: float | None, hop_s: float | None) -> None:
     """Show the parameters in force, where they come from, and what they cost.

@@ -6,6 +6,7 @@ import difflib
 import errno
 import importlib
 from collections.abc import Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -26,6 +27,16 @@ class Failure(click.ClickException):
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(printable(message))
         self.exit_code = status  # type: ignore[misc]
+
+
+class Number(click.FloatRange):
+    """A number within bounds. ``click.FloatRange`` lets `nan` through whatever they are, and `inf` where one is open."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{printable(str(value))!r} is no finite number.", param, ctx)
+        return number
 
 
 class Globals:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from obscura.cli.frame import Command, Globals, pass_globals
+from obscura.cli.frame import Command, Globals, Number, pass_globals
 from obscura.cli.output import printable, show_fields, show_json
 from obscura.errors import UserError
 
@@ -21,9 +21,7 @@ HINT = "--partial replays what is whole"
 
 @click.command(cls=Command)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--until", "until_s", type=click.FloatRange(0), metavar="SECONDS", help="Stop at this time of the capture."
-)
+@click.option("--until", "until_s", type=Number(0), metavar="SECONDS", help="Stop at this time of the capture.")
 @click.option("--partial", is_flag=True, help="Of a capture that was cut, replay what is whole.")
 @pass_globals
 def replay(globals: Globals, /, folder: Path, until_s: float | None, partial: bool) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from obscura.cli.frame import Command, Globals, pass_globals
+from obscura.cli.frame import Command, Globals, Number, pass_globals
 from obscura.cli.output import printable, show_json, show_line
 
 SENT = ("real_bytes_sent", "padding_bytes_sent", "dummy_bytes_sent", "wire_bytes_sent")
@@ -130,9 +130,7 @@ def _row(cells: tuple[str, ...]) -> str:
 
 @click.command(cls=Command)
 @click.option("--once", is_flag=True, help="Look twice, one interval apart, print and end.")
-@click.option(
-    "--interval", type=click.FloatRange(0.2, 3600), default=2.0, show_default=True, help="Seconds between looks."
-)
+@click.option("--interval", type=Number(0.2, 3600), default=2.0, show_default=True, help="Seconds between looks.")
 @pass_globals
 def top(globals: Globals, once: bool, interval: float) -> None:
     """Watch the running node in the terminal.

@@ -14,7 +14,7 @@ from math import exp, inf, log
 from obscura.limits import DIFFUSION_RETURN_S, EMBARGO_MISS, STEM_HOP_S
 
 _TAIL = 1e-12  # part of the geometric sum that is left out
-_LEAST_Q = 0.005  # below it the embargo stays that of it: a stem of 200 hops on average, and half a day
+LEAST_Q = 0.005  # below it the embargo stays that of it: a stem of 200 hops on average, and half a day
 
 
 def undisturbed(mean_s: float, q: float, hop_s: float, return_s: float) -> float:
@@ -35,7 +35,7 @@ def embargo_mean(q: float, hop_s: float, return_s: float = DIFFUSION_RETURN_S, m
     """Mean embargo T in seconds by bisection; ``inf`` for ``q`` = 0, where a stem has no expected end."""
     if q <= 0:
         return inf
-    q = max(q, _LEAST_Q)
+    q = max(q, LEAST_Q)
     low, high = 0.0, 1.0
     while undisturbed(high, q, hop_s, return_s) < 1 - miss:
         low, high = high, high * 2

@@ -16,7 +16,7 @@ from obscura.limits import (
     TX_INBOUND_MEAN_S,
     TX_OUTBOUND_MEAN_S,
 )
-from obscura.node.embargo import clamped_hop, closed_form, embargo_mean
+from obscura.node.embargo import LEAST_Q, clamped_hop, closed_form, embargo_mean
 from obscura.shaping.levels import Knobs
 
 SPIES = (0.05, 0.1, 0.2, 0.3)
@@ -27,6 +27,10 @@ NOTES = (
     " and the diffusion has to come back before an embargo ends.",
     "A lower q makes stems longer and hides origins better, and where a stem is swallowed it costs minutes: the embargo"
     " grows faster than 1/q, and a re-stem waits for it twice.",
+)
+SHORT_EMBARGO = (
+    f"Below q = {LEAST_Q:g} the embargo stays that of {LEAST_Q:g}, or it would last for days: it ends before the stem does, and"
+    " somebody on the way diffuses."
 )
 
 
@@ -83,7 +87,7 @@ def explanation(
             }
             for p in SPIES
         ],
-        "notes": list(NOTES),
+        "notes": [*NOTES, *([SHORT_EMBARGO] if fluff < LEAST_Q else [])],
     }
 
 

@@ -137,8 +137,13 @@ class OwnTransactions(Part):
         if self._pool.has(own.transaction.id):
             return self._look(own, now)
         if own.policy.never_diffuses:
-            return self._end(own, Stage.EXPIRED, "not public by its deadline")
+            return self._end(own, Stage.EXPIRED, f"{self._obstacle(own.policy)} by its deadline")
         return self._diffuse(own, Stage.UNPROTECTED, now)
+
+    def _obstacle(self, policy: Policy) -> str:
+        if self._face_for(policy) is not None:
+            return "not public"
+        return "no successor over Tor or I2P" if policy is Policy.ANONYMITY_ONLY else "no successor"
 
     def _diffuse(self, own: _Own, stage: Stage, now: float) -> list[Effect]:
         own.is_queued, own.is_diffused = False, True
