@@ -174,6 +174,12 @@ class Rules:
 
     # --- At the end ---------------------------------------------------------------------------------------------------
 
+    def nobody_is_alone(self, nodes: Iterable[SimNode]) -> None:
+        """Minutes after the faults every honest node has links again: none waits for hours."""
+        for node in nodes:
+            if node.number < self.honest and node.is_running and not node.assembly.core.peers:
+                raise Broken(f"node {node.number} has no link, though nothing is in its way any more")
+
     def unfinished(self, honest: list[SimNode]) -> str | None:
         """What is still owed once the faults are over; None = nothing."""
         tips = {relay_of(node).blocks.tip for node in honest}

@@ -32,7 +32,6 @@ MOST_BACK = 12  # heights by which a branch that somebody goes on with may be be
 LOOK_S = 60.0  # between two looks for what is owed after the faults
 LONGEST_S = 4 * 3_600.0  # after the faults: embargoes are exponential, and re-stems double them
 _LAST_BLOCKS = (120.0, 300.0)  # seconds after the faults: two more, so that no two chains are equally long
-_ONE_MORE = 7_200.0  # seconds after the faults: who was alone until then may have as much work; the next block decides
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -282,8 +281,10 @@ class Chaos:
 
     def _settle(self) -> float:
         began = self.kernel.now
-        for wait in (*_LAST_BLOCKS, _ONE_MORE):
+        for wait in _LAST_BLOCKS:
             self.kernel.at(began + wait, lambda: self._mine(self.network.nodes[0], 1))
+        self.kernel.run(until=began + _LAST_BLOCKS[-1] - 1.0)
+        self.rules.nobody_is_alone(self.network.nodes)
         self.kernel.run(until=began + _LAST_BLOCKS[-1] + 1.0)
         while True:
             owed = self.rules.unfinished(self.network.nodes[: self.plan.honest])
