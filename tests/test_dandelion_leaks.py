@@ -16,6 +16,8 @@ import pytest
 from obscura.errors import DecodeError
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import filler_transaction
+from obscura.limits import COMPACT_VERSION
+from obscura.node.compact import compact_form
 from obscura.node.core import Core
 from obscura.node.dandelion import Dandelion
 from obscura.node.effects import Effect, Keep, Notify, Send
@@ -23,7 +25,16 @@ from obscura.node.public import RelayPool
 from obscura.node.relay import ChainRelay
 from obscura.node.stem import StemTerms
 from obscura.wire.message import Message
-from obscura.wire.messages.blocks import Block, BlockTxn, GetBlockTxn, Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.blocks import (
+    Block,
+    BlockTxn,
+    CmpctBlock,
+    GetBlockTxn,
+    Inv,
+    InventoryItem,
+    InventoryKind,
+    SendCmpct,
+)
 from obscura.wire.messages.transactions import GetData, MempoolRequest, StemTx, Tx
 from small_chains import easy_ledger, mined_block
 from stem_bench import FOREVER, Bench
@@ -46,6 +57,14 @@ def conflicting() -> bytes:
     raise AssertionError("no conflicting transaction")
 
 
+def child() -> bytes:
+    """Spends what the secret one pays: whoever knows the parent could treat it otherwise than one of an unknown parent."""
+    [first, *_] = LEDGER.decode_transaction(OTHER).spends
+    made = OTHER.replace(first, SECRET_ID + bytes(4), 1)
+    assert SECRET_ID + bytes(4) in LEDGER.decode_transaction(made).spends
+    return made
+
+
 class Prober:
     """A node of the real parts with chain and mempool, two successors, an edge of the victim and one of the prober."""
 
@@ -61,9 +80,10 @@ class Prober:
         self.dandelion = Dandelion(rng, pool, StemTerms(q=q, epoch_s=FOREVER))
         self.core = Core([self.relay, self.dandelion])
         template = Bench()._template
+        negotiated = msgspec.structs.replace(template.negotiated, peer_compact=SendCmpct(False, COMPACT_VERSION))
         self.peers = {}
         for link in (1, 2, self.VICTIM, self.PROBER):
-            peer = msgspec.structs.replace(template, link=link, is_inbound=link > 100)
+            peer = msgspec.structs.replace(template, link=link, is_inbound=link > 100, negotiated=negotiated)
             self.peers[link] = peer
             self.core.established(peer, 0.0)
         if holds_secret:
@@ -107,6 +127,11 @@ def block_with(raw: bytes) -> bytes:
     return mined_block(LEDGER, Chain(LEDGER), LEDGER.block_id(LEDGER.genesis), [LEDGER.decode_transaction(raw)])
 
 
+def compact_block() -> CmpctBlock:
+    """Of a block that has it: whoever has it too need not ask for it."""
+    return compact_form(LEDGER.decode_block(block_with(SECRET)), 7)
+
+
 def offered(raw: bytes) -> list[Message]:
     """A transaction as an honest peer brings it: announced, then sent."""
     return [Inv((InventoryItem(InventoryKind.TX, LEDGER.decode_transaction(raw).id),)), Tx(raw)]
@@ -121,6 +146,9 @@ DOORS: dict[str, Callable[[], list[Message]]] = {
     "the transaction itself, unasked": lambda: [Tx(SECRET)],
     "a conflicting transaction": lambda: offered(conflicting()),
     "a conflicting stem transaction": lambda: [StemTx(conflicting())],
+    "a child of it": lambda: offered(child()),
+    "a child of it in the stem phase": lambda: [StemTx(child())],
+    "a compact block that has it": lambda: [compact_block()],
     "the same in the stem phase from another peer": lambda: [StemTx(SECRET)],
     "a block that has it": lambda: [Block(block_with(SECRET))],
     "a block that conflicts with it": lambda: [Block(block_with(conflicting()))],
@@ -142,6 +170,18 @@ def test_the_control_differs_once_it_is_public() -> None:
         public.tell(Prober.VICTIM, message)
     asked: list[Message] = [Inv(of(InventoryKind.TX))]
     assert public.seen(asked) != Prober(False).seen(asked)
+
+
+def test_the_control_of_a_compact_block_differs_too() -> None:
+    """A node asks for what it lacks, and for nothing once the transaction is public."""
+    public = Prober(False)
+    for message in offered(SECRET):
+        public.tell(Prober.VICTIM, message)
+    kinds = [
+        {type(e.message) for e in node.tell(Prober.PROBER, compact_block()) if isinstance(e, Send)} & {GetBlockTxn}
+        for node in (public, Prober(True), Prober(False))
+    ]
+    assert kinds == [set(), {GetBlockTxn}, {GetBlockTxn}]
 
 
 def test_getdata_is_answered_only_to_whom_it_was_announced() -> None:
