@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from math import inf, nan, sqrt
 from pathlib import Path
 
@@ -198,3 +199,25 @@ def test_a_picture_that_cannot_be_made_is_refused_before_the_runs(tmp_path: Path
     result = CliRunner().invoke(root, words)
     assert result.exit_code == 1
     assert result.stderr == f"Error: {tmp_path / 'no' / 'figure.png'} cannot be written\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "said"),
+    [
+        ("--adversary max-weight", "scipy", "max-weight needs SciPy"),
+        ("--vector --fluff 0", "numpy", "--vector needs numpy"),
+        ("--plot x.png", "matplotlib", "drawing needs matplotlib"),
+    ],
+)
+def test_what_an_extra_brings_is_missed_in_words_before_the_runs(
+    words: str, module: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, module, None)
+    for name in ("vector", "plot"):
+        monkeypatch.delitem(sys.modules, f"obscura.sim.{name}", raising=False)
+        monkeypatch.delattr(f"obscura.sim.{name}", raising=False)
+    result = CliRunner().invoke(root, ["simulate", "--runs", "1000000", *words.split()])
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {said}: pip install 'obscura-p2p[sim]'\n"

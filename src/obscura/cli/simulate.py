@@ -114,8 +114,10 @@ def simulate(
 
 
 def _arrays(scenarios: list[Scenario]) -> Run:
-    from obscura.sim import vector
-
+    try:
+        from obscura.sim import vector
+    except ImportError:
+        raise Failure("--vector needs numpy: pip install 'obscura-p2p[sim]'") from None
     for scenario in scenarios:
         vector.check(scenario)
     return vector.run_once

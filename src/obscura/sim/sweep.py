@@ -32,7 +32,17 @@ def simulate(
     """
     for scenario in scenarios:
         scenario.check()
+    if any(scenario.adversary == "max-weight" for scenario in scenarios):
+        _need_scipy()
     return _figures(scenarios, run, processes or os.cpu_count() or 1, scheduler, progress)
+
+
+def _need_scipy() -> None:
+    """Matching comes after the run: who lacks its library is to hear of it before."""
+    try:
+        import scipy.optimize  # noqa: F401
+    except ImportError:
+        raise UserError("max-weight needs SciPy: pip install 'obscura-p2p[sim]'") from None
 
 
 def _figures(
