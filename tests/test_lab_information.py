@@ -8,7 +8,17 @@ from math import log2
 import numpy as np
 import pytest
 
-from obscura.lab.information import conditional_information, entropy, guessed, joint, labels, mutual_information
+from obscura.lab.information import (
+    conditional_information,
+    entropy,
+    fitting_width,
+    foretold,
+    guessed,
+    in_intervals,
+    joint,
+    labels,
+    mutual_information,
+)
 
 
 def binary(p: float) -> float:
@@ -81,3 +91,32 @@ def test_the_guesser_does_not_profit_from_rare_values() -> None:
     assert guessed(kinds, (unique,), folds).mean() == pytest.approx(0.6, abs=0.03)
     assert guessed(kinds, (kinds,), folds).mean() == 1.0
     assert guessed(kinds, (unique, kinds), folds).mean() == 1.0
+
+
+def test_intervals_mend_an_estimate_from_too_few_samples() -> None:
+    """Two kinds 256 bytes apart under random padding of 512: half of what is seen tells the kind, the other half nothing."""
+    rng = random.Random(7)
+    kinds = [rng.randrange(2) for _ in range(700)]
+    sizes = np.array([256 * kind + rng.randrange(512) for kind in kinds])
+    folds = np.arange(700) % 5
+    assert mutual_information(labels(kinds), in_intervals(sizes, 1)) > 0.57
+    width = fitting_width(labels(kinds), sizes, folds)
+    assert width > 4
+    assert mutual_information(labels(kinds), in_intervals(sizes, width)) == pytest.approx(0.5, abs=0.07)
+
+
+def test_single_values_are_kept_where_each_says_something() -> None:
+    rng = random.Random(8)
+    sizes = np.array([rng.randrange(200) for _ in range(5_000)])
+    kinds, folds = sizes % 2, np.arange(5_000) % 5
+    assert fitting_width(kinds, sizes, folds) == 1
+    assert foretold(kinds, in_intervals(sizes, 1), folds) == pytest.approx(1.0, abs=0.1)
+    assert foretold(kinds, in_intervals(sizes, 2), folds) < 0.01
+
+
+def test_no_estimate_is_made_of_values_that_are_all_different() -> None:
+    rng = random.Random(9)
+    kinds = labels([rng.randrange(4) for _ in range(3_000)])
+    sizes = np.array([rng.randrange(10_000) for _ in range(3_000)])
+    width = fitting_width(kinds, sizes, np.arange(3_000) % 5)
+    assert abs(mutual_information(kinds, in_intervals(sizes, width))) < 0.01

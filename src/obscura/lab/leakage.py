@@ -16,7 +16,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from obscura.lab.information import Labels, conditional_information, entropy, guessed, labels, mutual_information
+from obscura.lab.information import (
+    Labels,
+    conditional_information,
+    entropy,
+    fitting_width,
+    guessed,
+    in_intervals,
+    labels,
+    mutual_information,
+)
 from obscura.lab.link import Capture, LabLink
 from obscura.lab.mix import Mix
 from obscura.shaping.agreement import OFF
@@ -25,6 +34,7 @@ from obscura.shaping.padding import Rule
 
 SMALL = 3_000  # bytes of a frame; what is below counts as small
 CAPTURES = 20  # independent links per scheme, from whose spread the intervals come
+FOLDS = 5  # a guesser knows the captures of four and is asked about the fifth's
 HALVES = 60  # that the intervals are taken from
 SETTLE_S = 300.0  # seconds that a link may take to send what waits at the end
 _CONFIDENCE = (2.5, 97.5)  # percentiles
@@ -62,7 +72,11 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What one scheme leaks and costs: bits, shares, milliseconds. ``carried``: share of the offered bytes that left in time."""
+    """What one scheme leaks and costs: bits, shares, milliseconds. ``carried``: share of the offered bytes that left in time.
+
+    Controls: ``exact_mi_type_bits`` is what the exact sizes of the frames would tell, ``shuffled_mi_type_bits`` what the
+    estimator says where there is nothing. ``width``: of the intervals in which sizes are counted, observed ones and own ones.
+    """
 
     scheme: str
     rate_per_s: float
@@ -76,15 +90,19 @@ class Row(msgspec.Struct, frozen=True):
     delay_ms: Figure
     carried: float
     entropy_type_bits: float
+    exact_mi_type_bits: float
     shuffled_mi_type_bits: float
+    width: int
 
 
 class _Table(NamedTuple):
     """The messages of all captures that left, as columns, and the bytes of each capture."""
 
     kinds: Labels
-    sizes: Labels
-    seen: Labels  # bytes of the write
+    sizes: Labels  # in intervals of ``width`` bytes, as ``seen``
+    exact: Labels  # sizes as they are
+    totals: NDArray[np.int64]  # bytes of the write
+    seen: Labels  # the same in intervals
     gaps: Labels  # the gap before it, on a scale of powers of 4
     coarse: Labels  # bytes of the write on a scale of powers of 2
     delays: NDArray[np.float64]
@@ -94,6 +112,7 @@ class _Table(NamedTuple):
     wire_small: NDArray[np.float64]
     real_small: NDArray[np.float64]
     offered: float
+    width: int
 
 
 def measure(scheme: Scheme, mix: Mix, seed: int, *, messages: int = 40_000, rate_per_s: float | None = None) -> Row:
@@ -127,7 +146,7 @@ def reckon(name: str, rate_per_s: float, captures: list[Capture], rng: random.Ra
 
     everything = np.arange(len(captures))
     rows = [np.flatnonzero(table.capture == number) for number in everything]
-    right = guessed(table.kinds, (table.seen, table.coarse), table.capture % 5).astype(float)
+    right = guessed(table.kinds, (table.seen, table.coarse), table.capture % FOLDS).astype(float)
     counted: Mapping[str, Callable[[NDArray[np.int64]], float]] = {
         "mi_type_bits": lambda pick: _mi_type(table, _rows(rows, pick)),
         "mi_size_bits": lambda pick: _mi_size(table, _rows(rows, pick)),
@@ -147,7 +166,9 @@ def reckon(name: str, rate_per_s: float, captures: list[Capture], rng: random.Ra
         **figures,
         carried=float(table.real.sum() / table.offered) if table.offered else 1.0,
         entropy_type_bits=entropy(table.kinds),
-        shuffled_mi_type_bits=mutual_information(shuffled, table.coarse),
+        exact_mi_type_bits=mutual_information(table.kinds, table.exact),
+        width=table.width,
+        shuffled_mi_type_bits=_told_by_size(shuffled, table),
     )
 
 
@@ -164,6 +185,12 @@ def _mi_type(table: _Table, rows: NDArray[np.int64]) -> float:
 
 def _mi_size(table: _Table, rows: NDArray[np.int64]) -> float:
     return max(0.0, mutual_information(table.sizes[rows], table.seen[rows]))
+
+
+def _told_by_size(kinds: Labels, table: _Table) -> float:
+    """The same estimate from the beginning, for other kinds."""
+    width = fitting_width(kinds, table.totals, table.capture % FOLDS)
+    return mutual_information(kinds, in_intervals(table.totals, width))
 
 
 def _prior(kinds: Labels) -> float:
@@ -205,18 +232,26 @@ def _tabulate(captures: Iterable[Capture]) -> _Table:
             numbers["gaps"].append(_gap(times, sent.write))
             numbers["capture"].append(number)
             delays.append(times[sent.write] - sent.at)
-    columns = {name: labels(values) for name, values in numbers.items() if name != "capture"}
-    wire, real, wire_small, real_small_ = (np.array(column, dtype=float) for column in zip(*sums, strict=True))
+    column = {name: np.array(values, dtype=np.int64) for name, values in numbers.items()}
+    types = labels(kinds)
+    width = fitting_width(types, column["seen"], column["capture"] % FOLDS)
+    wire, real, wire_small, real_small_ = (np.array(sum_, dtype=float) for sum_ in zip(*sums, strict=True))
     return _Table(
-        kinds=labels(kinds),
+        kinds=types,
+        sizes=in_intervals(column["sizes"], width),
+        exact=in_intervals(column["sizes"], 1),
+        totals=column["seen"],
+        seen=in_intervals(column["seen"], width),
+        gaps=in_intervals(column["gaps"], 1),
+        coarse=in_intervals(column["coarse"], 1),
         delays=np.array(delays),
-        capture=np.array(numbers["capture"], dtype=np.int64),
+        capture=column["capture"],
         wire=wire,
         real=real,
         wire_small=wire_small,
         real_small=real_small_,
         offered=float(offered),
-        **columns,
+        width=width,
     )
 
 
