@@ -62,6 +62,11 @@ def leakage(
     rightly, overhead of all and of small messages, and added delay; at the mix's own rate and at ten times it.
     """
     _need("numpy", *(["matplotlib"] if plot else []), *(["sklearn"] if classify else []))
+    _check_outputs(plot, record)
+    if capture is not None:
+        _refuse_ignored("--capture", mix=mix, scheme=names, rate=rates, record=record, classify=classify)
+    if classify:
+        _refuse_ignored("--classify", plot=plot, record=record, rate=rates)
     if _shown_pcap(globals, capture, port):
         return
     from obscura.lab.leakage import SCHEMES
@@ -83,6 +88,20 @@ def leakage(
 
         plot_rows(rows, plot)
     _show(globals, rows, drawn_from.about if capture is None else str(capture))
+
+
+def _refuse_ignored(option: str, **others: Any) -> None:
+    """Refuse what would have no effect beside ``option``."""
+    for name, value in others.items():
+        if value:
+            raise click.UsageError(f"--{name} has no effect with {option}: leave one of them out")
+
+
+def _check_outputs(*paths: Path | None) -> None:
+    """Say before minutes of measuring that a result could not be written."""
+    for path in paths:
+        if path is not None and not path.resolve().parent.is_dir():
+            raise Failure(f"{path}: its folder does not exist")
 
 
 def _shown_pcap(globals: Globals, capture: Path | None, port: int | None) -> bool:
@@ -156,6 +175,11 @@ def _show(globals: Globals, rows: Any, about: str) -> None:
         line["carried"] = round(row.carried, 3)
         shown.append(line)
     show_rows(shown, "Nothing was measured.")
+    first, shuffled = rows[0], max(abs(row.shuffled_mi_type_bits) for row in rows)
+    click.echo(
+        f"\nControls: of {first.entropy_type_bits:.2f} bits of type, exact sizes of frames tell {first.exact_mi_type_bits:.2f}; "
+        f"shuffled types, of which nothing can be told, come to {shuffled:.3f} at most."
+    )
 
 
 def _show_classified(globals: Globals, mix: Any, names: tuple[str, ...], windows: int, seed: int) -> None:

@@ -13,6 +13,9 @@ from obscura.lab.link import opaque
 from obscura.limits import MAX_BLOCK
 from obscura.wire.message import RawMessage
 
+_WIDEST = 50  # of a lognormal law: beyond it no exponential of what is drawn is a size any more
+_RAREST = 0.0001  # of a geometric law: what is drawn is counted up to, one by one
+
 
 class Law(msgspec.Struct, frozen=True):
     """The law of a payload's size in bytes, or of a count. Which fields count depends on ``law``."""
@@ -44,7 +47,26 @@ class Law(msgspec.Struct, frozen=True):
                 return drawn
             case "items" if self.count is not None:
                 return self.base + self.item * self.count.draw(rng)
-        raise UserError(f"the mix has a size law {self.law!r}: constant, uniform, lognormal, geometric and items exist")
+        raise ValueError(self.fault())
+
+    def fault(self) -> str:
+        """What keeps it from being drawn from, or the empty string."""
+        match self.law:
+            case "constant":
+                return "" if self.value >= 0 else f"a negative value, {self.value}"
+            case "geometric" if not _RAREST <= self.p <= 1 or self.max < 1:
+                return f"geometric has p from {_RAREST} to 1 and max from 1 on, not {self.p:g} and {self.max:g}"
+            case "uniform" | "lognormal" if not 0 <= int(self.min) <= int(self.max):
+                return f"{self.law} has 0 <= min <= max, not {self.min:g} and {self.max:g}"
+            case "lognormal" if abs(self.mu) > _WIDEST or not 0 <= self.sigma <= _WIDEST:
+                return f"lognormal has mu and sigma up to {_WIDEST}, not {self.mu:g} and {self.sigma:g}"
+            case "items" if self.count is None or self.base < 0 or self.item < 0:
+                return "items has base and item, not below 0, and count, a law of its own"
+            case "items" if self.count is not None:
+                return self.count.fault()
+            case "uniform" | "lognormal" | "geometric":
+                return ""
+        return f"a size law {self.law!r}; constant, uniform, lognormal, geometric and items exist"
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -72,7 +94,7 @@ class Mix(msgspec.Struct, frozen=True):
         now = 0.0
         for number in rng.choices(range(len(classes)), shares, k=messages):
             now += rng.expovariate(rate)
-            yield now, classes[number](bytes(self.types[number].payload.draw(rng)))
+            yield now, classes[number](bytes(min(MAX_BLOCK, self.types[number].payload.draw(rng))))
 
     def without(self, *names: str) -> Mix:
         """The same rates of all other types."""
@@ -103,10 +125,12 @@ def check(mix: Mix, where: str) -> None:
     for kind in mix.types:
         try:
             opaque(kind.type)
-            size = max(kind.payload.draw(rng) for _ in range(64))
         except ValueError as error:
             raise UserError(f"{where}: {kind.type}: {error}") from None
-        if not 0 <= size <= MAX_BLOCK:
+        if fault := kind.payload.fault():
+            raise UserError(f"{where}: {kind.type}: {fault}")
+        size = max(kind.payload.draw(rng) for _ in range(64))
+        if size > MAX_BLOCK:
             raise UserError(f"{where}: {kind.type}: a payload of {size} bytes; 0 to {MAX_BLOCK} are possible")
 
 
