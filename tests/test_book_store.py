@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import random
 import threading
 from pathlib import Path
@@ -63,6 +64,24 @@ def test_book_anchors_and_bans_survive(tmp_path: Path) -> None:
 def test_without_a_file_a_node_begins_anew_and_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     PeerStore(tmp_path / "peers.dat", neighbours()).load()
     assert caplog.records == []
+
+
+def test_a_ban_and_its_end_are_on_the_disk_at_once(tmp_path: Path) -> None:
+    near, written = neighbours(), queue.SimpleQueue[list[str]]()
+
+    class Saying(PeerStore):
+        def write(self, raw: bytes) -> None:
+            super().write(raw)
+            written.put([ban.subject for ban in decoded(raw).bans])
+
+    async def scene() -> None:
+        async with Saying(tmp_path / "peers.dat", near).kept():
+            near.bans.add("30.0.0.0/16")
+            assert await asyncio.to_thread(written.get, timeout=20) == ["30.0.0.0/16"]
+            near.bans.remove("30.0.0.0/16")
+            assert await asyncio.to_thread(written.get, timeout=20) == []
+
+    asyncio.run(scene())
 
 
 RAW = PeerStore(Path("unused"), known(neighbours())).encode()

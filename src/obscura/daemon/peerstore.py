@@ -43,10 +43,11 @@ class PeerStore:
         self._path = path
         self._near = near
         self._writing: asyncio.Future[None] | None = None  # in a thread, which cancelling does not stop
+        self._is_wanted = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Load now, write now and then and at the end of the block. Raises ``UserError``."""
+        """Load now; write now and then, after each decision of the operator, and at the end. Raises ``UserError``."""
         self.load()
         task = asyncio.create_task(self._write_regularly())
         try:
@@ -59,13 +60,16 @@ class PeerStore:
 
     async def _write_regularly(self) -> None:
         while True:
-            await asyncio.sleep(PEERS_SAVED_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_wanted.wait(), PEERS_SAVED_S)
+            self._is_wanted.clear()
             self._writing = asyncio.ensure_future(asyncio.to_thread(self.write, self.encode()))
             await asyncio.shield(self._writing)
 
     def load(self) -> None:
         """Give what is stored to the node's parts. Raises ``UserError`` if the file is there and cannot be read."""
         near = self._near
+        near.bans.changed = self._is_wanted.set
         try:
             raw = self._path.read_bytes()
         except FileNotFoundError:

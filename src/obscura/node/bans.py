@@ -33,6 +33,7 @@ class Bans(Part):
         self._until: dict[str, float] = {}
         self._networks: dict[str, IPv4Network | IPv6Network] = {}
         self._peers: dict[LinkId, Peer] = {}
+        self.changed: Callable[[], None] = lambda: None  # the operator decided something, which a crash shall not undo
 
     def add(self, text: str, for_s: float = inf) -> Ban:
         """Ban a host, network (a prefix, such as a /16 or /32) or ``asN``. Raises ``UserError``."""
@@ -40,6 +41,7 @@ class Bans(Part):
         if ban.subject.startswith("as") and self._grouping.asmap is None:
             raise UserError(f"{ban.subject} cannot be banned: no asmap file says which addresses are its; set `asmap`")
         self.restore([ban])
+        self.changed()
         return ban
 
     def restore(self, bans: Iterable[Ban]) -> None:
@@ -57,7 +59,9 @@ class Bans(Part):
         """Lift a ban; False if there is none. Raises ``UserError``."""
         subject = subject_of(text)
         self._networks.pop(subject, None)
-        return self._until.pop(subject, None) is not None
+        was_there = self._until.pop(subject, None) is not None
+        self.changed()
+        return was_there
 
     def in_force(self) -> list[Ban]:
         """The bans whose time is not over."""
