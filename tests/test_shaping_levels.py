@@ -119,7 +119,8 @@ def test_privacy_show_without_a_node(tmp_path: Path) -> None:
     assert knobs["rule"]["value"] == "cells"
     shown = CliRunner().invoke(root, arguments)
     assert "chaff-ms" in shown.output
-    assert "tcp-profile" in shown.output
+    assert f"custom ({file}:1)" in shown.output
+    assert "host (default)" in shown.output
 
 
 @pytest.mark.parametrize("least", [1_024, 4_096])

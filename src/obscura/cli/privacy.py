@@ -33,13 +33,25 @@ def show(globals: Globals) -> None:
         return
     show_rows(found["knobs"], "No knobs.")
     click.echo()
-    show_fields({"tcp-profile": found["tcp_profile"], "it cannot imitate": found["tcp_cannot_imitate"]})
+    show_fields(
+        {
+            "level": _sourced(found, "privacy", found["level"]),
+            "tcp-profile": _sourced(found, "tcp-profile", found["tcp_profile"]),
+            "it cannot imitate": found["tcp_cannot_imitate"],
+        }
+    )
     if found.get("links"):
         click.echo()
         show_rows([_link(link) for link in found["links"]], "No links.")
     if found.get("cost"):
         click.echo()
         show_fields(found["cost"])
+
+
+def _sourced(found: dict[str, Any], key: str, value: str) -> str:
+    """The value, and where it is set if that is known: a running node does not keep the places."""
+    source = found.get("sources", {}).get(key)
+    return f"{value} ({source})" if source else value
 
 
 def _configured(globals: Globals) -> dict[str, Any]:
@@ -57,6 +69,7 @@ def _configured(globals: Globals) -> dict[str, Any]:
     return {
         "level": config.privacy,
         "knobs": knobs,
+        "sources": {key: loaded.origins[key] for key in ("privacy", "tcp-profile")},
         "tcp_profile": config.tcp_profile,
         "tcp_cannot_imitate": list(CANNOT_IMITATE[config.tcp_profile]),
         "links": [],
