@@ -28,7 +28,7 @@ from obscura.wire.catalogue import Catalogue
 from obscura.wire.frame import FrameDecoder
 from obscura.wire.message import Message
 from obscura.wire.messages.network import Verack
-from obscura.wire.tally import Tally
+from obscura.wire.tally import Tallies
 
 
 class _Stage(Enum):
@@ -85,11 +85,13 @@ class Connection:
         now: float,
         shaping: Shaping = unshaped,
         resuming: ResumeSecret | Find | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
+        counted = tallies or Tallies({}, {})
         self._carrier = carrier
         self._security = security
         self._handshake = Handshake(offer, initiator=initiator)
-        self._decoder = FrameDecoder(catalogue.opening)
+        self._decoder = FrameDecoder(catalogue.opening, tally=counted.received)
         self._established_kinds = catalogue.established
         self._initiator = initiator
         self._rng, self._unix, self._shaping = rng, unix, shaping
@@ -102,7 +104,7 @@ class Connection:
         self._opener: Opener | None = None
         self._stage = _Stage.OPENING
         self._deadline = now + HANDSHAKE_S
-        self.outbox = Outbox()
+        self.outbox = Outbox(counted.sent)
         self.expects_leave = False  # the peer's last record means that it moves; see ``Handover``
         self.over, self.is_busy, self.closing = False, False, (False, False)  # lingers, resets
         self.wire_received = self.wire_sent = self.dummies_received = self.dummy_bytes_received = 0
@@ -124,11 +126,6 @@ class Connection:
         """Bytes held of a message that is not complete, and of a record at most 64 KiB more."""
         pending = self._decoder.pending
         return self._parked_bytes + (0 if pending is None else pending[0])
-
-    @property
-    def tally(self) -> Tally:
-        """Frames received, by type."""
-        return self._decoder.tally
 
     @property
     def is_full(self) -> bool:
@@ -398,6 +395,7 @@ class Connection:
         self._deadline = inf
         self._decoder.kinds = self._established_kinds
         negotiated = self._handshake.negotiated
+        del self._handshake, self._resuming  # nobody asks them again, and they hold half a KiB
         if negotiated is None:
             self._parked = []
             events.append(Rejoined())

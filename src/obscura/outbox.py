@@ -27,6 +27,7 @@ class Outbox:
         "_position",
         "_queue",
         "_released",
+        "_tally",
         "_timed",
         "dummies_sent",
         "dummy_bytes_sent",
@@ -34,11 +35,10 @@ class Outbox:
         "padding_sent",
         "real_sent",
         "schedule",
-        "tally",
         "waiting",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally | None = None) -> None:
         self._padding: Padding = Cells()
         self.schedule: Schedule = IMMEDIATE
         self._queue: list[bytes] = []
@@ -49,7 +49,7 @@ class Outbox:
         self._timed = 0  # pieces of the queue that the schedule has seen
         self._released = 0  # bytes that the schedule has let go and that are not sealed yet
         self.waiting = 0
-        self.tally: Tally = {}  # frames that were queued
+        self._tally = {} if tally is None else tally  # frames that were queued
         self.real_sent = self.padding_sent = self.dummies_sent = self.dummy_bytes_sent = 0
 
     @property
@@ -82,7 +82,7 @@ class Outbox:
             self.padding_sent += size
         else:
             self.real_sent += size
-            count(self.tally, message.NAME, len(payload))
+            count(self._tally, message.NAME, len(payload))
 
     def seal(self, sealer: Sealer, give: Give, now: float) -> None:
         """Give records with what may leave now, dummies among them; of much about ``FLUSH_BYTES`` (``has_more`` then)."""

@@ -38,7 +38,7 @@ class _Source:
         self.peer = peer
         self.in_flight: dict[bytes, None] = {}
         self.late: dict[bytes, int] = {}  # answers that may still come, beside the one in flight
-        self.excluded: set[bytes] = set()  # blocks that it does not have, or gave wrongly
+        self.excluded: dict[bytes, None] = {}  # blocks that it does not have, or gave wrongly
         self.cursor = 0  # heights below it are asked for or there
         self.progress = inf  # when its last block came, or when it was first asked
         self.rests_until = 0.0
@@ -223,7 +223,7 @@ class Download:
         """The peer does not have the block, or what it gave was not it: another one is asked."""
         source = self._sources.get(link)
         if source is not None:
-            source.excluded.add(block_id)
+            source.excluded[block_id] = None
             source.in_flight.pop(block_id, None)
         request = self._requests.get(block_id)
         if request is not None and request.link == link:

@@ -62,8 +62,7 @@ class Engine:
         self.traffic = traffic = Traffic()
         self._catalogue, self._network_id, self._offer_for = catalogue, network_id, offer_for
         self._rng, self._unix = rng, unix
-        self._shaping = shaping
-        self._admissions = admissions
+        self._shaping, self._admissions = shaping, admissions
         self._rates = rates or {}
         self._memory = Memory(MEMORY_BUDGET)
         self._now = now
@@ -326,6 +325,7 @@ class Engine:
             now=now,
             shaping=self._shaping,
             resuming=None if isinstance(security, Bare) else self._handover.resuming(link),
+            tallies=self.traffic.tallies,
         )
         self.deliver(link, link.connection.start(now), now)
         self.touch(link)

@@ -46,7 +46,7 @@ class _Link:
         self.bucket = TokenBucket(ADDR_PER_S, ADDR_BURST, now, tokens=1.0)
         self.answered = False  # its getaddr
         self.asked = False  # by our getaddr, and not answered yet
-        self.known: set[int] = set()  # hashes of places of which the peer has the news
+        self.known: dict[int, None] = {}  # hashes of places of which the peer has the news
         self.waiting: list[AddrEntry] = []  # to be told at its timer
         self.looked_at = 0
 
@@ -149,7 +149,7 @@ class Gossip(Part):
             if own_face(endpoint) is peer.face or len(self._faces) == 1:  # else one face's book would show at another
                 self._learn(peer, endpoint, told)
             if is_news and not was_asked and told.time > self._unix() - ADDR_FRESH_S:
-                link.known.add(_mark(told))
+                link.known[_mark(told)] = None
                 self._relay(peer, endpoint, told, now)
         if len(link.known) > ADDR_KNOWN:
             link.known.clear()
@@ -218,7 +218,7 @@ class Gossip(Part):
             self._tell(link, news, mark, now)
 
     def _tell(self, link: _Link, news: AddrEntry, mark: int, now: float) -> None:
-        link.known.add(mark)
+        link.known[mark] = None
         if not link.waiting:
             self._timers.set(("relay", link.peer.link), now + self._rng.expovariate(1 / ADDR_DELAY_S))
         if len(link.waiting) < MAX_ADDR:

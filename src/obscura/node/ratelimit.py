@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any, TypeVar
@@ -131,7 +131,7 @@ class _Allowance:
         self.rate = rate
         self._messages = TokenBucket(rate.messages_per_s, rate.messages, now)
         self._bytes = TokenBucket(rate.bytes_per_s, rate.bytes, now) if rate.size_of is not None else None
-        self.waiting: deque[Any] = deque()
+        self.waiting: list[Any] = []  # at most ``DEFERRED_MESSAGES``
 
     def take(self, count: int, size: int, now: float) -> bool:
         if count == 1:
@@ -216,7 +216,7 @@ class Meter:
                 size = HEADER_BYTES if size_of is None else size_of(waiting[0])
                 if not allowance.take(1, size, now):
                     break
-                events.append(waiting.popleft())
+                events.append(waiting.pop(0))
                 self._count -= 1
                 self.held -= size
         return events

@@ -66,7 +66,7 @@ class _Moving:
         self.moved_at: float | None = None
         self.asked_at: float | None = None  # by the peer
         self.again = _backoff()
-        self.strangers: set[Address] = set()  # not that peer's
+        self.strangers: frozenset[Address] = frozenset()  # not that peer's
 
 
 class Rotation(Part):
@@ -128,7 +128,7 @@ class Rotation(Part):
         if not moved.why:
             moving.moved_at = now
             moving.again = _backoff()
-            moving.strangers.clear()
+            moving.strangers = frozenset()
             if moved.address is not None:
                 moving.address = moved.address
                 self._plan(peer.link, now)
@@ -137,7 +137,7 @@ class Rotation(Part):
                     self._book.good((endpoint, moved.address.carrier), moved.address.key)
             return ()
         if moved.address is not None and moved.address != moving.address and len(moving.strangers) < ROTATION_STRANGERS:
-            moving.strangers.add(moved.address)
+            moving.strangers |= {moved.address}
         if peer.link in self._timers or self._settings.enabled:
             self._timers.set(peer.link, now + moving.again.next_s(self._rng))
         return ()

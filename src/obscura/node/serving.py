@@ -31,7 +31,7 @@ class _Link:
     __slots__ = ("blocks", "fetching", "is_full", "wanted")
 
     def __init__(self) -> None:
-        self.wanted: deque[Wanted] = deque()
+        self.wanted: deque[Wanted] | None = None  # an empty one would take 760 bytes
         self.blocks = 0  # of them
         self.fetching = 0
         self.is_full = False  # we wait for room
@@ -58,9 +58,10 @@ class Serving:
             return []
         state.blocks += sum(w.item.kind != InventoryKind.TX for w in wanted)
         if state.blocks > BLOCKS_WANTED:
-            state.wanted.clear()
-            state.blocks = 0
+            state.wanted, state.blocks = None, 0
             return [Penalise(link, UNREQUESTED_POINTS, "more blocks asked for than a window holds")]
+        if state.wanted is None:
+            state.wanted = deque()
         state.wanted += wanted
         return self._serve(link, state)
 
@@ -78,16 +79,16 @@ class Serving:
         sent = 0
         ahead = int(SEND_QUEUE_LOW / self._blocks.size_expected)  # small blocks are read by the handful
         most = min(max(SERVING_FETCHES, ahead), MOST_IN_FLIGHT)
-        while state.wanted and not state.is_full and state.fetching < most:
-            wanted = state.wanted[0]
+        while (queue := state.wanted) and not state.is_full and state.fetching < most:
+            wanted = queue[0]
             if wanted.item.kind != InventoryKind.TX:
-                state.wanted.popleft()
+                queue.popleft()
                 state.blocks -= 1
                 effects += self._fetch(link, state, wanted, missing)
                 continue
             if state.fetching:
                 break  # in the order asked
-            state.wanted.popleft()
+            queue.popleft()
             raw = self._transaction(link, wanted.item.hash)
             if raw is None:
                 missing.append(wanted.item)
@@ -97,6 +98,7 @@ class Serving:
             if sent >= SEND_QUEUE_LOW:
                 state.is_full = True
                 effects.append(AwaitRoom(link))
+        state.wanted = state.wanted or None
         for at in range(0, len(missing), _NOTFOUND_AT_ONCE):
             effects.append(Send(link, NotFound(tuple(missing[at : at + _NOTFOUND_AT_ONCE]))))
         return effects

@@ -7,25 +7,18 @@ watches the wire sees them too.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from obscura.node.durations import Durations
 from obscura.node.link import SENT, Link, sent
-from obscura.wire.tally import Tally, add
+from obscura.wire.tally import Tallies, Tally
 
 
-class Flow:
+class Flow(NamedTuple):
     """One direction: frames by type, and bytes of the wire."""
 
-    __slots__ = ("tally", "wire")
-
-    def __init__(self) -> None:
-        self.tally: Tally = {}
-        self.wire = 0
-
-    def take(self, tally: Tally, wire: int) -> None:
-        """Add what a link did."""
-        add(self.tally, tally)
-        self.wire += wire
+    tally: Tally
+    wire: int
 
 
 class Traffic:
@@ -33,28 +26,22 @@ class Traffic:
 
     def __init__(self) -> None:
         self.handshakes = Durations()
+        self.tallies = Tallies({}, {})
         self.sent_before = dict.fromkeys(SENT, 0)  # bytes, on links that ended
-        self._sent, self._received = Flow(), Flow()
+        self._wire_sent = self._wire_received = 0  # the same
 
     def ended(self, link: Link) -> None:
         """A link is forgotten."""
-        _count(link, self._sent, self._received)
-        if link.connection is not None:
-            for name, amount in sent(link.connection).items():
+        connection = link.connection
+        if connection is not None:
+            self._wire_sent += connection.wire_sent
+            self._wire_received += connection.wire_received
+            for name, amount in sent(connection).items():
                 self.sent_before[name] += amount
 
     def total(self, links: Iterable[Link]) -> tuple[Flow, Flow]:
         """Sent and received, with what the links that stand did so far."""
-        sent, received = Flow(), Flow()
-        sent.take(self._sent.tally, self._sent.wire)
-        received.take(self._received.tally, self._received.wire)
-        for link in links:
-            _count(link, sent, received)
-        return sent, received
-
-
-def _count(link: Link, sent: Flow, received: Flow) -> None:
-    connection = link.connection
-    if connection is not None:
-        sent.take(connection.outbox.tally, connection.wire_sent)
-        received.take(connection.tally, connection.wire_received)
+        connections = [link.connection for link in links if link.connection is not None]
+        wire_sent = self._wire_sent + sum(connection.wire_sent for connection in connections)
+        wire_received = self._wire_received + sum(connection.wire_received for connection in connections)
+        return Flow(self.tallies.sent, wire_sent), Flow(self.tallies.received, wire_received)

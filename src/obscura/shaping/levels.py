@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -231,6 +232,7 @@ def _meaning(field: msgspec.structs.FieldInfo) -> str:
     return next((meta.description or "" for meta in getattr(field.type, "__metadata__", ())), "")
 
 
+@lru_cache(maxsize=8)  # one for all links
 def padneg(knobs: Knobs) -> PadNeg:
     """What this node proposes and accepts. The values are the level's own, so that they tell no users apart.
 

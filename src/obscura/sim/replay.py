@@ -62,7 +62,6 @@ from obscura.wire.message import Message
 from obscura.wire.messages.blocks import SendCmpct
 from obscura.wire.messages.network import Version
 from obscura.wire.messages.privacy import PadNeg
-from obscura.wire.tally import Tally
 
 _STEP = Struct("<dI")
 
@@ -111,10 +110,6 @@ class PlayedConnection(Connection):
     waiting = buffered = 0
     is_full = is_blocked = is_busy = is_parked = has_more = False
     is_authenticated = True
-
-    @property
-    def tally(self) -> Tally:
-        return {}
 
     @property
     def is_established(self) -> bool:

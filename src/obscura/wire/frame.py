@@ -133,11 +133,11 @@ class FrameDecoder:
     not need them).
     """
 
-    __slots__ = ("_begun", "_dead", "_head", "_keep_unknown", "kinds", "tally")
+    __slots__ = ("_begun", "_dead", "_head", "_keep_unknown", "_tally", "kinds")
 
-    def __init__(self, kinds: Kinds, keep_unknown: bool = False) -> None:
+    def __init__(self, kinds: Kinds, keep_unknown: bool = False, tally: Tally | None = None) -> None:
         self.kinds = kinds
-        self.tally: Tally = {}  # frames that were given out
+        self._tally = {} if tally is None else tally  # frames that were given out
         self._keep_unknown = keep_unknown
         self._head = b""  # the begin of a header, at most 19 bytes
         self._begun: _Begun | None = None
@@ -201,7 +201,7 @@ class FrameDecoder:
                     break
                 pos = stop
                 if not message.PRIVATE:
-                    count(self.tally, name, size)
+                    count(self._tally, name, size)
                 yield message
                 if self.kinds is not kinds:
                     kinds = self.kinds
@@ -242,9 +242,9 @@ class FrameDecoder:
         """The item of a frame that is complete."""
         item = self._item(frame)
         if not isinstance(item, Message):
-            count(self.tally, OTHER, frame.size)
+            count(self._tally, OTHER, frame.size)
         elif not item.PRIVATE:
-            count(self.tally, item.NAME, frame.size)
+            count(self._tally, item.NAME, frame.size)
         return item
 
     def _item(self, frame: _Begun) -> Item:

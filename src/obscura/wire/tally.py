@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from obscura.limits import HEADER_BYTES
 
 Tally = dict[bytes, list[int]]  # padded name -> frames, bytes with their headers
 OTHER = b"other"  # unknown and malformed frames: a peer chooses their names
+
+
+class Tallies(NamedTuple):
+    """Both directions, of a link alone or of all links of a node: each of a thousand links on its own would hold 2 KiB."""
+
+    sent: Tally
+    received: Tally
 
 
 def count(tally: Tally, name: bytes, payload_bytes: int) -> None:
@@ -16,11 +25,3 @@ def count(tally: Tally, name: bytes, payload_bytes: int) -> None:
     else:
         seen[0] += 1
         seen[1] += HEADER_BYTES + payload_bytes
-
-
-def add(total: Tally, part: Tally) -> None:
-    """Add one tally to another."""
-    for name, (frames, size) in part.items():
-        seen = total.setdefault(name, [0, 0])
-        seen[0] += frames
-        seen[1] += size
