@@ -326,6 +326,20 @@ def test_fruitless_rounds_come_ever_more_rarely_and_use_what_is_kept() -> None:
     assert 0 in asked[1:]  # "there is none" was still known
 
 
+def test_rounds_that_reach_nobody_are_repeated_every_few_minutes_since_the_own_network_may_be_away() -> None:
+    seeds, now, waits = seeds_of(), 0.0, []
+    for _ in range(12):
+        play(seeds, start(seeds, now), {"TXT": FAULT, "A": FAULT}, now)
+        waits.append(seeds.deadline() - now)
+        now = seeds.deadline()
+    assert max(waits[6:]) > 4 * waits[0]
+    assert max(waits) <= limits.SEED_UNHEARD_MOST_S + 0.001
+    play(seeds, start(seeds, now), {"TXT": signed(SEED)}, now)
+    now = seeds.deadline()
+    play(seeds, start(seeds, now), {"TXT": FAULT, "A": FAULT}, now)
+    assert seeds.deadline() - now <= 3 * limits.SEED_BACKOFF_S[0]  # from the beginning again
+
+
 def test_what_is_kept_is_not_asked_again_and_time_to_live_is_clamped() -> None:
     for ttl, records, kept in [(0, 1, 300), (10**9, 1, 86_400), (0, 0, 60), (10**9, 0, 3_600)]:
         seeds = seeds_of(source=source(key=None))

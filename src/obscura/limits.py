@@ -335,6 +335,7 @@ SEED_START_S: Final = (5.0, 30.0)  # seconds after the start, uniform, if the bo
 SEED_CHECK_S: Final = 600.0  # seconds between looks at the number of usable entries
 SEED_AGAIN_S: Final = 3_600.0  # seconds after a round that found something, or the answer's time to live if longer
 SEED_BACKOFF_S: Final = (30.0, 7_200.0)  # seconds after a round that found nothing: first wait, longest wait
+SEED_UNHEARD_MOST_S: Final = 600.0  # the longest if nobody answered: perhaps this machine has no network
 SEED_TTL_S: Final = (300, 86_400)  # seconds that an answer is kept. Security: neither for ever nor asked all the time.
 SEED_NEGATIVE_TTL_S: Final = (60, 3_600)  # the same for "there is no such record" (RFC 2308, 5 says up to 3 h)
 SEED_RECORDS: Final = 64  # records of one answer that are looked at. Security: the rest of a flood is ignored.
@@ -506,9 +507,8 @@ MEMPOOL_KEEP_S: Final = 5.0  # seconds between writes of what changed in the mem
 MEMPOOL_SWEEP_S: Final = 600.0  # seconds between looks for transactions that waited too long
 MEMPOOL_REQUEST_S: Final = 600.0  # seconds between mempool requests of one link that are answered
 MEMPOOL_ASKED: Final = 3  # peers up to which each new one is asked for its mempool: announcements may have been missed
-# heights below the tip within which transactions of branches left behind are looked for at a start (ours): a crash just after a
-# reorganisation lost them. Security: each block takes its work to make.
-REENTRY_DEPTH: Final = 100
+# Transactions of branches left behind are looked for at a start (ours): a crash just after a reorganisation lost them.
+REENTRY_DEPTH: Final = 100  # heights below the tip. Security: each block takes its work to make.
 MAX_RELAYED_TX: Final = 100_000  # bytes of a transaction outside a block
 TX_IN_FLIGHT: Final = 100  # transactions asked of one peer at once
 TX_PAUSE_S: Final = 2.0  # seconds that further announcements of that peer wait then

@@ -57,8 +57,8 @@ class SeedBook(Protocol):
         """Take seeds. Unsigned ones may become feelers only."""
 
 
-def _backoff() -> Backoff:
-    return Backoff(first_s=limits.SEED_BACKOFF_S[0], most_s=limits.SEED_BACKOFF_S[1])
+def _backoff(most_s: float = limits.SEED_BACKOFF_S[1]) -> Backoff:
+    return Backoff(first_s=limits.SEED_BACKOFF_S[0], most_s=most_s)
 
 
 class Standing(msgspec.Struct):
@@ -83,6 +83,7 @@ class _Round(msgspec.Struct):
     untried: list[str] = msgspec.field(default_factory=list)  # providers, in the order of asking
     asked: int = 0
     is_found: bool = False
+    is_heard: bool = False  # a provider answered, whatever
     ttl_s: int = 0
     waiting: set[str] = msgspec.field(default_factory=set)
     taken: set[Address] = msgspec.field(default_factory=set)  # of signed lists
@@ -116,7 +117,7 @@ class Seeds(Part):
         self._standings = {label: Standing() for label in self.providers}
         self._kept: dict[tuple[str, str, str], _Kept] = {}
         self._names = list(self._source.names)
-        self._backoff = _backoff()
+        self._backoff, self._unheard = _backoff(), _backoff(limits.SEED_UNHEARD_MOST_S)
         self._round: _Round | None = None
         self._found: list[dict[str, Any]] = []  # what the last round took, for the operator
         self._when = now
@@ -238,6 +239,7 @@ class Seeds(Part):
     def _weigh(self, turn: _Round, label: str, answers: Iterable[Answer], now: float) -> list[Effect]:
         effects: list[Effect] = []
         for answer in answers:
+            turn.is_heard = True
             records = answer.records[: limits.SEED_RECORDS]
             if answer.kind == "TXT":
                 effects += self._weigh_signed(turn, label, records, answer.ttl_s, now)
@@ -291,9 +293,9 @@ class Seeds(Part):
         self._round = None
         effects = self._add(self._agreed(turn), False, now)
         if not turn.is_found:
-            self._when = now + self._backoff.next_s(self._rng)
+            self._when = now + (self._backoff if turn.is_heard else self._unheard).next_s(self._rng)
             return effects + self._fall_back(now)
-        self._backoff = _backoff()
+        self._backoff, self._unheard = _backoff(), _backoff(limits.SEED_UNHEARD_MOST_S)
         wait = max(limits.SEED_AGAIN_S, min(turn.ttl_s, limits.SEED_TTL_S[1]))
         self._when = now + wait * self._rng.uniform(1.0, 1.25)  # nodes that began together do not stay together
         return effects
