@@ -6,8 +6,10 @@ One table says it all; the checker is itself tried on small bad sources, since o
 from __future__ import annotations
 
 import ast
+import fnmatch
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -414,6 +416,12 @@ def test_every_bullet_of_the_specification_has_its_row() -> None:
         state, *where = table[bullet]
         assert state, bullet
         assert state == "to come" or any(where), f"{bullet} is {state}, but the row says nothing of where"
+
+
+def test_every_test_that_a_row_names_is_there() -> None:
+    named = set(re.findall(r"\btest_[a-z0-9_]+\*?", SPEC_MAP.read_text()))
+    there = [path.stem for folder in ("tests", "tests_real") for path in (ROOT / folder).glob("test_*.py")]
+    assert [name for name in sorted(named) if not fnmatch.filter(there, name)] == []
 
 
 def test_what_the_map_calls_a_module_or_a_test_is_one() -> None:

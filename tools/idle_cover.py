@@ -1,6 +1,6 @@
 """What cover costs a node with many idle links: CPU seconds per second, from the shipped engine under a virtual clock.
 
-    python tools/idle_cover.py [links] [level] [seconds]
+    python tools/idle_cover.py [--links 1000] [--level medium] [--seconds 600]
 
 One hub has that many links; each far end is a whole node of its own. Printed is the CPU of everything, so both ends and the
 simulator, and half of it, which is about the hub's.
@@ -8,6 +8,7 @@ simulator, and half of it, which is about the hub's.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -19,11 +20,11 @@ from obscura.sim.kernel import Kernel
 from obscura.sim.network import SimNetwork
 
 
-def main(links: int = 1_000, level: str = "medium", seconds: float = 600.0) -> int:
+def main(links: int, level: PrivacyLevel, seconds: float) -> int:
     kernel = Kernel(1)
     network = SimNetwork(kernel, lambda a, b: 0.02)
     settings = Settings(
-        network_id=bytes(32), is_dev=True, knobs=LEVELS[PrivacyLevel(level)], max_inbound=max(MAX_INBOUND, links)
+        network_id=bytes(32), is_dev=True, knobs=LEVELS[level], max_inbound=max(MAX_INBOUND, links)
     )
     hub = network.add(settings)
     for _ in range(links):
@@ -41,7 +42,7 @@ def main(links: int = 1_000, level: str = "medium", seconds: float = 600.0) -> i
         json.dumps(
             {
                 "links": established,
-                "level": level,
+                "level": level.value,
                 "virtual_s": seconds,
                 "hub_dummies_per_s": round(dummies / seconds, 2),
                 "core_share_everything": round(spent / seconds, 5),
@@ -53,5 +54,9 @@ def main(links: int = 1_000, level: str = "medium", seconds: float = 600.0) -> i
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    sys.exit(main(*(int(x) for x in given[:1]), *given[1:2], *(float(x) for x in given[2:3])))
+    parser = argparse.ArgumentParser(description="What cover costs a node with many idle links.")
+    parser.add_argument("--links", type=int, default=1_000)
+    parser.add_argument("--level", choices=[level.value for level in LEVELS], default="medium")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of the virtual clock")
+    options = parser.parse_args()
+    sys.exit(main(options.links, PrivacyLevel(options.level), options.seconds))

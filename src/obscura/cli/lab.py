@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from obscura.cli.frame import Failure, Globals, Group, pass_globals
+from obscura.cli.frame import Failure, Globals, Group, Number, pass_globals
 from obscura.cli.output import show_json, show_rows
 
 _FIGURES = ("mi_type_bits", "mi_size_bits", "type_accuracy", "prior", "overhead", "overhead_small", "delay_ms")
@@ -36,7 +36,7 @@ def _need(*modules: str) -> None:
 @click.option("--plot", type=_PATH, help="Draw the table into this PNG file.")
 @click.option("--record", type=_PATH, help="Write one simulated link of the first scheme into this file.")
 @click.option("--scheme", "names", multiple=True, help="Only these schemes; may be repeated.")
-@click.option("--rate", "rates", type=click.FloatRange(0.01, 10_000), multiple=True, help="Messages per second.")
+@click.option("--rate", "rates", type=Number(0.01, 10_000), multiple=True, help="Messages per second.")
 @click.option("--messages", type=click.IntRange(400, 2_000_000), default=20_000, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--classify", is_flag=True, help="Let classifiers look for blocks and own transactions instead.")

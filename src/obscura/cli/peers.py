@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from obscura.cli.frame import Command, Globals, pass_globals
+from obscura.cli.frame import Command, Globals, Number, pass_globals
 from obscura.cli.output import show_fields, show_json, show_rows
 
 COLUMNS = (
@@ -93,7 +93,7 @@ def rotate(globals: Globals, peer: int | None, to: str | None, carrier: str | No
 @click.command(cls=Command)
 @click.argument("peer", type=int)
 @click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="How many pings.")
-@click.option("--interval", default=1.0, show_default=True, type=click.FloatRange(0), help="Seconds between them.")
+@click.option("--interval", default=1.0, show_default=True, type=Number(0), help="Seconds between them.")
 @pass_globals
 def ping(globals: Globals, peer: int, count: int, interval: float) -> None:
     """Measure the round trip to a peer.
