@@ -23,9 +23,7 @@ from obscura.sim.network import SimNetwork
 def main(links: int, level: PrivacyLevel, seconds: float) -> int:
     kernel = Kernel(1)
     network = SimNetwork(kernel, lambda a, b: 0.02)
-    settings = Settings(
-        network_id=bytes(32), is_dev=True, knobs=LEVELS[level], max_inbound=max(MAX_INBOUND, links)
-    )
+    settings = Settings(network_id=bytes(32), is_dev=True, knobs=LEVELS[level], max_inbound=max(MAX_INBOUND, links))
     hub = network.add(settings)
     for _ in range(links):
         node = network.add(settings)
