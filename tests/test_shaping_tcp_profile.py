@@ -9,6 +9,7 @@ from typing import get_args
 
 import pytest
 
+from obscura.limits import PATH_LOST_S
 from obscura.transport import tcp
 from obscura.transport.profile import (
     CANNOT_IMITATE,
@@ -62,6 +63,25 @@ async def connected(values: TcpValues, host: str) -> dict[str, TcpValues]:
         link.abort()
     server.close()
     return found
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no TCP_USER_TIMEOUT")
+def test_a_dialled_socket_gives_up_a_path_that_is_gone_and_an_accepted_one_is_as_the_cover_server_has_it() -> None:
+    async def patience() -> dict[str, int]:
+        owner = Owner()
+        server, port = await tcp.listen(owner, Address.parse("127.0.0.1:0?carrier=plain", listening=True), "accepted")
+        assert await tcp.dial(owner, Address.parse(f"obscura://127.0.0.1:{port}?carrier=plain"), "dialled") is None
+        await owner.both.wait()
+        found = {}
+        for link in owner.up:
+            assert link._transport is not None
+            sock = link._transport.get_extra_info("socket")
+            found[str(link.tag)] = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            link.abort()
+        server.close()
+        return found
+
+    assert asyncio.run(patience()) == {"accepted": 0, "dialled": PATH_LOST_S * 1_000}
 
 
 @pytest.mark.parametrize("name", NAMES)

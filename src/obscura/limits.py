@@ -177,12 +177,12 @@ MAX_HELD_BYTES: Final = 64 << 10  # bytes; more than this waiting is bulk, and h
 MAX_HELD_MESSAGES: Final = 64  # messages, likewise
 TOPPED_UP: Final = 0.1  # chance that a message which leaves alone is topped up; measured by `obscura lab leakage`
 BREACH_SLACK: Final = 64  # records that an agreed rate may be exceeded by: bunched on the way, clocks that differ
-# seconds that a link may stall without its records, all at once then, counting as too many
-BREACH_STALL_S: Final = 45.0
+BREACH_STALL_S: Final = 45.0  # seconds that a link may stall and send all at once then; more is a breach of the rate
 BREACH_RATE: Final = 1.25  # times the agreed rate that is let pass
 
 # --- Link (ours) ------------------------------------------------------------------------------------------------------
 CONNECT_S: Final = 10.0  # seconds for TCP to connect
+PATH_LOST_S: Final = 180.0  # seconds that what a dialled link sent may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482)
 PING_INTERVAL_S: Final = 120.0  # seconds between pings of one link (design 10), each link with its own phase
 PING_DEAD_S: Final = 1_200.0  # seconds without a pong: the peer is dead (design 10)
 SEND_QUEUE_HIGH: Final = 4 << 20  # bytes waiting for one peer; above it we stop reading from that peer

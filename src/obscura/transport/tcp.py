@@ -11,7 +11,16 @@ import struct
 from typing import NamedTuple, Protocol
 
 from obscura.errors import UserError
-from obscura.limits import CONNECT_S, LEAVING_SOCKETS, LINGER_S, RESET_S, SHUT_S, STALL_LOOK_S, WRITE_BUFFER
+from obscura.limits import (
+    CONNECT_S,
+    LEAVING_SOCKETS,
+    LINGER_S,
+    PATH_LOST_S,
+    RESET_S,
+    SHUT_S,
+    STALL_LOOK_S,
+    WRITE_BUFFER,
+)
 from obscura.transport.profile import STOCK, TcpValues, apply
 from obscura.transport.through import OpenSocket, ThroughFault
 from obscura.wire.address import Address, Endpoint, join_host_port
@@ -236,11 +245,21 @@ async def dial(
             sock = until_owned.enter_context(_socket(endpoint.host_text, values))
             async with asyncio.timeout(CONNECT_S):
                 await loop.sock_connect(sock, (endpoint.host_text, endpoint.port))
+                _give_up_lost_paths(sock)
                 await loop.create_connection(lambda: Socket(owner, tag), sock=sock)
             until_owned.pop_all()
         except OSError as error:
             return _missed(endpoint, error)
     return None
+
+
+def _give_up_lost_paths(sock: socket.socket) -> None:
+    """After a change of network no answer comes for what was sent from the old address, and no reset: the kernel would try on for
+    a quarter of an hour. Dialled sockets alone: how long a listener tries is part of its cover.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
+    if option is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, round(PATH_LOST_S * 1_000))
 
 
 async def _dial_through(owner: Owner, address: Address, tag: object, through: OpenSocket) -> Missed | None:
