@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obscura.lab.card import Card, Level, Side, area_rows, as_json, faults_of, rows, side
+from obscura.lab.card import Card, Events, Level, Side, area_rows, as_json, chance_of, faults_of, rows, side
 from obscura.lab.encrypted import blocked, exemption
 from obscura.lab.flow_classes import tell_apart
 from obscura.lab.flows import Flow, Packet, features, read_flows
@@ -195,6 +195,21 @@ def changed(name: str, **fields: object) -> Side:
 def test_each_difference_is_a_fault(ours: Side, said: str) -> None:
     (fault,) = faults_of(level(ours, one_side()))
     assert said in fault
+
+
+@pytest.mark.parametrize(("ours", "genuine", "is_fault"), [(1, 0, True), (1, 1, False), (3, 2, False), (12, 1, True)])
+def test_events_that_genuine_flows_have_as_often_are_chance(ours: int, genuine: int, is_fault: bool) -> None:
+    sides = [
+        one_side(suricata=Events(100.0, {"anomaly long_kex_record": count} if count else {}, flows))
+        for count, flows in ((ours, 200), (genuine, 400))
+    ]
+    assert bool(faults_of(level(*sides))) == is_fault
+
+
+def test_the_chance_of_events_is_fishers() -> None:  # numbers of scipy.stats.fisher_exact, alternative "greater"
+    assert chance_of(1, 200, 1, 400) == pytest.approx(0.5559265442)
+    assert chance_of(12, 200, 1, 400) == pytest.approx(1.3757199e-05)
+    assert chance_of(3, 2, 1, 2) == 0.0  # more than one in a flow is no longer one of many flows
 
 
 def test_a_genuine_side_that_fails_too_excuses_and_failed_sessions_do_not() -> None:

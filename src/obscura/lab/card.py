@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from math import comb
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from obscura.lab.verdicts import Dissected, Label, Seen, is_right
 
 GOAL_AUC = 0.75
 _PERCENT = 100.0
+_CHANCE = 0.01
 _ABOUT_TCP = ("anomaly stream.", "SURICATA STREAM ")  # segments sent twice: how busy the machine was, not what it said
 
 
@@ -156,8 +158,7 @@ def faults_of(level: Level) -> list[str]:
     if ours.suricata is not None and genuine.suricata is not None:
         if ours.suricata.right_percent < min(_PERCENT, genuine.suricata.right_percent):
             found.append(f"Suricata does not see the protocol both ways: {ours.suricata.right_percent:g} %")
-        events = {name: count for name, count in ours.suricata.events.items() if not name.startswith(_ABOUT_TCP)}
-        if events:
+        if events := _own_events(ours.suricata, genuine.suricata):
             found.append(f"Suricata: {_names(events)}; genuine {_names(genuine.suricata.events)}")
     found += _parsing_faults(ours.tshark, genuine.tshark)
     if ours.blocked:
@@ -165,6 +166,31 @@ def faults_of(level: Level) -> list[str]:
     if level.failures:
         found.append(f"{len(level.failures)} sessions failed, the first: {level.failures[0]}")
     return [f"{level.level}: {text}" for text in found]
+
+
+def _own_events(ours: Events, genuine: Events) -> dict[str, int]:
+    """Those that genuine flows do not have, or that would be as many by chance in less than one run of a hundred.
+
+    Some are chance: of ciphertext that is taken for a message in the clear, one byte in 256 names a message that is out of place.
+    """
+    return {
+        name: count
+        for name, count in ours.events.items()
+        if not name.startswith(_ABOUT_TCP)
+        and chance_of(count, ours.flows, genuine.events.get(name, 0), genuine.flows) < _CHANCE
+    }
+
+
+def chance_of(count: int, flows: int, others: int, other_flows: int) -> float:
+    """How probable so many of the events, or more, are among ``flows`` if they fall on all flows alike (Fisher's exact test).
+
+    0 if the others have none at all: what genuine flows never do is not taken for chance.
+    """
+    if not others:
+        return 0.0
+    events, all_flows = count + others, flows + other_flows
+    worse = sum(comb(flows, k) * comb(other_flows, events - k) for k in range(count, min(events, flows) + 1))
+    return worse / comb(all_flows, events)
 
 
 def _parsing_faults(ours: Parsed, genuine: Parsed) -> list[str]:
