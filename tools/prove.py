@@ -78,7 +78,7 @@ PROOFS = [
     Proof("flips", "a flipped bit on every link of 50 nodes for a day",
           "env TEST_NODES=50 TEST_HOURS=24 python -m pytest tests/test_flood_network.py -k flipped -s", 8),
     Proof("wrong-keys", "a third of the peers lies about keys",
-          "env TEST_NODES=100 python -m pytest tests/test_flood_network.py -k wrong_keys -s"),
+          "env TEST_POISONED=100 python -m pytest tests/test_flood_network.py -k wrong_keys -s"),
     Proof("flood", "honest pings while 50 peers flood", "python tools/flood.py"),
     Proof("crowd", "200 nodes on real sockets find each other from one seed", "python tools/two_hundred.py"),
     Proof("tables", "the published precision tables beside the simulator's", "make tables", 6),
