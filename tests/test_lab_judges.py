@@ -171,7 +171,7 @@ def level(ours: Side, genuine: Side, failures: list[str] | None = None) -> Level
 
 
 def test_equal_sides_have_no_fault() -> None:
-    assert faults_of(level(one_side(), one_side())) == []
+    assert faults_of([level(one_side(), one_side())]) == []
 
 
 def changed(name: str, **fields: object) -> Side:
@@ -193,7 +193,7 @@ def changed(name: str, **fields: object) -> Side:
     ],
 )
 def test_each_difference_is_a_fault(ours: Side, said: str) -> None:
-    (fault,) = faults_of(level(ours, one_side()))
+    (fault,) = faults_of([level(ours, one_side())])
     assert said in fault
 
 
@@ -203,7 +203,9 @@ def test_events_that_genuine_flows_have_as_often_are_chance(ours: int, genuine: 
         one_side(suricata=Events(100.0, {"anomaly long_kex_record": count} if count else {}, flows))
         for count, flows in ((ours, 200), (genuine, 400))
     ]
-    assert bool(faults_of(level(*sides))) == is_fault
+    assert bool(faults_of([level(*sides)])) == is_fault
+    quiet = level(one_side(), one_side())
+    assert bool(faults_of([quiet, level(*sides), quiet])) == is_fault  # genuine flows are the same at each level
 
 
 def test_the_chance_of_events_is_fishers() -> None:  # numbers of scipy.stats.fisher_exact, alternative "greater"
@@ -214,8 +216,8 @@ def test_the_chance_of_events_is_fishers() -> None:  # numbers of scipy.stats.fi
 
 def test_a_genuine_side_that_fails_too_excuses_and_failed_sessions_do_not() -> None:
     worse = changed("ndpi", right_percent=50.0, risks={"a": 1})
-    assert faults_of(level(worse, worse)) == []
-    assert "1 sessions failed" in faults_of(level(one_side(), one_side(), ["no route"]))[0]
+    assert faults_of([level(worse, worse)]) == []
+    assert "1 sessions failed" in faults_of([level(one_side(), one_side(), ["no route"])])[0]
 
 
 def test_a_judge_that_did_not_run_is_said_to_have_not() -> None:

@@ -144,8 +144,18 @@ def side(
     )
 
 
-def faults_of(level: Level) -> list[str]:
-    """What the carrier fails at, each as a sentence: less than all, or other than genuine flows."""
+def faults_of(levels: Sequence[Level]) -> list[str]:
+    """What the carrier fails at, each as a sentence: less than all, or other than genuine flows.
+
+    Rare events of genuine flows are counted over all levels, which are nothing to them.
+    """
+    genuine = [level.genuine.suricata for level in levels if level.genuine.suricata is not None]
+    events = sum((Counter(one.events) for one in genuine), Counter[str]())
+    pooled = Events(_PERCENT, dict(events), sum(one.flows for one in genuine))
+    return [f"{level.level}: {text}" for level in levels for text in _level_faults(level, pooled)]
+
+
+def _level_faults(level: Level, usual: Events) -> list[str]:
     ours, genuine = level.ours, level.genuine
     found = [
         f"{name} does not know all flows for what they should be: {mine.right_percent:g} %"
@@ -158,14 +168,14 @@ def faults_of(level: Level) -> list[str]:
     if ours.suricata is not None and genuine.suricata is not None:
         if ours.suricata.right_percent < min(_PERCENT, genuine.suricata.right_percent):
             found.append(f"Suricata does not see the protocol both ways: {ours.suricata.right_percent:g} %")
-        if events := _own_events(ours.suricata, genuine.suricata):
-            found.append(f"Suricata: {_names(events)}; genuine {_names(genuine.suricata.events)}")
+        if events := _own_events(ours.suricata, usual):
+            found.append(f"Suricata: {_names(events)}; genuine {_names(usual.events)}")
     found += _parsing_faults(ours.tshark, genuine.tshark)
     if ours.blocked:
         found.append(f"the rule against fully encrypted traffic blocks {ours.blocked} of {ours.connections}")
     if level.failures:
         found.append(f"{len(level.failures)} sessions failed, the first: {level.failures[0]}")
-    return [f"{level.level}: {text}" for text in found]
+    return found
 
 
 def _own_events(ours: Events, genuine: Events) -> dict[str, int]:

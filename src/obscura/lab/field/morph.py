@@ -46,7 +46,7 @@ def run(
             judged, tools["nfstream_ndpi"] = _judged(carrier, place, level, told, seed)
             found.append(judged)
             shutil.rmtree(place, ignore_errors=True)
-    faults = [fault for level in found for fault in faults_of(level)]
+    faults = faults_of(found)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Card(carrier, flows, date, tools, Plan(carrier, "", 0, "", 0).delay_ms, found, faults)
 
