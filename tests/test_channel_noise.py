@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from noise.connection import Keypair, NoiseConnection
 
 from obscura.channel.noise import NK, NX, NXPSK0, PLAIN, CipherState, Handshake, Pattern, hkdf
-from obscura.channel.uniform import Ephemeral, KeyPool, StaticKey, agree, public_of
+from obscura.channel.uniform import Ephemeral, StaticKey, agree, public_of
 from obscura.errors import ChannelFault
 
 DATA = Path(__file__).parents[1] / "../shared/data/noise-vectors.json"
@@ -195,15 +195,6 @@ def test_low_order_points_are_a_fault() -> None:
     for r in cases:
         with pytest.raises(ChannelFault):
             agree(Ephemeral.generate(Random(3)).private, public_of(r))
-
-
-def test_pool_gives_each_pair_once() -> None:
-    rng, pool = Random(4), KeyPool()
-    pool.fill(rng, 3)
-    assert len(pool) == 3
-    taken = {pool.take(rng).representative for _ in range(5)}
-    assert len(taken) == 5
-    assert len(pool) == 0
 
 
 def test_static_key_round_trip() -> None:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from obscura.channel.noise import NK, NX, NXPSK0, Handshake
-from obscura.channel.opening import Initiator, Prologue, Responder, Secured
+from obscura.channel.opening import Initiator, ListenerKind, Prologue, Responder, Secured
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import Ephemeral, StaticKey
 from obscura.errors import ChannelFault
+from obscura.limits import REPLAY_KEPT
 from test_channel_noise import low_order_representatives
 
 UNIX = 1_700_000_400  # in the middle of an epoch
@@ -466,6 +467,13 @@ def test_epoch_window(seconds: int, ok: bool) -> None:
             responder.receive(flight, start)
 
 
+def test_the_prologue_says_how_the_responder_was_reached() -> None:
+    assert {kind.name: kind.value for kind in ListenerKind} == {"DIRECT": 1, "ONION": 2, "I2P": 3}  # docs/protocol.md
+    for kind in ListenerKind:
+        encoded = Prologue(b"n" * 32, kind, 4, b"bound").encode()
+        assert encoded == b"obscura-channel/1\0" + b"n" * 32 + bytes((kind, 4, 5, 0)) + b"bound"
+
+
 def test_cache_knows_each_epoch_by_itself() -> None:
     cache, now = ReplayCache(), 6_000
     for epoch in (9, 10, 11):
@@ -486,6 +494,17 @@ def test_spare_bits_do_not_evade_the_cache() -> None:
         other = flight[:31] + bytes((flight[31] ^ bits,)) + flight[32:]
         with pytest.raises(ChannelFault):
             answer(strangers=False).receive(other, UNIX)
+
+
+def test_a_clock_that_steps_back_opens_no_epoch_that_was_forgotten() -> None:
+    cache = ReplayCache()
+    for epoch in range(10, 10 + REPLAY_KEPT):
+        assert cache.admit(b"R" * 32, epoch, 600 * epoch)
+    assert not cache.admit(b"R" * 32, 10, 6_000)  # seen
+    assert cache.admit(b"Q" * 32, 10, 6_000)  # as many epochs are remembered, so that this one is known to be new
+    assert cache.admit(b"R" * 32, 10 + REPLAY_KEPT, 600 * (10 + REPLAY_KEPT))
+    assert not cache.admit(b"P" * 32, 10, 6_000)  # the oldest one is forgotten: whatever is of it may have been seen
+    assert cache.admit(b"P" * 32, 11, 6_600)
 
 
 def test_full_cache_refuses_and_forgets_with_time() -> None:

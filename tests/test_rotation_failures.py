@@ -11,6 +11,7 @@ from obscura.channel.replay import ReplayCache
 from obscura.channel.resume import Claim, ResumeSecret
 from obscura.channel.uniform import StaticKey
 from obscura.connection import Connection
+from obscura.errors import Violation
 from obscura.limits import HANDSHAKE_S, MOVE_IDLE_S, MOVE_WAIT_S, ROTATE_ASKED_S
 from obscura.linkevents import Reason, Rejoined
 from obscura.morph.plain import Plain
@@ -22,7 +23,7 @@ from obscura.security import Dialling
 from obscura.wire.address import Address
 from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.messages.network import Ping, Pong
-from obscura.wire.messages.privacy import Resume, Rotate
+from obscura.wire.messages.privacy import Resume, Resumed, Rotate
 from playbook import NETWORK_ID, SERVER_KEY, UNIX, Guest, Host, ends, messages, offer, server, visit
 from rotating import Pair
 
@@ -135,6 +136,27 @@ def test_a_session_of_another_one_cannot_be_had() -> None:
     assert not has_rejoined(come(host, Crossed(crossed.value), seed=5))
     assert still_answers(host, alice)
     assert still_answers(host, bob)
+
+
+def test_the_dialling_side_takes_no_forged_answer() -> None:
+    secret, other, h_new = ResumeSecret(b"s" * 32), ResumeSecret(b"o" * 32), b"h" * 32
+    claim = Claim(secret, h_new)
+    resume = claim.begin()
+    assert resume is not None
+    right = Claim(lambda id: secret, h_new).answer(resume)
+    claim.check(right)
+    for forged in (
+        Resumed(right.id, bytes(32)),
+        Resumed(right.id, secret.mac("i", h_new)),  # its own proof, sent back
+        Resumed(right.id, secret.mac("r", b"another channel".ljust(32))),
+        Resumed(right.id, other.mac("r", h_new)),
+        Resumed(other.session_id16(), other.mac("r", h_new)),
+        Resumed(other.session_id16(), right.mac),
+    ):
+        with pytest.raises(Violation):
+            claim.check(forged)
+    with pytest.raises(Violation):
+        Claim(lambda id: secret, h_new).check(right)  # who asked for nothing gets no answer
 
 
 def test_resume_after_version_and_on_an_established_link_is_a_violation() -> None:

@@ -29,6 +29,7 @@ from obscura.wire.messages.blocks import Block, Inv, InventoryItem, SendCmpct
 from obscura.wire.messages.network import Addr, GetAddr, Ping, Pong, Verack, Version
 from obscura.wire.messages.privacy import PadNeg, Resume
 from obscura.wire.messages.transactions import GetData, NotFound, StemTx, Tx
+from obscura.wire.tally import OTHER, Tally
 
 VERSION = Version(1, 1_700_000_000, 5, 3, "Obscura/1.0.0", b"\x2a" * 32, 12_345, 99)
 STREAM = b"".join(
@@ -82,6 +83,18 @@ def test_same_items_at_any_step(step: int, keep: bool) -> None:
         *("Ping", "GetAddr", "Malformed", "Unknown", "Malformed", "Tx", "Inv", "Malformed", "Block", "Pong")
     ]
     assert feed((STREAM[i : i + step] for i in range(0, len(STREAM), step)), keep=keep) == whole
+
+
+@pytest.mark.parametrize("step", [1, 19, 21, 64, 1 << 20])
+def test_frames_are_counted_by_type_at_any_step_and_those_of_the_stem_are_not(step: int) -> None:
+    stream = STREAM + encode_frame(StemTx(b"s" * 300)) + encode_frame(Ping(3))
+    tally: Tally = {}
+    decoder = FrameDecoder(CATALOGUE.established, tally=tally)
+    for at in range(0, len(stream), step):
+        list(decoder.receive(stream[at : at + step]))
+    frames = {name.rstrip(b"\0"): counted[0] for name, counted in tally.items()}
+    assert frames == {b"ping": 2, b"getaddr": 1, b"tx": 1, b"inv": 1, b"block": 1, b"pong": 1, OTHER: 4}
+    assert sum(size for _, size in tally.values()) == len(stream) - len(encode_frame(StemTx(b"s" * 300)))
 
 
 @settings(deadline=None, max_examples=60)

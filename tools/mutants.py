@@ -35,14 +35,14 @@ import pytest
 from mutations import Mutant, mutants_of
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("src", "tests", "tools", "pyproject.toml")
+COPIED = ("src", "tests", "tools", "docs", "pyproject.toml")
 TESTS = {  # module below src/obscura: test files, those that notice most first
     "channel/noise": ("channel_noise", "channel_vectors", "channel_records"),
     "channel/opening": ("channel_opening", "channel_vectors"),
     "channel/records": ("channel_records", "channel_vectors"),
     "channel/replay": ("channel_opening",),
     "channel/resume": ("rotation", "rotation_failures"),
-    "channel/uniform": ("channel_vectors", "channel_opening", "channel_uniform"),
+    "channel/uniform": ("channel_noise", "channel_vectors", "channel_opening", "channel_uniform"),
     "wire/frame": ("wire_frame", "connection"),
     "handshake/features": ("handshake", "connection"),
     "handshake/machine": ("handshake", "connection"),

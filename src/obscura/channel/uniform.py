@@ -84,24 +84,3 @@ class StaticKey:
     def secret(self) -> bytes:
         """The 32 secret bytes, for the owner's store."""
         return self.private.private_bytes_raw()
-
-
-class KeyPool:
-    """Ephemeral pairs made ahead of time, so that a burst of newcomers does not wait for them."""
-
-    __slots__ = ("_ready",)
-
-    def __init__(self) -> None:
-        self._ready: list[Ephemeral] = []
-
-    def __len__(self) -> int:
-        return len(self._ready)
-
-    def fill(self, rng: Random, n: int) -> None:
-        """Make pairs until ``n`` are ready."""
-        while len(self._ready) < n:
-            self._ready.append(Ephemeral.generate(rng))
-
-    def take(self, rng: Random) -> Ephemeral:
-        """A pair that nobody else gets: a ready one, else a new one."""
-        return self._ready.pop() if self._ready else Ephemeral.generate(rng)
