@@ -260,6 +260,13 @@ def test_only_built_features_are_offered_and_anonymity_ones_only_there() -> None
     assert not (BUILT_ANONYMOUS.features | BUILT_ANONYMOUS.privacy) & EXPERIMENTAL_BITS
 
 
+def test_the_words_that_go_out_are_these() -> None:
+    """Bit by bit, as every other node's: a user who offers other ones is known by them."""
+    assert (BUILT.features, BUILT.privacy) == (0x0F, 0x3F90)
+    assert (BUILT_ANONYMOUS.features, BUILT_ANONYMOUS.privacy) == (0x3F, 0x3FF0)
+    assert (BUILT_BARE.features, BUILT_BARE.privacy) == (0x0F, 0x1F10)
+
+
 def test_names_both_ways() -> None:
     every = [row.flag.name or "" for row in TABLE]
     assert named(every).names == tuple(every)
@@ -278,7 +285,10 @@ def test_only_experimental_bits_are_switched_on_by_hand() -> None:
 
 
 def test_the_description_has_a_row_for_each_flag() -> None:
-    assert [row["name"] for row in features.describe()] == [row.flag.name for row in TABLE]
+    shown = features.describe()
+    assert [row["name"] for row in shown] == [row.flag.name for row in TABLE]
+    offered = {row["name"] for row in shown if row["offered"]}
+    assert offered == set(BUILT.names)
 
 
 # --- What the peer claims ---------------------------------------------------------------------------------------------

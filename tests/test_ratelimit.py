@@ -51,13 +51,16 @@ def test_a_flood_of_each_kind_is_served_then_late_then_dropped(kind: str) -> Non
 def test_what_waits_is_served_in_order_as_the_rate_allows_and_nothing_of_it_is_lost() -> None:
     meter = Meter(TABLE)
     pings = [Ping(n) for n in range(300)]
+    assert not meter.is_behind
     served, dropped = meter.admit(list(pings), 0.0)
     out, now = list(served), 0.0
     while (when := meter.deadline(now)) != inf:
         assert when > now
+        assert meter.is_behind  # nothing more is read meanwhile
         now = when + 1e-6
         out += meter.ready(now)
     assert (out, dropped, meter.held) == (pings, 0, 0)
+    assert not meter.is_behind
     assert now == pytest.approx(100 / RATES["ping"][0], rel=0.05)
 
 

@@ -45,7 +45,7 @@ TESTS = {  # module below src/obscura: test files, those that notice most first
     "channel/uniform": ("channel_noise", "channel_vectors", "channel_opening", "channel_uniform"),
     "wire/frame": ("wire_frame", "connection"),
     "handshake/features": ("handshake", "connection"),
-    "handshake/machine": ("handshake", "connection"),
+    "handshake/machine": ("handshake", "connection", "rotation", "rotation_failures"),
     "node/ratelimit": ("ratelimit", "flood"),
     "node/handover": ("rotation", "rotation_failures"),
 }
