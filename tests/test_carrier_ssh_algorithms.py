@@ -18,7 +18,7 @@ from obscura.morph.ssh_hostkey import verify
 from obscura.morph.ssh_kex import METHODS
 from obscura.morph.ssh_mac import MACS, lacks_umac, umacs
 from obscura.morph.ssh_names import CLIENT_PROPOSAL, EXT_INFO_C, Choice, Proposal, choose, server_proposal
-from obscura.morph.ssh_packet import Broken, cipher_of
+from obscura.morph.ssh_packet import Broken, cipher_of, string
 from obscura.wire.address import Address
 from ssh_pair import HOST_KEYS
 
@@ -84,6 +84,13 @@ def test_every_exchange_cipher_mac_and_host_key_of_a_server_is_there() -> None:
     for key in HOST_KEYS:
         for algorithm in key.algorithms:
             verify(algorithm, key.blob, key.sign(algorithm, b"exchange"), b"exchange")
+
+
+@pytest.mark.parametrize("point", [b"\x02" + bytes(31) + b"\x01", b"\x04" + bytes(64), b"\x04", b""])
+def test_a_host_key_that_is_no_plain_point_of_its_curve_is_wrong(point: bytes) -> None:
+    name = "ecdsa-sha2-nistp256"
+    with pytest.raises(Broken):
+        verify(name, string(name) + string("nistp256") + string(point), string(name) + string(bytes(8)), b"exchange")
 
 
 def asking(mac: str) -> Proposal:

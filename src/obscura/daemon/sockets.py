@@ -17,6 +17,7 @@ from obscura.node.io import Faulted, Hold, Listener, Reach, Shut, Write
 from obscura.node.peer import Failure
 from obscura.transport import tcp
 from obscura.transport.profile import TcpProfile
+from obscura.wire.address import CarrierNumber
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,11 @@ class Sockets:
             except Exception as fault:
                 engine.broke(link.tag, fault)
         self.of[link.tag] = link
+        known = engine.links.get(link.tag)
+        if known is not None and known.carrier is CarrierNumber.SSH:
+            link.gather(
+                True
+            )  # OpenSSH says TCP_NODELAY when a session begins; what follows NEWKEYS waits until that has arrived
         self._plan_turn()
 
     def socket_bytes(self, link: tcp.Socket, data: memoryview) -> None:
@@ -91,7 +97,13 @@ class Sockets:
         """Bytes for a socket."""
         socket = self.of.get(wanted.link)
         if socket is not None:
+            if socket.gathers and self._is_opened(wanted.link):
+                socket.gather(False)
             socket.write(wanted.pieces, resets=wanted.resets)
+
+    def _is_opened(self, id: LinkId) -> bool:
+        link = self._engine.links.get(id)
+        return link is not None and link.opened is not None
 
     def shut(self, wanted: Shut) -> None:
         """The end of a socket."""

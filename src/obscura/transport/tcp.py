@@ -48,11 +48,12 @@ class Owner(Protocol):
 class Socket(asyncio.BufferedProtocol):
     """One connection. All sockets of an owner share one receive buffer, since bytes are used before the next read."""
 
-    __slots__ = ("_far", "_left", "_lingers_until", "_look", "_owner", "_silence", "_transport", "tag")
+    __slots__ = ("_far", "_left", "_lingers_until", "_look", "_owner", "_silence", "_transport", "gathers", "tag")
 
     def __init__(self, owner: Owner, tag: object, far: Endpoint | None = None) -> None:
         """``far``: where the peer is, if the socket itself leads to a proxy."""
         self.tag = tag
+        self.gathers = False  # see ``gather``
         self._owner = owner
         self._far = far
         self._transport: asyncio.Transport | None = None
@@ -153,6 +154,15 @@ class Socket(asyncio.BufferedProtocol):
                 pieces = self._write_last(transport, pieces)
             for piece in pieces:
                 transport.write(piece)
+
+    def gather(self, gathers: bool) -> None:
+        """Whether a small piece waits for the acknowledgement of the one before (Nagle, RFC 896), as with programs that have not
+        said TCP_NODELAY. Not where the socket leads to a proxy: what that sends on is its own.
+        """
+        if self._transport is not None and self._far is None:
+            self.gathers = gathers
+            with contextlib.suppress(OSError):  # the peer has gone
+                self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not gathers)
 
     @staticmethod
     def _write_last(transport: asyncio.Transport, pieces: list[bytes]) -> list[bytes]:
