@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from obscura.limits import DEFERRED_BYTES, DEFERRED_MESSAGES, MAX_INVENTORY, RATES, UNKNOWN_KIND
 from obscura.node.ratelimit import Meter, TokenBucket, most_at_once, rates_of
 from obscura.wire.catalogue import BUILT_IN, CATALOGUE
-from obscura.wire.frame import Unknown
+from obscura.wire.frame import Unknown, encode_frame
 from obscura.wire.message import Phase
-from obscura.wire.messages.blocks import Block, Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.blocks import Block, Headers, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.network import GetAddr, Ping, Pong
 from obscura.wire.messages.transactions import Tx
 from playbook import EXAMPLES
@@ -81,6 +81,18 @@ def test_large_messages_are_counted_in_bytes() -> None:
     assert meter.held <= DEFERRED_BYTES
     assert len(served) + meter.late + dropped == 80
     assert meter.deadline(0.0) < 2.0
+
+
+def test_what_is_counted_is_the_size_of_the_frame() -> None:
+    items = tuple(InventoryItem(InventoryKind.TX, bytes(32)) for _ in range(1_000))
+    headers = tuple(bytes(80) for _ in range(1_000))
+    for message in (Inv(items), Headers(headers), Tx(bytes(5_000)), Block(bytes(5_000))):
+        size_of = TABLE[type(message)].size_of
+        assert size_of is not None
+        assert abs(size_of(message) - len(encode_frame(message))) <= 9, "but for the count before the items"
+    size_of = TABLE[Unknown].size_of
+    assert size_of is not None
+    assert size_of(Unknown("news", 700, bytes(4))) == 700
 
 
 def test_one_message_may_wait_however_large() -> None:

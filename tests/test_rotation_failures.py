@@ -335,6 +335,43 @@ def test_a_responder_that_never_answers_is_given_up() -> None:
     assert host.kinds("peer-disconnected") == []
 
 
+def half_way() -> Pair:
+    """A move whose dialling side cannot go back any more."""
+    pair = Pair()
+    pair.load(3.0, (0, 60_000), 0.02)
+    pair.run(1.0)
+    pair.rotate()
+    sessions = pair.one.node.assembly.engine._handover._sessions
+    for _ in range(400):
+        pair.run(0.005)
+        if any(session.is_committed for session in sessions.values()):
+            return pair
+    raise AssertionError("it never came so far")
+
+
+def test_a_move_that_is_stuck_half_way_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = half_way()
+    for side in (pair.one, pair.other):  # nothing arrives any more, and nobody says so
+        monkeypatch.setattr(side.node, "arrive", lambda link, data: None)
+    pair.run(2 * MOVE_IDLE_S + 1.0)
+    assert not pair.one.node.peers
+    assert [told["peer"] for told in pair.one.told("peer-disconnected")]
+
+
+def test_a_slow_move_is_waited_for_as_long_as_it_comes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = half_way()
+    arrive, kernel = pair.one.node.arrive, pair.kernel
+    late: list[tuple[float, Any, Any]] = []
+    monkeypatch.setattr(pair.one.node, "arrive", lambda link, data: late.append((kernel.now, link, data)))
+    for _ in range(4):
+        pair.run(0.75 * MOVE_IDLE_S)
+        for _, link, data in late[:1]:
+            arrive(link, data)
+        del late[:1]
+    assert pair.one.node.peers
+    assert pair.one.told("peer-disconnected") == []
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("whose", ["old", "new"])
 def test_a_connection_that_dies_while_moving_loses_the_session_or_nothing(seed: int, whose: str) -> None:
