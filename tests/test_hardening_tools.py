@@ -60,6 +60,11 @@ def test_a_leak_is_told_from_noise() -> None:
     assert soak.memory(flat, 1_200)["rise_mib"] < 1
     assert soak.memory(leak, 1_200)["rise_mib"] > 20
     assert soak.memory(leak, 1_200)["mib_per_hour"] == pytest.approx(35, rel=0.05)
+    coming = [s._replace(links=n, rss_kib=s.rss_kib + 12 * n) for n, s in enumerate(flat)]
+    assert soak.memory(coming, 1_200)["rise_mib"] < 1, "links that come late are no leak"
+    leaving = [s._replace(links=200 - n, rss_kib=s.rss_kib + 12 * 200) for n, s in enumerate(flat)]
+    assert soak.memory(leaving, 1_200)["rise_mib"] < 1
+    assert soak.memory([s._replace(links=5) for s in leak], 1_200)["rise_mib"] > 20
 
 
 @pytest.mark.slow
