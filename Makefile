@@ -75,9 +75,9 @@ chaos: $(STAMP)  ## networks of the real core under seeded faults; SEEDS=n FIRST
 	$(BIN)/python tools/chaos.py --seeds $(or $(SEEDS),40) --first $(or $(FIRST),1)
 	$(if $(filter no,$(BUGS)),,$(BIN)/python tools/chaos.py --bugs)
 
-fuzz: $(STAMP)   ## every decoder and carrier under Atheris (Linux); SECONDS=n of each target, ONLY=a,b, SEED=n
+fuzz: $(STAMP)   ## every decoder and carrier under Atheris (Linux); SECONDS=n and INPUTS=n of each target at most, ONLY=a,b, SEED=n
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .[fuzz]
-	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 prove: $(STAMP)  ## the acceptance of everything at full size, and docs/results.md (hours; needs what .ci/run installs by apt); ONLY=a,b
 	$(BIN)/python tools/prove.py $(if $(ONLY),--only $(ONLY))

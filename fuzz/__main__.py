@@ -49,7 +49,7 @@ def main() -> int:
         print("the invariant holds")
         return 0
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        outcomes = list(pool.map(lambda each: _run(each, arguments.seconds, arguments.seed), chosen))
+        outcomes = list(pool.map(lambda each: _run(each, arguments), chosen))
     broken = [outcome for outcome in outcomes if outcome.finding is not None]
     print(f"{len(outcomes)} targets, {sum(o.runs for o in outcomes):,} inputs, {len(broken)} findings")
     return 1 if broken else 0
@@ -57,7 +57,8 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--seconds", type=int, default=60, help="of each target")
+    parser.add_argument("--seconds", type=int, default=60, help="of each target, at most")
+    parser.add_argument("--inputs", type=int, default=-1, help="of each target, at most; -1 = as many as time allows")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names, with commas")
     parser.add_argument("--seed", type=int, default=0, help="of the mutations; 0 = another one each time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="targets at once")
@@ -76,14 +77,15 @@ def _make_corpus(targets: list[Target]) -> int:
     return 0
 
 
-def _run(target: Target, seconds: int, seed: int) -> Outcome:
+def _run(target: Target, limits: argparse.Namespace) -> Outcome:
     grown, artefacts = OUT / target.name / "grown", OUT / target.name / "findings"
     for folder in (grown, artefacts):
         folder.mkdir(parents=True, exist_ok=True)
     options = [
-        f"-max_total_time={seconds}",
+        f"-max_total_time={limits.seconds}",
+        f"-runs={limits.inputs}",
         f"-max_len={target.max_len}",
-        f"-seed={seed}",
+        f"-seed={limits.seed}",
         f"-artifact_prefix={artefacts}/",
         "-timeout=20",
         "-rss_limit_mb=2048",
@@ -100,7 +102,8 @@ def _run(target: Target, seconds: int, seed: int) -> Outcome:
         *options,
     ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds + GRACE_S)
+        longest_s = limits.seconds + GRACE_S
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=longest_s)
         output, is_broken = done.stderr + done.stdout, done.returncode != 0
     except subprocess.TimeoutExpired as late:
         said = (late.stderr or b"").decode(errors="replace") if isinstance(late.stderr, bytes) else late.stderr or ""
