@@ -74,8 +74,7 @@ KEEPALIVE_MOST_S: Final = 3_600.0  # seconds from the first request to the last 
 LINGER_S: Final = (5.0, 30.0)
 PROXY_READ_S: Final = 60.0  # seconds of a silent application until nginx ends its WebSocket (proxy_read_timeout)
 GZIP_LEAST: Final = 20  # bytes; shorter pages are not compressed (gzip_min_length)
-# pages kept compressed. Security: else a request of 60 bytes costs the compression of 16 MiB.
-ZIPPED_PAGES: Final = 256
+ZIPPED_PAGES: Final = 256  # pages kept compressed. Security: else a request of 60 bytes compresses 16 MiB.
 CHUNK_OF_BODY: Final = 32 << 10  # bytes of a compressed page in one chunk (output_buffers)
 SITE_WRITE_BYTES: Final = 128 << 10  # bytes of pages given to a socket at once. Security: one reader's cost.
 SITE_UNREAD_BYTES: Final = 64 << 10  # bytes of requests waiting behind an unread answer before we stop reading
@@ -297,6 +296,7 @@ PENDING_TESTS: Final = 10  # places waiting for the test of another
 RETRY_S: Final = 10  # seconds until a place is dialled again at the earliest: a full one is not pestered
 UNPROVEN_RETRY_S: Final = 86_400  # seconds until an address that proved no key is tried again, doubling (design 10)
 ALONE_RETRY_S: Final = 600  # ... by a node without any link, if no failure was counted: the fault may have been its own
+SEEN_AHEAD_S: Final = 600  # seconds by which a told time may be ahead of the own clock (Bitcoin's IsTerrible)
 SEEN_STEP_S: Final = 3_600  # seconds by which gossip must be newer to count
 MAX_CANDIDATE_KEYS: Final = 3  # unproven keys kept per address (design 10)
 MAX_KEY_SOURCES: Final = 8  # groups counted as saying one key

@@ -67,7 +67,7 @@ class Sockets:
         if known is not None and known.carrier is CarrierNumber.SSH:
             link.gather(
                 True
-            )  # OpenSSH says TCP_NODELAY when a session begins; what follows NEWKEYS waits until that has arrived
+            )  # OpenSSH says TCP_NODELAY when a session begins: what follows NEWKEYS waits till that is there
         self._plan_turn()
 
     def socket_bytes(self, link: tcp.Socket, data: memoryview) -> None:

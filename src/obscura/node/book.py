@@ -28,6 +28,7 @@ from obscura.limits import (
     PENDING_TESTS,
     RECENT_SUCCESS_S,
     RETRY_S,
+    SEEN_AHEAD_S,
     SEEN_STEP_S,
     STALE_SUCCESS_S,
     TEST_S,
@@ -76,11 +77,15 @@ class Entry(msgspec.Struct):
         """Whether nothing is lost by forgetting it (the terms of Bitcoin Core)."""
         if self.since_attempt(unix) < 60:
             return False  # being tried right now
-        if self.seen > unix + 600 or unix - max(self.seen, self.succeeded) > HORIZON_S:
+        if self.is_ahead(unix) or unix - max(self.seen, self.succeeded) > HORIZON_S:
             return True
         if not self.succeeded:
             return self.failures >= FAILURES_OF_NEW
         return self.failures >= FAILURES_OF_TRIED and unix - self.succeeded > STALE_SUCCESS_S
+
+    def is_ahead(self, unix: float) -> bool:
+        """Whether its time is of a clock that was wrong."""
+        return self.seen > unix + SEEN_AHEAD_S
 
     def may_try(self, unix: float, *, alone: bool = False) -> bool:
         """An address that never proved a key gets one attempt in 24 hours, then in 48, and so on: nobody is flooded by us.
@@ -200,8 +205,8 @@ class Book:
             return entry if self._place_new(entry) else None
         if entry.face is not face:
             return None  # told through another face: joining the two would link them
-        if seen > entry.seen + SEEN_STEP_S or entry.seen > self._unix() + 600:
-            entry.seen = seen  # a time in the future is of a clock that was wrong
+        if seen > entry.seen + SEEN_STEP_S or entry.is_ahead(self._unix()):
+            entry.seen = seen
         return entry
 
     def add_seeds(self, addresses: Iterable[Address], signed: bool, face: Face, now: float) -> int:
