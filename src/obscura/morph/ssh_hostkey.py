@@ -74,7 +74,5 @@ def verify(algorithm: str, blob: bytes, signature_blob: bytes, data: bytes) -> N
             raise Broken("a host key of another kind than agreed")
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, KeyError):
         raise Broken("the host key's signature is wrong") from None
-    except (
-        NotImplementedError
-    ):  # a compressed point, which the library does not read; no server has one (RFC 5656, 3.1)
-        raise Broken("a host key in a form that nobody uses") from None
+    except NotImplementedError:  # RFC 5656, 3.1 allows it; OpenSSH reads none either
+        raise Broken("a host key with a compressed point") from None
