@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
+from math import inf
 
-from obscura.limits import TX_INBOUND_MEAN_S, TX_OUTBOUND_MEAN_S, TX_REFUSED
+from obscura.limits import TX_INBOUND_MEAN_S, TX_OUTBOUND_MEAN_S, TX_REFUSED, TX_SECOND_SOURCE_S
 from obscura.node.effects import LinkId
 from obscura.node.face import Face
 from obscura.node.rolling import Rolling
@@ -30,6 +31,11 @@ class Side:
         self.refused: Rolling[bool] = Rolling(TX_REFUSED)  # brought here and not taken
         self.untold: dict[bytes, None] = {}  # public while there was nobody to tell
         self.entering: Timers[bytes] = Timers()  # public at another face, and here at that time
+
+    def deadline(self) -> float:
+        """When something enters, or is asked of another link because the first does not answer."""
+        second = next(iter(self.asked.values()))[1] + TX_SECOND_SOURCE_S if self.asked else inf
+        return min(second, self.entering.deadline())
 
     def forget_source(self, transaction_id: bytes, link: LinkId) -> None:
         """The link is not going to be asked for it any more."""

@@ -400,11 +400,10 @@ class TransactionRelay:
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
-        sides = self._sides.values()
-        entering = min([side.entering.deadline() for side in sides], default=inf)
-        asked = [next(iter(side.asked.values()))[1] for side in sides if side.asked]
-        second = min(asked) + TX_SECOND_SOURCE_S if asked else inf
-        return min(self._tellings.deadline(), self._pauses.deadline(), self._save_at, second, entering)
+        when = min(self._tellings.deadline(), self._pauses.deadline(), self._save_at)
+        for side in self._sides.values():
+            when = min(when, side.deadline())
+        return when
 
     def due(self, now: float) -> list[Effect]:
         effects: list[Effect] = []

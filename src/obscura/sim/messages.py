@@ -110,7 +110,7 @@ class MessageNode:
         kernel = self.network.kernel
         if kernel.now >= self._timer:  # else an earlier time was set since, and has been
             self._timer = inf
-            self.perform(self.core.due(kernel.now) if self.core.deadline() <= kernel.now else ())
+            self.perform(self.core.due(kernel.now))  # nothing, if what it was set for has been put off
 
 
 class MessageNetwork:
