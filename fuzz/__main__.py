@@ -34,7 +34,13 @@ class Outcome(NamedTuple):
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    for name in ("seconds", "inputs", "jobs"):  # libFuzzer takes 0 seconds for all of time
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be 1 or more")
+    if arguments.replay and not arguments.replay.is_file():
+        parser.error(f"there is no file {arguments.replay}")
     targets = load()
     unknown = [name for name in arguments.only if name not in targets]
     if unknown:
@@ -58,7 +64,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--seconds", type=int, default=60, help="of each target, at most")
-    parser.add_argument("--inputs", type=int, default=-1, help="of each target, at most; -1 = as many as time allows")
+    parser.add_argument("--inputs", type=int, help="of each target, at most; as many as time allows")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names, with commas")
     parser.add_argument("--seed", type=int, default=0, help="of the mutations; 0 = another one each time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="targets at once")
@@ -83,7 +89,7 @@ def _run(target: Target, limits: argparse.Namespace) -> Outcome:
         folder.mkdir(parents=True, exist_ok=True)
     options = [
         f"-max_total_time={limits.seconds}",
-        f"-runs={limits.inputs}",
+        f"-runs={limits.inputs or -1}",
         f"-max_len={target.max_len}",
         f"-seed={limits.seed}",
         f"-artifact_prefix={artefacts}/",

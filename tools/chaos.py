@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from statistics import median
 
+from amounts import whole
 from chaos_bugs import BUGS
 from obscura.sim.chaos.run import Verdict, run
 
@@ -50,9 +51,9 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Whole networks under seeded faults.")
-    parser.add_argument("--seeds", type=int, default=20, help="how many")
-    parser.add_argument("--first", type=int, default=1, help="the first seed")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--seeds", type=whole(), default=20, help="how many")
+    parser.add_argument("--first", type=whole(0), default=1, help="the first seed")
+    parser.add_argument("--processes", type=whole(), default=os.cpu_count())
     parser.add_argument("--bug", choices=BUGS, help="put this bug in")
     parser.add_argument("--bugs", action="store_true", help="put in one bug after the other, each until it is found")
     parser.add_argument("--stop", action="store_true", help="end at the first broken rule")

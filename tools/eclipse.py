@@ -12,6 +12,7 @@ import statistics
 import sys
 from multiprocessing import Pool
 
+from amounts import whole
 from obscura.sim.eclipse import Attack, Life, Victim
 
 LIVES = 11  # the first start and ten restarts
@@ -43,8 +44,8 @@ def report(attack: Attack, rows: list[list[Life]]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Eclipse attacks on one simulated node.")
-    parser.add_argument("--seeds", type=int, default=1_000)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seeds", type=whole(), default=1_000)
+    parser.add_argument("--processes", type=whole(), default=2)
     options = parser.parse_args()
     is_fine = True
     with Pool(options.processes) as pool:

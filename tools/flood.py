@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import cycle
 from pathlib import Path
 
+from amounts import positive, whole
 from obscura.daemon.config import Config
 from obscura.daemon.node import Node
 from obscura.errors import UserError
@@ -146,8 +147,8 @@ async def measure(flooders: int, seconds: float, folder: str) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Honest pings while a node is flooded.")
-    parser.add_argument("--flooders", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--flooders", type=whole(), default=50)
+    parser.add_argument("--seconds", type=positive, default=20.0)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--flood", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 
+from amounts import positive, whole
 from obscura.limits import MAX_INBOUND
 from obscura.node.assembly import Settings
 from obscura.shaping.levels import LEVELS, PrivacyLevel
@@ -53,8 +54,8 @@ def main(links: int, level: PrivacyLevel, seconds: float) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What cover costs a node with many idle links.")
-    parser.add_argument("--links", type=int, default=1_000)
+    parser.add_argument("--links", type=whole(), default=1_000)
     parser.add_argument("--level", choices=[level.value for level in LEVELS], default="medium")
-    parser.add_argument("--seconds", type=float, default=600.0, help="of the virtual clock")
+    parser.add_argument("--seconds", type=positive, default=600.0, help="of the virtual clock")
     options = parser.parse_args()
     sys.exit(main(options.links, PrivacyLevel(options.level), options.seconds))

@@ -32,6 +32,7 @@ import hypothesis
 import msgspec
 import pytest
 
+from amounts import share, whole
 from mutations import Mutant, mutants_of
 
 ROOT = Path(__file__).parents[1]
@@ -143,11 +144,11 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Which small changes to the code do the tests notice?")
-    parser.add_argument("--sample", type=int, help="how many changes in all, the same number of each module; all")
+    parser.add_argument("--sample", type=whole(), help="how many changes in all, the same number of each module; all")
     parser.add_argument("--seed", type=int, default=1, help="which ones are drawn")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="modules, with commas")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--least", type=float, default=0.8, help="share that has to be noticed (0.8)")
+    parser.add_argument("--processes", type=whole(), default=os.cpu_count() or 1)
+    parser.add_argument("--least", type=share, default=0.8, help="share that has to be noticed (0.8)")
     parser.add_argument("--json", type=Path, help="file to write each change and its end to")
     return parser
 

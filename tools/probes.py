@@ -36,6 +36,7 @@ import dns.rdatatype
 import dns_probes
 import ssh_probes
 import web_probes
+from amounts import whole
 from dns_probes import Named
 from obscura.daemon.client import Client
 from obscura.daemon.dns_cover import parse_zone, sign_key, signed
@@ -495,7 +496,7 @@ def main() -> int:
     """Print what was found as JSON."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--carrier", required=True, choices=sorted(ROOM))
-    words.add_argument("--count", type=int, default=10_000)
+    words.add_argument("--count", type=whole(), default=10_000)
     words.add_argument("--joining", action="store_true")
     words.add_argument("--seed", type=int, default=1)
     words.add_argument("--waits", action="store_true")

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from amounts import whole
 from obscura.lab.classify import QUESTIONS, classify
 from obscura.lab.leakage import SCHEMES, measure
 from obscura.lab.mix import DEFAULT_MIX, load_mix
@@ -30,8 +31,8 @@ def expect(what: str, value: float, low: float, high: float) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mix", type=Path)
-    parser.add_argument("--windows", type=int, default=500)
-    parser.add_argument("--messages", type=int, default=40_000)
+    parser.add_argument("--windows", type=whole(), default=500)
+    parser.add_argument("--messages", type=whole(), default=40_000)
     given = parser.parse_args()
     mix = load_mix(given.mix) if given.mix else DEFAULT_MIX
     none = measure(BY_NAME["none"], mix, 1, messages=given.messages)

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from amounts import positive, whole
 from obscura.daemon.chain_methods import chain_methods
 from obscura.daemon.config import Config
 from obscura.daemon.node import Node
@@ -355,10 +356,10 @@ def told(result: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="A node under many links for a long time.")
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--links", type=int, default=1_000)
-    parser.add_argument("--growth-mib", type=float, default=8.0, help="rise of memory that is allowed (8)")
-    parser.add_argument("--p95-ms", type=float, default=2_000.0, help="95th percentile of honest pings (2000)")
+    parser.add_argument("--minutes", type=positive, default=60.0)
+    parser.add_argument("--links", type=whole(10), default=1_000)
+    parser.add_argument("--growth-mib", type=positive, default=8.0, help="rise of memory that is allowed (8)")
+    parser.add_argument("--p95-ms", type=positive, default=2_000.0, help="95th percentile of honest pings (2000)")
     parser.add_argument("--json", type=Path, help="file to write figures and samples to")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)

@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from amounts import positive, whole
 from obscura.daemon.config import Config
 from obscura.daemon.node import Node
 from obscura.ledger.mining import filler_transaction
@@ -128,16 +129,18 @@ async def measure(edges: list[tuple[int, int]], spies: set[int], nodes: int, wai
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--nodes", type=int, default=20)
-    parser.add_argument("--spies", type=int, default=5)
+    parser.add_argument("--nodes", type=whole(5), default=20)
+    parser.add_argument("--spies", type=whole(), default=5)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--wait-s", type=float, default=120.0)
-    parser.add_argument("--rounds", type=int, default=1, help="over sockets, a minute or two each (1)")
-    parser.add_argument("--simulated", type=int, default=200, help="simulated rounds (200)")
+    parser.add_argument("--wait-s", type=positive, default=120.0)
+    parser.add_argument("--rounds", type=whole(), default=1, help="over sockets, a minute or two each (1)")
+    parser.add_argument("--simulated", type=whole(2), default=200, help="simulated rounds (200)")
     given = parser.parse_args()
     if given.worker:
         asyncio.run(work(given.worker))
         return 0
+    if given.spies >= given.nodes:
+        parser.error(f"{given.spies} spies among {given.nodes} nodes leave nobody to spy on")
     rng = random.Random(given.seed)
     edges = GRAPHS["quasi4"].draw(given.nodes, rng)
     spies = set(rng.sample(range(given.nodes), given.spies))

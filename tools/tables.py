@@ -6,16 +6,17 @@ import argparse
 import sys
 import time
 
+from amounts import whole
 from obscura.sim.sweep import simulate
 from obscura.sim.tables import EXPOSURES, ROWS, SPIES, Claim, exposure_scenario, stem_hops, told_recall
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=40, help="runs of each figure")
+    parser.add_argument("--runs", type=whole(), default=40, help="runs of each figure")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--processes", type=int)
+    parser.add_argument("--processes", type=whole())
     given = parser.parse_args()
     began = time.monotonic()
     rows = [row for row in ROWS if given.only in row.name]

@@ -20,6 +20,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from amounts import positive, whole
 from obscura.daemon.config import Config
 from obscura.daemon.node import Node
 from obscura.node.assembly import Settings
@@ -167,9 +168,9 @@ async def watch(nodes: int, processes: int, seconds: float, folder: Path) -> int
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many nodes that find each other from one seed.")
-    parser.add_argument("--nodes", type=int, default=200)
-    parser.add_argument("--processes", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--nodes", type=whole(2), default=200)
+    parser.add_argument("--processes", type=whole(), default=4)
+    parser.add_argument("--seconds", type=positive, default=180.0)
     parser.add_argument("--simulated", action="store_true")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--seed", default="", help=argparse.SUPPRESS)
