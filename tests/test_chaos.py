@@ -5,15 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from obscura.node.assembly import Settings
 from obscura.node.download import Download
 from obscura.sim.chaos import plan
 from obscura.sim.chaos.mining import left_branch, mine, overtake, relay_of
+from obscura.sim.chaos.order import Order
 from obscura.sim.chaos.run import Chaos, run
+from obscura.sim.kernel import Kernel
+from obscura.sim.network import SimNetwork
+from obscura.wire.messages.network import Ping, Pong
 
 ROOT = Path(__file__).parents[1]
+MOVING = 33  # a seed in which links move
 SMALL = (15, 21, 26)  # seeds that take a second or two each; the last one has a quiet hostile node
 
 
@@ -32,7 +39,7 @@ def test_a_seed_is_reproducible_to_the_byte() -> None:
 def test_plans_differ_and_use_every_kind_of_fault() -> None:
     plans = [plan.plan_of(seed) for seed in range(100)]
     assert len({each.faults for each in plans}) == 100
-    assert {fault.kind for each in plans for fault in each.faults} == set(plan.WEIGHTS)
+    assert {fault.kind for each in plans for fault in each.faults} == set(get_args(plan.Kind))
     assert all(
         fault.at + fault.for_s <= plan.FAULTS_S + plan.MOST_DOWN_S + 10 for each in plans for fault in each.faults
     )
@@ -46,6 +53,37 @@ def test_what_is_broken_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch) 
     broken = chaos.verdict().broken
     assert broken is not None
     assert "nobody was told" in broken
+
+
+def test_links_move_in_half_of_the_plans_and_in_the_networks() -> None:
+    plans = [plan.plan_of(seed) for seed in range(100)]
+    assert 35 <= sum(each.moves for each in plans) <= 65
+    assert {each.moves for each in plans if any(fault.kind == "move" for fault in each.faults)} == {True}
+    moving = run(MOVING)
+    assert moving.broken is None
+    assert moving.moves > 10
+    assert run(21).moves == 0
+
+
+def test_what_arrives_otherwise_than_it_was_sent_is_told() -> None:
+    net = SimNetwork(Kernel(1))
+    one, other = (net.add(Settings(network_id=bytes(32), is_dev=True)) for _ in range(2))
+    link = one.connect(other.address)
+    net.kernel.run(until=5.0)
+    (far,) = other.assembly.core.peers
+    order = Order()
+    first, second, later, kind = Ping(1), Ping(2), Ping(3), Pong(1)
+    for message in (first, kind, second, later):
+        order.sent(one, link, message)
+    assert order.served(other, far, first) is None
+    assert order.served(other, far, second) is None
+    assert order.served(other, far, kind) is None  # another kind, served later since its rate was used up
+    told = order.served(other, far, second)
+    assert told is not None
+    assert "got ping on link 1 twice" in told
+    assert order.served(other, far, Ping(4)) is not None
+    order.ended(other, far)
+    assert order.served(other, far, first) is None  # nothing is owed between nodes that are not watched
 
 
 def test_time_that_stands_still_is_a_broken_rule(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from amounts import whole
 from chaos_bugs import BUGS
 from obscura.sim.chaos.run import Verdict, run
 
+TELL_EVERY = 50  # seeds
 MOST_TRIES = 60  # seeds in which a bug has to show
 
 
@@ -38,10 +39,13 @@ def main() -> int:
                 return 1
         elif arguments.verbose:
             print(f"seed {verdict.seed}: fine; {verdict.plan}; trace {verdict.trace[:16]}", flush=True)
+        if len(verdicts) % TELL_EVERY == 0 and len(verdicts) < arguments.seeds:
+            print(f"{len(verdicts)} of {arguments.seeds} seeds, {len(broken)} broken", flush=True)
     fine = [verdict for verdict in verdicts if verdict.broken is None]
     print(
         f"{len(verdicts)} seeds, {len(broken)} broken: {sum(v.events for v in verdicts):,} events, "
         f"{sum(v.blocks for v in verdicts):,} blocks, {sum(v.transactions for v in verdicts):,} own transactions, "
+        f"{sum(v.moves for v in verdicts):,} moves of links, "
         f"hostile peers discouraged {sum(v.hostile_discouraged for v in verdicts):,} times, "
         f"all in order {median(v.recovered_s for v in fine) if fine else 0:.0f} s after the last fault (median; "
         f"at most {max((v.recovered_s for v in fine), default=0):.0f} s)"

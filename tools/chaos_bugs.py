@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, NamedTuple
 
+from obscura.connection import Connection
 from obscura.ledger.chain import Chain
 from obscura.ledger.port import Fault, FaultKind
 from obscura.linkevents import Reason
@@ -17,10 +18,12 @@ from obscura.node.dandelion import Dandelion
 from obscura.node.download import Download
 from obscura.node.effects import Send
 from obscura.node.engine import Engine
+from obscura.node.handover import Handover
 from obscura.node.reentry import Reentry
 from obscura.node.reputation import Reputation
 from obscura.node.slots import Slots
 from obscura.node.stem import StemRoutes, Way
+from obscura.outbox import Outbox
 from obscura.sim.archive import MemoryArchive, MemoryOutbox
 from obscura.wire.messages.blocks import Inv, InventoryItem, InventoryKind
 
@@ -131,6 +134,22 @@ def _never_redials() -> None:
     Slots.on_dial_failed = lambda self, failed, now: ()  # type: ignore[method-assign]
 
 
+def _moves_overtake() -> None:
+    Connection._park = lambda self, parked, events, size: events  # type: ignore[method-assign]
+
+
+def _moves_lose_what_waits() -> None:
+    def forgetful(self: Outbox, to: Outbox) -> None:
+        to.schedule, to._padding = self.schedule, self._padding
+        self.clear()
+
+    Outbox.hand_over = forgetful  # type: ignore[method-assign]
+
+
+def _keeps_ended_sessions() -> None:
+    Handover.over = lambda self, link, now: None  # type: ignore[method-assign]
+
+
 BUGS: dict[str, Bug] = {
     "acknowledges-early": Bug("blocks are acknowledged before they are on the disk", _acknowledges_early),
     "first-chain-wins": Bug("a longer chain that leaves the own one is not followed", _first_chain_wins),
@@ -146,4 +165,9 @@ BUGS: dict[str, Bug] = {
     "early-is-bad": Bug("a block from the future is refused for ever", _early_is_bad),
     "drops-left-blocks": Bug("transactions of blocks left behind do not come back", _drops_left_blocks),
     "never-redials": Bug("a lost outbound peer is not replaced", _never_redials),
+    "moves-overtake": Bug("what comes on a new connection is served before the old one has ended", _moves_overtake),
+    "moves-lose-what-waits": Bug(
+        "what waits when a link moves is not sent on the new connection", _moves_lose_what_waits
+    ),
+    "keeps-ended-sessions": Bug("sessions of links that ended stay in memory", _keeps_ended_sessions),
 }

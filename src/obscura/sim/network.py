@@ -214,6 +214,11 @@ class SimNode:
         """Numbers of the nodes at the far ends of all connections."""
         return {link: wire.far.number for link, wire in self._wires.items()}
 
+    def far_end(self, link: LinkId) -> tuple[SimNode, LinkId] | None:
+        """Who is at the other end of a connection, and the link's number there; None if it is gone."""
+        wire = self._wires.get(link)
+        return None if wire is None else (wire.far, wire.far_link)
+
     def apply(self, effects: Iterable[Effect]) -> None:
         """Carry out what the application got from a part."""
         self.assembly.engine.apply(effects, self.network.kernel.now)

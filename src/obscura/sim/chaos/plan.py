@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
+
+from obscura.limits import ROTATION_HOURS
 
 FAULTS_S = 900.0  # seconds in which things go wrong
 SHORTEST_S, LONGEST_S = 5.0, 150.0  # a fault that lasts
@@ -29,9 +31,10 @@ Kind = Literal[
     "transaction",
     "fork",
     "back",
+    "move",
 ]
 WORST: tuple[Kind, ...] = ("block", "blocks", "transaction", "fork")  # just after them a crash is worst
-WEIGHTS: dict[Kind, int] = {
+WEIGHTS: dict[Kind, int] = {  # of those that every seed may have
     "block": 10,
     "blocks": 2,
     "transaction": 6,
@@ -51,8 +54,8 @@ WEIGHTS: dict[Kind, int] = {
 class Fault(msgspec.Struct, frozen=True):
     """Something that happens at ``at`` seconds to ``node`` (a number) or to all; some last ``for_s``.
 
-    ``amount``: seconds of delay or clock error, share of nodes on one side (of a fork: the losing one), blocks, or writes until
-    a disk fails.
+    ``amount``: seconds of delay or clock error, share of nodes on one side (of a fork: the losing one), blocks, writes until
+    a disk fails, or seconds after which a connection of a node that moves breaks (0 = none).
     """
 
     at: float
@@ -71,16 +74,22 @@ class Plan(msgspec.Struct, frozen=True):
     level: str
     write_s: float
     faults: tuple[Fault, ...]
+    rotation_h: tuple[float, float] = ROTATION_HOURS  # between two moves of a link
 
     @property
     def nodes(self) -> int:
         """All of them."""
         return self.honest + self.hostile
 
+    @property
+    def moves(self) -> bool:
+        """Whether links move all the time."""
+        return self.rotation_h != ROTATION_HOURS
+
     def describe(self) -> str:
         """One line for people."""
         kinds = [fault.kind for fault in self.faults]
-        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in WEIGHTS if kind in kinds)
+        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in get_args(Kind) if kind in kinds)
         return f"{self.honest} honest and {self.hostile} hostile nodes at {self.level}: {counts}"
 
 
@@ -92,9 +101,21 @@ def plan_of(seed: int) -> Plan:
     kinds = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=count)
     drawn = [_fault(rng, kind, honest) for kind in kinds]
     drawn += [_crash_after(rng, fault) for fault in drawn if fault.kind in WORST and rng.random() < 0.2]
-    faults = sorted(drawn, key=lambda fault: fault.at)
+    rotation_h, moves = _rotation(random.Random(f"obscura chaos moves {seed}"), honest)
+    faults = sorted(drawn + moves, key=lambda fault: fault.at)
     level = rng.choice(("standard", "standard", "standard", "medium"))
-    return Plan(seed, honest, hostile, level, rng.choice((0.0, 0.01, 0.5, 3.0)), tuple(faults))
+    return Plan(seed, honest, hostile, level, rng.choice((0.0, 0.01, 0.5, 3.0)), tuple(faults), rotation_h)
+
+
+def _rotation(rng: random.Random, honest: int) -> tuple[tuple[float, float], list[Fault]]:
+    """In half of the seeds links move all the time, and several times all links of a node at once."""
+    if rng.random() < 0.5:
+        return ROTATION_HOURS, []
+    moves = [
+        Fault(rng.uniform(30.0, FAULTS_S), "move", rng.randrange(honest), 0.0, rng.choice((0.0, rng.expovariate(2.0))))
+        for _ in range(rng.randint(3, 10))
+    ]
+    return (0.01, rng.choice((0.03, 0.1, 0.5))), moves
 
 
 def _crash_after(rng: random.Random, fault: Fault) -> Fault:

@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from obscura.ledger.network import display_id
 from obscura.limits import MAX_OWN_BROADCASTS, MEMORY_BUDGET, MEMPOOL_BYTES, SEND_QUEUE_MAX, STEM_BYTES
 from obscura.node.broadcast import Stage
-from obscura.node.effects import LinkId
+from obscura.node.core import Reaction
+from obscura.node.effects import Effect, LinkId
 from obscura.node.face import Purpose
+from obscura.node.peer import Peer
 from obscura.sim.chaos.mining import relay_of
+from obscura.sim.chaos.order import Order
 from obscura.sim.network import SimNode
 from obscura.wire.message import Message
 from obscura.wire.messages.blocks import BlockTxn, CmpctBlock, Inv, InventoryKind
@@ -17,6 +20,7 @@ from obscura.wire.messages.transactions import StemTx, Tx
 
 MOST_LINKS = 125 + 40  # inbound ones, and room for all others
 LINGER_S = 600.0  # that a link which ended may still be in memory, pretending to be a server
+LONGEST_MOVE_S = 400.0  # a link goes on over its new connection by then, or over the old one
 MOST_AT_ONCE = 20_000  # turns of all nodes in one instant
 MOST_STEMMED_TO = 2  # peers, linked all the while, that get a transaction from a node: a successor, and the other one
 
@@ -38,7 +42,10 @@ class Rules:
         self._receipts: dict[int, int] = {}
         self._stemmed: dict[tuple[int, bytes], set[LinkId]] = {}
         self._ended: dict[tuple[int, LinkId], float] = {}  # since when a link in memory has ended
+        self._moving: dict[tuple[int, LinkId], float] = {}  # since when a link is half way to another connection
+        self._order = Order()
         self._instant, self._turns = 0.0, 0
+        self.moves = 0
         self.discouraged_hostile = 0
 
     # --- Lives of nodes -----------------------------------------------------------------------------------------------
@@ -49,11 +56,13 @@ class Rules:
         self._told[number] = self._receipts[number] = 0
         self._stemmed = {key: to for key, to in self._stemmed.items() if key[0] != number}
         self._ended = {key: since for key, since in self._ended.items() if key[0] != number}
+        self._moving = {key: since for key, since in self._moving.items() if key[0] != number}
         tip = self._acknowledged.get(number)
         chain = relay_of(node).chain
         if tip is not None and not (tip in chain and chain.has_body(tip)):
             raise Broken(f"node {number} lost block {display_id(tip)}, of which it had told its application")
         self._watch_sending(node)
+        self._watch_serving(node)
 
     def submitted(self, node: SimNode, id: bytes, raw: bytes, is_private: bool = True) -> None:
         """An own transaction of an honest node is on its way."""
@@ -78,9 +87,27 @@ class Rules:
 
         def watched(link: LinkId, message: Message, now: float) -> bool:
             self._sends(node, link, message)
-            return send(link, message, now)
+            is_queued = send(link, message, now)
+            if is_queued:
+                self._order.sent(node, link, message)
+            return is_queued
 
         engine.send = watched  # type: ignore[method-assign,assignment]
+
+    def _watch_serving(self, node: SimNode) -> None:
+        routes = node.assembly.core.routes
+
+        def watched(react: Reaction) -> Reaction:
+            def reaction(peer: Peer, message: Message, now: float) -> Iterable[Effect] | None:
+                wrong = self._order.served(node, peer.link, message)
+                if wrong is not None:
+                    raise Broken(wrong)
+                return react(peer, message, now)
+
+            return reaction
+
+        for kind, react in routes.items():
+            routes[kind] = watched(react)
 
     # --- At every step ------------------------------------------------------------------------------------------------
 
@@ -132,6 +159,7 @@ class Rules:
                 raise Broken(f"node {node.number} has {engine.waiting(id)} bytes waiting for one link")
             if link.has_ended and now - self._ended.setdefault((node.number, id), now) > LINGER_S:
                 raise Broken(f"node {node.number} keeps a link that ended {LINGER_S / 60:.0f} min ago")
+        self._watch_moves(node, now)
         pool = relay_of(node).transactions.mempool
         own = node.assembly.own_transactions
         assert own is not None
@@ -141,6 +169,19 @@ class Rules:
             or len(own._own) > MAX_OWN_BROADCASTS
         ):
             raise Broken(f"node {node.number} keeps more transactions than it may")
+
+    def _watch_moves(self, node: SimNode, now: float) -> None:
+        sessions = node.assembly.engine._handover._sessions
+        if len(sessions) > len(node.assembly.core.peers):
+            raise Broken(f"node {node.number} keeps {len(sessions)} sessions for {len(node.assembly.core.peers)} peers")
+        for link, session in sessions.items():
+            key = node.number, link
+            if session.next is None:
+                self._moving.pop(key, None)
+            elif now - self._moving.setdefault(key, now) > LONGEST_MOVE_S:
+                raise Broken(
+                    f"node {node.number} has a link that is half way to another connection for {LONGEST_MOVE_S:g} s"
+                )
 
     def _count_turn(self, now: float) -> None:
         """A deadline that stays in the past keeps a real processor busy for ever, and virtual time where it is."""
@@ -154,6 +195,12 @@ class Rules:
         for notice in node.told[self._told[number] :]:
             if notice.kind == "tip":
                 self._acknowledged[number] = relay_of(node).blocks.tip
+            elif notice.kind == "rotated":
+                self.moves += (
+                    notice.fields["address"] is not None
+                )  # told at both ends, with the address where it was begun
+            elif notice.kind == "peer-disconnected":
+                self._order.ended(node, notice.fields["peer"])
             elif notice.kind == "discouraged":
                 self._discouraged(node)
         self._told[number] = len(node.told)

@@ -16,6 +16,7 @@ from obscura.node.assembly import Settings
 from obscura.node.broadcast import Policy
 from obscura.node.effects import LinkId
 from obscura.node.face import Face
+from obscura.node.rotation import RotationSettings
 from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.sim.chaos.disk import FailingArchive
 from obscura.sim.chaos.hostile import Hostile
@@ -28,6 +29,7 @@ from obscura.sim.network import UNIX_AT_START, SimNetwork, SimNode
 
 _BITS = 0x207FFFFF  # two hashes per block
 _GENESIS = own_genesis("chaos", UNIX_AT_START - 10_000, _BITS, 0)
+MOST_RACE_S = 0.3  # by which one write may be later than another, where links move
 MOST_BACK = 12  # heights by which a branch that somebody goes on with may be behind
 LOOK_S = 60.0  # between two looks for what is owed after the faults
 LONGEST_S = 4 * 3_600.0  # after the faults: embargoes are exponential, and re-stems double them
@@ -45,6 +47,7 @@ class Verdict(msgspec.Struct, frozen=True):
     blocks: int
     transactions: int
     hostile_discouraged: int
+    moves: int  # of links, to another connection
     trace: str
     plan: str
 
@@ -66,6 +69,7 @@ class Chaos:
         self.ledger = BitcoinLedger(Rules(_BITS, 60, 0), _GENESIS)
         self._sides: Counter[tuple[int, ...]] = Counter()  # node numbers cut off from the others
         self._slow: dict[int, float] = {}
+        self._racing = random.Random(f"obscura chaos races {plan.seed}")
         self._flips = 0.0
         self._healed_at = 0.0
         self.blocks = 0
@@ -73,7 +77,13 @@ class Chaos:
     # --- The network --------------------------------------------------------------------------------------------------
 
     def _settings(self, number: int) -> Settings:
-        return Settings(network_id=bytes(32), is_dev=True, knobs=LEVELS[PrivacyLevel(self.plan.level)], spacing_s=60.0)
+        return Settings(
+            network_id=bytes(32),
+            is_dev=True,
+            knobs=LEVELS[PrivacyLevel(self.plan.level)],
+            spacing_s=60.0,
+            rotation=RotationSettings(min_hours=self.plan.rotation_h[0], max_hours=self.plan.rotation_h[1]),
+        )
 
     def _build(self) -> None:
         net = self.network
@@ -108,6 +118,8 @@ class Chaos:
         late = self._slow.get(one, 0.0) + self._slow.get(other, 0.0)
         if any((one in side) != (other in side) for side in self._sides):
             late += max(0.0, self._healed_at - self.kernel.now) + 1.0
+        if self.plan.moves:  # of two connections of a session either may be the faster one
+            late += MOST_RACE_S * self._racing.random()
         return late
 
     def _tamper(self, sender: int, receiver: int, link: LinkId, data: bytes) -> bytes:
@@ -145,9 +157,28 @@ class Chaos:
             case "clocks":
                 self._set_apart(node, fault.amount, over)
             case "cut":
-                links = sorted(node.neighbours)
-                if links:
-                    node.cut(self.rng.choice(links))
+                self._cut(fault.node)
+            case "move":
+                self._move(node, fault.amount)
+
+    def _cut(self, number: int) -> None:
+        node = self.network.nodes[number]
+        links = sorted(node.neighbours)
+        if links:
+            node.cut(self.rng.choice(links))
+
+    def _move(self, node: SimNode, cut_after_s: float) -> None:
+        """All links of a node begin to move, messages come while they do, and perhaps a connection breaks."""
+        if not node.is_running:
+            return
+        for link in sorted(node.assembly.core.peers):
+            node.apply(node.assembly.rotation.ask(link))
+        for _ in range(4):  # a move takes some round trips
+            when = self.kernel.now + self._racing.random()
+            self.kernel.at(when, lambda: self._submit(self.network.nodes[node.number], Policy.DIRECT))
+        self.kernel.at(self.kernel.now + self._racing.random(), lambda: self._mine(self.network.nodes[node.number], 1))
+        if cut_after_s:
+            self.kernel.at(self.kernel.now + cut_after_s, lambda: self._cut(node.number))
 
     def _mine(self, node: SimNode, count: int) -> None:
         for _ in range(count):
@@ -258,6 +289,7 @@ class Chaos:
             self.blocks,
             len(self.rules.own),
             self.rules.discouraged_hostile,
+            self.rules.moves,
             self.kernel.trace_hash,
             self.plan.describe(),
         )
