@@ -19,7 +19,8 @@ from obscura.sim.ledger import TokenLedger
 from obscura.sim.messages import MessageNetwork
 from obscura.sim.relay import Announcements, ObservedPool
 from obscura.wire.message import Message
-from obscura.wire.messages.transactions import StemTx
+from obscura.wire.messages.blocks import Inv
+from obscura.wire.messages.transactions import GetData, StemTx
 
 FOREVER = 1e9
 
@@ -30,7 +31,7 @@ def raw(number: int) -> bytes:
 
 
 class Bench:
-    """Peers are numbers; what the core sends them is collected in ``sent``."""
+    """Peers are numbers; what the core sends them is collected in ``sent``. They fetch what they are told of, if ``fetches``."""
 
     def __init__(self, terms: StemTerms | None = None, seed: int = 1, outbox: Outbox | None = None) -> None:
         ledger, rng = TokenLedger(), random.Random(seed)
@@ -45,6 +46,7 @@ class Bench:
         self.sent: list[tuple[int, Message]] = []
         self.receipts: list[Receipt] = []
         self.other: list[Effect] = []
+        self.fetches = True
         self._template = MessageNetwork(Kernel(0), lambda a, b: 0.0)._peer(0, False)
 
     def join(self, link: int, *, inbound: bool = False, face: Face = Face.CLEARNET, **facts: object) -> None:
@@ -67,6 +69,8 @@ class Bench:
         for effect in effects:
             if isinstance(effect, Send):
                 self.sent.append((effect.link, effect.message))
+                if isinstance(effect.message, Inv) and self.fetches:
+                    self.receive(effect.link, GetData(effect.message.items))
             elif isinstance(effect, Receipt):
                 self.receipts.append(effect)
             else:

@@ -8,8 +8,8 @@ from obscura.errors import UserError
 from obscura.node.broadcast import Policy, Stage, Submission
 from obscura.node.peer import Face
 from obscura.node.stem import StemTerms
-from obscura.wire.messages.blocks import Inv, InventoryItem
-from obscura.wire.messages.transactions import StemTx, Tx
+from obscura.wire.messages.blocks import Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.transactions import GetData, StemTx, Tx
 from stem_bench import FOREVER, Bench, raw
 
 
@@ -93,6 +93,7 @@ def test_without_a_successor_it_waits_and_then_its_policy_decides(policy: Policy
     made.run(2)
     assert stages(made)[1] == last
     assert bool(made.published) == (policy is Policy.PRIVATE)
+    made.join(7)
     made.run(100)
     assert not made.own._outbox.kept()
 
@@ -134,6 +135,28 @@ def test_direct_is_public_at_once() -> None:
     assert [kept.is_public for kept in made.own._outbox.kept()] == [True], "until others have it"
     made.run(100)
     assert not made.own._outbox.kept()
+
+
+def test_told_to_peers_that_fetch_nothing_it_is_not_over_and_the_next_peer_hears_of_it() -> None:
+    """Links that others keep for blocks alone look like any other, and take no transaction."""
+    made = bench()
+    made.fetches = False
+    id = made.submit(1, Policy.DIRECT)
+    made.run(200)
+    told = {link for link, message in made.sent if isinstance(message, Inv)}
+    assert told == set(made.peers), "all of them were told"
+    assert not made.receipts[-1].final
+    assert [kept.id for kept in made.own._outbox.kept()] == [id]
+    made.join(70)
+    made.run(30)
+    assert [message for link, message in made.sent if link == 70 and isinstance(message, Inv)]
+    made.receive(70, GetData((InventoryItem(InventoryKind.TX, id),)))
+    made.run(30)
+    assert made.receipts[-1].final
+    assert not made.own._outbox.kept()
+    made.join(71)
+    made.run(100)
+    assert not [message for link, message in made.sent if link == 71 and isinstance(message, Inv)]
 
 
 def test_whoever_has_no_inbound_edge_is_told_that_the_first_hop_can_know_and_prefers_an_anonymity_network() -> None:

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obscura.channel.records import Opener, Sealer
-from obscura.node.effects import LinkId
+from obscura.node.effects import AwaitRoom, LinkId
 from obscura.outbox import Outbox
 from obscura.shaping.levels import CONSTANT_SLOT_MS, LEVELS, PrivacyLevel, knobs_of
 from obscura.shaping.padding import Cells
 from obscura.shaping.schedule import IMMEDIATE, Gate, Pace, Schedule, Slots
+from obscura.sim.network import SimNode
 from obscura.wire.frame import FrameDecoder
 from playbook import QUIET
 from rotating import KINDS, Numbered, Pair
@@ -56,6 +57,23 @@ def test_nothing_is_lost_or_doubled_whenever_it_moves(
     pair.run(60.0)
     pair.check()
     assert pair.one.told("rotated")
+
+
+@pytest.mark.parametrize("side", ["one", "other"])
+def test_room_that_is_asked_for_half_way_is_told(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a peer that was being served when its link moved would be served nothing any more."""
+    pair = Pair()
+    node: SimNode = getattr(pair, side).node
+    link, assembly = getattr(pair, side).link, node.assembly
+    told: list[LinkId] = []
+    monkeypatch.setattr(assembly.core, "room", lambda link, now: told.append(link) or [])
+    pair.rotate()
+    asked = 200
+    for number in range(asked):
+        pair.kernel.at(pair.kernel.now + number / 200, lambda: node.apply([AwaitRoom(link)]))
+    pair.run(5.0)
+    assert assembly.engine._handover.generation(link) == 1, "it has moved meanwhile"
+    assert told == [link] * asked
 
 
 # --- One direction: leaving at the boundary of a frame --------------------------------------------------------------------

@@ -159,9 +159,10 @@ def test_the_mempool_is_told_at_the_usual_times_and_rarely() -> None:
     net = network()
     node = node_in(net)
     give(node, *MANY[:5])
-    _, first = player(net, node)
+    first, told = player(net, node)
     net.kernel.run(until=29.0)
-    assert len(first.of(Inv)) == 1, "what nobody was told of yet is told to the first that comes"
+    assert len(told.of(Inv)) == 1, "what nobody has fetched yet is told to the first that comes"
+    say(first, GetData(items(*MANY[:5])))
     played, part = player(net, node)
     net.kernel.run(until=30.0)
     assert not part.of(Inv), "who comes later hears of nothing unasked"

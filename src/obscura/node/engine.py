@@ -416,7 +416,7 @@ class Engine:
             self._io.append(changed)
         if link.awaits_room and waiting <= SEND_QUEUE_LOW:
             link.awaits_room = False
-            self.apply(self.core.room(link.id if link.peer is None else link.peer.link, now), now)
+            self.apply(self.core.room(link.core_id, now), now)
         self._timers.set(link.id, next_look(link, connection, now))
 
     def _break(self, link: Link, fault: Exception, now: float) -> None:

@@ -88,6 +88,11 @@ class Knowers:
         marks = self._waiting.get(id) or self._others.get(id)
         return 0 if marks is None else (marks.had | marks.told) & self._here
 
+    def having(self, id: bytes) -> int:
+        """The bits of all links whose peers have it: they announced it, or fetched it here."""
+        marks = self._waiting.get(id) or self._others.get(id)
+        return 0 if marks is None else marks.had & self._here
+
     def was_told(self, id: bytes, bit: Bit) -> bool:
         """Whether we announced it to this very peer."""
         marks = self._waiting.get(id)

@@ -84,6 +84,11 @@ class Link:
         self.fault: Exception | None = None  # a defect of ours that it met: it ends at the next drain
 
     @property
+    def core_id(self) -> LinkId:
+        """The number by which the core knows it: that of its session, which may have moved here, or be about to."""
+        return self.id if self.session is None else self.session.id
+
+    @property
     def is_busy(self) -> bool:
         """Whether its socket, whose other side has ended, still gets something."""
         return self.connection is not None and self.fault is None and self.connection.is_busy

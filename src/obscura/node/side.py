@@ -21,7 +21,7 @@ from obscura.node.timers import Timers
 class Side:
     """One face's part of the announcements. Nothing in it may be read for another face."""
 
-    __slots__ = ("asked", "entering", "face", "links", "refused", "sources", "untold")
+    __slots__ = ("asked", "entering", "face", "links", "refused", "sources", "unfetched")
 
     def __init__(self, face: Face) -> None:
         self.face = face
@@ -29,7 +29,9 @@ class Side:
         self.asked: OrderedDict[bytes, tuple[LinkId, float]] = OrderedDict()  # in order of time
         self.sources: dict[bytes, list[LinkId]] = {}  # who else announced it
         self.refused: Rolling[bool] = Rolling(TX_REFUSED)  # brought here and not taken
-        self.untold: dict[bytes, None] = {}  # public while there was nobody to tell
+        self.unfetched: dict[
+            bytes, None
+        ] = {}  # public, and no peer has fetched or announced it: perhaps nobody else has it
         self.entering: Timers[bytes] = Timers()  # public at another face, and here at that time
 
     def deadline(self) -> float:

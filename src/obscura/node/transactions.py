@@ -113,12 +113,12 @@ class TransactionRelay:
     # --- Links --------------------------------------------------------------------------------------------------------
 
     def joined(self, peer: Peer, now: float) -> None:
-        """A link is up. It is told of what nobody on its face was told of yet, at a random time."""
+        """A link is up. It is told of what nobody on its face has fetched yet, at a random time."""
         side = self._sides.setdefault(peer.face, Side(peer.face))
         side.links[peer.link] = None
         state = self._links[peer.link] = _Link(peer, side, self._knowers.join())
-        if side.untold:
-            state.queue.update(side.untold)
+        if side.unfetched:
+            state.queue.update(side.unfetched)
             self._plan(state.audience, now)
 
     def left(self, link: LinkId, now: float) -> list[Effect]:
@@ -146,7 +146,7 @@ class TransactionRelay:
             return []  # a link for blocks alone
         side = state.side
         for transaction_id in ids:
-            self._knowers.heard(transaction_id, state.bit)
+            self._has(state, transaction_id)
             state.queue.pop(transaction_id, None)
             if transaction_id in self.mempool and transaction_id not in side.entering:
                 continue
@@ -218,7 +218,7 @@ class TransactionRelay:
         transaction_id = transaction.id
         if state.in_flight.pop(transaction_id, b"") is not None and state.late.pop(transaction_id, b"") is not None:
             return [Penalise(link, UNREQUESTED_POINTS, "a transaction that nobody asked for")]
-        self._knowers.heard(transaction_id, state.bit)
+        self._has(state, transaction_id)
         side = state.side
         self._settled(side, transaction_id)
         verdict, effects = self.admit(transaction, link, now)
@@ -292,14 +292,15 @@ class TransactionRelay:
     def _enter(self, side: Side, transaction_id: bytes, now: float) -> None:
         """From now on it is public at this face."""
         side.entering.clear(transaction_id)
-        if not side.links:
-            side.untold[transaction_id] = None
-        knowing = self._knowers.knowing(transaction_id)
+        knowing, here = self._knowers.knowing(transaction_id), 0
         for link in side.links:
             state = self._links[link]
+            here |= state.bit
             if not knowing & state.bit:
                 state.queue[transaction_id] = None
                 self._plan(state.audience, now)
+        if not self._knowers.having(transaction_id) & here:
+            side.unfetched[transaction_id] = None
 
     def confirmed(self, transactions: Sequence[Transaction], now: float) -> None:
         """A block of the chain has these."""
@@ -321,7 +322,7 @@ class TransactionRelay:
             transaction_id = entry.transaction.id
             self._knowers.went(transaction_id)
             for side in self._sides.values():
-                side.untold.pop(transaction_id, None)
+                side.unfetched.pop(transaction_id, None)
                 side.entering.clear(transaction_id)
             if self._unsaved.pop(transaction_id, b"") is not None:  # it may be on the disk
                 self._gone[transaction_id] = None
@@ -345,7 +346,15 @@ class TransactionRelay:
         if state is None or not self._knowers.was_told(transaction_id, state.bit):
             return None
         entry = self.mempool.get(transaction_id)
-        return entry.transaction.raw if entry is not None else None
+        if entry is None:
+            return None
+        self._has(state, transaction_id)
+        return entry.transaction.raw
+
+    def _has(self, state: _Link, transaction_id: bytes) -> None:
+        """The peer has it, so that others can get it from there."""
+        self._knowers.heard(transaction_id, state.bit)
+        state.side.unfetched.pop(transaction_id, None)
 
     def is_confirmed(self, transaction_id: bytes) -> bool:
         """Whether a block that came lately has it."""
@@ -356,8 +365,11 @@ class TransactionRelay:
         return self._knowers.announcers(transaction_id)
 
     def is_told(self, transaction_id: bytes) -> bool:
-        """Whether a peer that is here has it, or was told of it."""
-        return bool(self._knowers.knowing(transaction_id))
+        """Whether a peer on one of the faces has fetched or announced it. That we told somebody is not enough: who links to us
+        for blocks alone fetches nothing, and does not say so.
+        """
+        sides = self._sides.values()
+        return any(transaction_id not in side.unfetched and transaction_id not in side.entering for side in sides)
 
     def tell_all(self, link: LinkId, now: float) -> None:
         """The peer asked for the mempool: it hears of everything when its time comes, as of anything new."""
@@ -393,7 +405,6 @@ class TransactionRelay:
         self._rng.shuffle(chosen)  # the order of arrival says where they came from
         for transaction_id in chosen:
             self._knowers.told(transaction_id, state.bit)
-            state.side.untold.pop(transaction_id, None)
         items = tuple(InventoryItem(InventoryKind.TX, transaction_id) for transaction_id in chosen)
         return [Send(link, Inv(items))] if items else []
 
