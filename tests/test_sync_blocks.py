@@ -258,6 +258,48 @@ def test_too_little_work_is_counted_before_it_is_kept() -> None:
     assert len(node.peers) == 1, "a short chain is no fault"
 
 
+def weak_branch(count: int) -> list[bytes]:
+    """Headers on the genesis, with their own work and far from enough of it."""
+    branch = [LEDGER.genesis]
+    for number in range(count):
+        header = Header(0x20000000, LEDGER.block_id(branch[-1]), bytes(32), START + 60 + number, 0x207FFFFF, 0)
+        branch.append(mined(header.encode()))
+    return branch[1:]
+
+
+WEAK = weak_branch(50)
+CLAIMS = Header(0x20000000, LEDGER.block_id(WEAK[-1]), bytes(32), START + 9_000, 0x1700FFFF, 0).encode()
+SMUGGLED = {
+    "one that claims work without having it": ([*WEAK, CLAIMS], "difficulty"),
+    "one that is known": ([*WEAK, HONEST_HEADERS[0]], "follow each other"),
+    "behind one that is known": ([HONEST_HEADERS[-1], *WEAK], "follow each other"),
+}
+
+
+@pytest.mark.parametrize("how", SMUGGLED)
+def test_headers_with_too_little_work_are_not_brought_in_by_another_one(how: str) -> None:
+    headers, why = SMUGGLED[how]
+    net = network()
+    node = honest(net)
+    played = liar(net, Scripted({GetHeaders: nothing, Inv: nothing}))
+    played.connect(node.address)
+    net.kernel.run(until=1.0)
+    played.send(played.peers[0].link, Headers(tuple(headers)))
+    net.kernel.run(until=2.0)
+    assert len(relay_of(node).chain) == 301, "nothing was kept of it"
+    assert [notice["points"] for notice in told(node, "penalty")] == [limits.BAD_BLOCK_POINTS]
+    assert why in str(told(node, "penalty")[0]["why"])
+
+
+def test_a_heavier_branch_from_far_below_is_taken_at_once_if_one_message_has_it() -> None:
+    net = network()
+    branch = chain_of(LEDGER, 310, seed=5)
+    node = honest(net)
+    node.connect(honest(net, branch).address)
+    run_until_tip(net, node, LEDGER.block_id(branch[-1][:80]))
+    assert not told(node, "penalty")
+
+
 def test_a_chain_with_enough_work_passes_the_count() -> None:
     ledger = easy_ledger()
     blocks = chain_of(ledger, 2_010, seed=3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 from obscura.ledger.chain import Chain
 from obscura.ledger.port import Fault, FaultKind
@@ -154,9 +155,12 @@ class HeaderSync:
             return self._finished(link, now)
         if len(headers[0]) != self._chain.ledger.header_bytes:
             return [Penalise(link, BAD_BLOCK_POINTS, "headers of the wrong size")]
+        chain, ledger = self._chain, self._chain.ledger
+        if any(ledger.parent_id(header) != ledger.block_id(before) for before, header in pairwise(headers)):
+            # Else the work of those that follow a strong header would buy memory for others that follow a weak one.
+            return [Penalise(link, BAD_BLOCK_POINTS, "headers that do not follow each other"), *self._finished(link, now)]
         if state.presync is not None:
             return self._presync(state, state.presync, headers, now)
-        chain, ledger = self._chain, self._chain.ledger
         parent = ledger.parent_id(headers[0])
         if parent not in chain:
             return self._unconnected(state, headers, now)
@@ -166,7 +170,17 @@ class HeaderSync:
             enough = chain.enough_work()
             if chain.work(parent) + sum(map(ledger.work, headers)) < enough:
                 return self._weak(state, parent, headers, enough, now)
+            if chain.work(parent) < enough and (fault := self._unproven(parent, headers)) is not None:
+                return [*self._refused(link, fault, now), *self._finished(link, now)]
         return self._add(state, headers, now)
+
+    def _unproven(self, parent: bytes, headers: Sequence[bytes]) -> Fault | None:
+        """What shows that headers do not have the work which they claim: one that lies must not bring the others in."""
+        ledger, height = self._chain.ledger, self._chain.height(parent)
+        for step, (before, header) in enumerate(pairwise([self._chain.header(parent), *headers]), 1):
+            if (fault := ledger.check_step(height + step, before, header)) is not None:
+                return fault
+        return None
 
     def _unconnected(self, state: _State, headers: Sequence[bytes], now: float) -> list[Effect]:
         state.unconnecting += 1
