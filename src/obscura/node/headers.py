@@ -158,7 +158,10 @@ class HeaderSync:
         chain, ledger = self._chain, self._chain.ledger
         if any(ledger.parent_id(header) != ledger.block_id(before) for before, header in pairwise(headers)):
             # Else the work of those that follow a strong header would buy memory for others that follow a weak one.
-            return [Penalise(link, BAD_BLOCK_POINTS, "headers that do not follow each other"), *self._finished(link, now)]
+            return [
+                Penalise(link, BAD_BLOCK_POINTS, "headers that do not follow each other"),
+                *self._finished(link, now),
+            ]
         if state.presync is not None:
             return self._presync(state, state.presync, headers, now)
         parent = ledger.parent_id(headers[0])

@@ -9,7 +9,14 @@ import msgspec
 
 from obscura.errors import DecodeError
 from obscura.ledger.port import Block
-from obscura.limits import BLOCKS_WANTED, MOST_IN_FLIGHT, SEND_QUEUE_LOW, SERVING_FETCHES, UNREQUESTED_POINTS
+from obscura.limits import (
+    BLOCKS_WANTED,
+    MAX_INVENTORY,
+    MOST_IN_FLIGHT,
+    SEND_QUEUE_LOW,
+    SERVING_FETCHES,
+    UNREQUESTED_POINTS,
+)
 from obscura.node.blocks import Blocks
 from obscura.node.effects import AwaitRoom, Effect, LinkId, Penalise, Send
 from obscura.wire.message import Message
@@ -57,9 +64,11 @@ class Serving:
         if state is None:
             return []
         state.blocks += sum(w.item.kind != InventoryKind.TX for w in wanted)
-        if state.blocks > BLOCKS_WANTED:
+        waiting = 0 if state.wanted is None else len(state.wanted)
+        if state.blocks > BLOCKS_WANTED or waiting + len(wanted) > MAX_INVENTORY:  # who reads slowly has all the time
+            what = "blocks asked for than a window holds" if state.blocks > BLOCKS_WANTED else "asked for than is read"
             state.wanted, state.blocks = None, 0
-            return [Penalise(link, UNREQUESTED_POINTS, "more blocks asked for than a window holds")]
+            return [Penalise(link, UNREQUESTED_POINTS, f"more {what}")]
         if state.wanted is None:
             state.wanted = deque()
         state.wanted += wanted
