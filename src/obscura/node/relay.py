@@ -257,15 +257,15 @@ class ChainRelay(Part):
         return effects
 
     def on_getdata(self, peer: Peer, message: GetData, now: float) -> Iterable[Effect]:
-        wanted = []
+        wanted, early = [], []
         for item in message.items:
-            if item.kind == InventoryKind.COMPACT_BLOCK:
+            if self._announcing.is_hidden(peer.face, item.hash):
+                early.append(item)
+            elif item.kind == InventoryKind.COMPACT_BLOCK:
                 wanted.append(self._compact.wanted(item, peer.face))
-            else:
+            elif item.kind in _KNOWN_KINDS:
                 wanted.append(Wanted(item))
-        early = [w.item for w in wanted if self._announcing.is_hidden(peer.face, w.item.hash)]
-        shown = [w for w in wanted if w.item not in early] if early else wanted
-        effects = self._serving.ask(peer.link, [w for w in shown if w.item.kind in _KNOWN_KINDS])
+        effects = self._serving.ask(peer.link, wanted)
         return [*effects, Send(peer.link, NotFound(tuple(early)))] if early else effects
 
     def on_notfound(self, peer: Peer, message: NotFound, now: float) -> Iterable[Effect]:
