@@ -72,6 +72,7 @@ def shows(headers: list[bytes]) -> Answer:
 
 
 HONEST_HEADERS = [raw[:80] for raw in BLOCKS]
+COUNTED = chain_of(LEDGER, 2_010, seed=3)  # more than one message of headers
 
 
 def test_blocks_come_from_several_peers_and_survive_on_the_disk() -> None:
@@ -302,12 +303,42 @@ def test_a_heavier_branch_from_far_below_is_taken_at_once_if_one_message_has_it(
 
 def test_a_chain_with_enough_work_passes_the_count() -> None:
     ledger = easy_ledger()
-    blocks = chain_of(ledger, 2_010, seed=3)
     ledger.minimum_work = 2 * 2_005
     net = network()
     node = fresh(net, ledger)
-    node.connect(honest(net, blocks, ledger).address)
-    run_until_tip(net, node, ledger.block_id(blocks[-1][:80]))
+    node.connect(honest(net, COUNTED, ledger).address)
+    run_until_tip(net, node, ledger.block_id(COUNTED[-1][:80]))
+
+
+@pytest.mark.parametrize("at", [0.8, 1.4, 2.0, 2.6, 3.2])
+def test_a_block_that_is_found_while_work_is_counted_is_not_held_against_who_tells_of_it(at: float) -> None:
+    ledger = easy_ledger()
+    ledger.minimum_work = 2 * 2_005
+    net = network(latency=0.2)
+    peer, node = honest(net, COUNTED[:-1], ledger), fresh(net, ledger)
+    node.connect(peer.address)
+    net.kernel.run(until=at)
+    submit(peer, COUNTED[-1])
+    run_until_tip(net, node, ledger.block_id(COUNTED[-1][:80]), 30.0)
+    assert not told(node, "penalty")
+
+
+def test_what_does_not_go_on_with_the_count_again_and_again_is_a_fault() -> None:
+    ledger = easy_ledger()
+    ledger.minimum_work = 2 * 6_000
+    shown = [raw[:80] for raw in COUNTED]
+
+    def repeats(peer: object, message: GetHeaders) -> list[Headers]:
+        return [Headers(tuple(shown[: limits.MAX_HEADERS]))] * (1 if len(message.locator) == 1 else 12)
+
+    net = network()
+    node = fresh(net, ledger)
+    liar(net, Scripted({GetHeaders: repeats, GetData: nothing})).connect(node.address)
+    net.kernel.run(until=5.0)
+    assert [notice["points"] for notice in told(node, "penalty")] == [limits.UNCONNECTING_POINTS]
+    assert len(relay_of(node).chain) == 1
+    net.kernel.run(until=5.0 + limits.HEADERS_S)
+    assert not node.peers, "the answer never came"
 
 
 def test_a_peer_without_the_block_is_not_asked_again_and_another_one_is() -> None:

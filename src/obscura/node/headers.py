@@ -78,8 +78,9 @@ class HeaderSync:
 
     def ask(self, link: LinkId, now: float, locator: Sequence[bytes] | None = None) -> list[Effect]:
         """getheaders from ``locator``, else from below the best header: so the answer shows whether the peer has that one."""
-        if link not in self._states:
-            return []
+        state = self._states.get(link)
+        if state is None or (state.presync is not None and locator is None):
+            return []  # whose work is being counted will come to what it announces meanwhile
         self._waiting.pop(link, None)
         self._timers.set(link, now + HEADERS_S)
         if locator is None:
@@ -127,6 +128,7 @@ class HeaderSync:
         effects = [effect for link in list(self._early.due(now)) for effect in self.ask(link, now)]
         for link in self._timers.due(now):
             state = self._states[link]
+            state.presync = None
             if not state.answers:
                 self._silent.append(link)
             elif not state.peer.peer.is_manual:
@@ -149,6 +151,8 @@ class HeaderSync:
         if state is None:
             return []
         state.answers = True
+        if state.presync is not None and headers and self._is_beside(state.presync, headers[0]):
+            return self._stray(state)
         self._timers.clear(link)
         if not headers:
             state.presync = None
@@ -185,14 +189,22 @@ class HeaderSync:
                 return fault
         return None
 
-    def _unconnected(self, state: _State, headers: Sequence[bytes], now: float) -> list[Effect]:
+    def _is_beside(self, presync: HeadersPresync, header: bytes) -> bool:
+        """Whether it is no answer to what the count asked for: announced meanwhile, or asked for before the count began."""
+        ledger = self._chain.ledger
+        return len(header) == ledger.header_bytes and ledger.parent_id(header) != presync.locator[0]
+
+    def _stray(self, state: _State) -> list[Effect]:
+        """Headers that connect to nothing are nobody's fault, now and then."""
         state.unconnecting += 1
-        effects: list[Effect] = []
-        if state.unconnecting >= MAX_UNCONNECTING:
-            state.unconnecting = 0
-            effects.append(
-                Penalise(state.peer.link, UNCONNECTING_POINTS, "headers again and again that connect to nothing")
-            )
+        if state.unconnecting < MAX_UNCONNECTING:
+            return []
+        state.unconnecting = 0
+        why = "headers again and again that connect to nothing"
+        return [Penalise(state.peer.link, UNCONNECTING_POINTS, why)]
+
+    def _unconnected(self, state: _State, headers: Sequence[bytes], now: float) -> list[Effect]:
+        effects = self._stray(state)
         if len(headers) == MAX_HEADERS:
             return [*effects, *self._finished(state.peer.link, now)]  # it does not follow our locator
         return effects + self.ask(state.peer.link, now)
@@ -206,6 +218,7 @@ class HeaderSync:
 
     def _presync(self, state: _State, presync: HeadersPresync, headers: Sequence[bytes], now: float) -> list[Effect]:
         link = state.peer.link
+        state.unconnecting = 0
         step = presync.receive(headers)
         if step.fault is not None:
             state.presync = None
