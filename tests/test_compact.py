@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
 import msgspec
@@ -25,7 +26,8 @@ from obscura import limits
 from obscura.errors import DecodeError
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
-from obscura.ledger.port import Block, Transaction
+from obscura.ledger.port import Block, Ledger, Transaction
+from obscura.node import compactrelay
 from obscura.node.compact import (
     Reconstruction,
     compact_form,
@@ -274,6 +276,45 @@ def test_wrong_transactions_lead_to_the_whole_block_and_not_to_a_verdict() -> No
     net.kernel.run(until=3.0)
     assert relay_of(node).blocks.tip == BLOCK.id
     assert not told(node, "penalty")
+
+
+@pytest.mark.parametrize("ambiguous", [False, True], ids=["transactions are missing", "ids collide"])
+def test_a_compact_block_is_looked_at_once(ambiguous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[CmpctBlock] = []
+
+    class Counted(Reconstruction):
+        def __init__(self, ledger: Ledger, message: CmpctBlock, waiting: Iterable[Transaction]) -> None:
+            looks.append(message)
+            super().__init__(ledger, message, waiting)
+
+    monkeypatch.setattr(compactrelay, "Reconstruction", Counted)
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(LEDGER))
+    form = compact_form(BLOCK, 1)
+    if ambiguous:
+        form = msgspec.structs.replace(form, short_ids=(bytes(6),) * 20)
+    part = liar_with(greet=[form] * 50, more={GetHeaders: nothing})
+    player = net.add(SETTINGS, parts=[part])
+    make_compact(player)
+    player.connect(node.address)
+    net.kernel.run(until=3.0)
+    assert len(looks) == 1, "each goes through the whole mempool"
+    assert len(part.of(GetBlockTxn)) == (not ambiguous)
+
+
+def test_a_compact_block_that_comes_again_where_the_first_led_to_nothing_is_asked_for_whole() -> None:
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(LEDGER))
+    part = liar_with(greet=[compact_form(BLOCK, 1)], more={GetHeaders: nothing})
+    player = net.add(SETTINGS, parts=[part])
+    make_compact(player)
+    player.connect(node.address)
+    net.kernel.run(until=2.0 + limits.COMPACT_S)
+    whole = InventoryItem(InventoryKind.BLOCK, BLOCK.id)
+    assert [message.items for message in part.of(GetData)] == [(whole,)]  # type: ignore[attr-defined]
+    player.send(player.peers[0].link, compact_form(BLOCK, 2))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    assert [message.items for message in part.of(GetData)] == [(whole,)] * 2  # type: ignore[attr-defined]
 
 
 FAULTS = {

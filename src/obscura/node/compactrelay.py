@@ -42,7 +42,7 @@ from obscura.wire.messages.blocks import (
 )
 from obscura.wire.messages.transactions import GetData
 
-_OVERDUE = 16  # blocks per link
+_REMEMBERED = 16  # blocks per link
 _NEAR = 2  # heights above the tip within which a compact block is put together at once
 
 
@@ -68,10 +68,12 @@ class CompactRelay:
         self._open: dict[LinkId, Reconstruction] = {}
         self._timers: Timers[LinkId] = Timers()
         self._overdue: dict[LinkId, dict[bytes, None]] = {}  # blocks of which blocktxn was asked, and is not waited for
+        self._tried: dict[LinkId, dict[bytes, None]] = {}  # blocks whose compact form was looked at already
 
     def left(self, link: LinkId) -> None:
         self._give_up(link)
         self._overdue.pop(link, None)
+        self._tried.pop(link, None)
         if link in self._chosen:
             self._chosen.remove(link)
 
@@ -80,10 +82,7 @@ class CompactRelay:
         self._timers.clear(link)
         found = self._open.pop(link, None)
         if found is not None:
-            overdue = self._overdue.setdefault(link, {})
-            overdue[found.block_id] = None
-            if len(overdue) > _OVERDUE:
-                del overdue[next(iter(overdue))]
+            _remember(self._overdue.setdefault(link, {}), found.block_id)
 
     # --- Who sends unasked --------------------------------------------------------------------------------------------
 
@@ -148,10 +147,18 @@ class CompactRelay:
                 self._download.arrived(link, block_id, now)
             return None
         height = chain.height(block_id)
+        is_near = height <= chain.tip_height + _NEAR
         if not asked:
-            is_next = height <= chain.tip_height + _NEAR and chain.work(block_id) > chain.work(chain.tip)
+            is_next = is_near and chain.work(block_id) > chain.work(chain.tip)
             if not is_next or link in self._open or not self._download.expect(link, block_id, height, now):
                 return effects
+        if not is_near:
+            return effects  # asked for whole
+        tried = self._tried.setdefault(link, {})
+        if block_id in tried:  # each look goes through the whole mempool: one for each block and link
+            is_awaited = link in self._open and self._open[link].block_id == block_id
+            return effects if is_awaited else [*effects, self._ask_whole(link, block_id)]
+        _remember(tried, block_id)
         try:
             found = Reconstruction(chain.ledger, message, self._public())
         except DecodeError as error:
@@ -234,3 +241,9 @@ class CompactRelay:
             if not self._blocks.chain.has_body(found.block_id):
                 effects.append(self._ask_whole(link, found.block_id))
         return effects
+
+
+def _remember(ids: dict[bytes, None], block_id: bytes) -> None:
+    ids[block_id] = None
+    if len(ids) > _REMEMBERED:
+        del ids[next(iter(ids))]
