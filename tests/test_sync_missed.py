@@ -62,6 +62,42 @@ def test_what_left_the_chain_waits_again_after_a_crash(count: int, comes_back: b
     assert pool(again) == ({LOST.id} if comes_back else set())
 
 
+def test_what_was_mined_just_before_a_crash_does_not_wait_again() -> None:
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(LEDGER, START_BLOCKS))
+    for transaction in (LOST, OTHERS):
+        node.apply(relay_of(node).submit_transaction(transaction, 0.0)[1])
+    net.kernel.run(until=10.0)
+    submit(node, LEFT)
+    net.kernel.run(until=10.5)
+    assert pool(node) == {OTHERS.id}
+    node.crash()
+    again = net.restart(node, SETTINGS)
+    net.kernel.run(until=30.0)
+    assert pool(again) == {OTHERS.id}
+    again.crash()
+    assert pool(net.restart(again, SETTINGS)) == {OTHERS.id}, "nor on the disk"
+
+
+def test_what_came_back_for_a_moment_and_was_mined_is_not_left_on_the_disk() -> None:
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(LEDGER, START_BLOCKS))
+    node.apply(relay_of(node).submit_transaction(LOST, 0.0)[1])
+    net.kernel.run(until=10.0)
+    assert node.archive is not None
+    assert LOST.id in node.archive.transactions
+    submit(node, LEFT)
+    branch = longer(2)
+    for raw in branch:
+        submit(node, raw)
+    net.kernel.run(until=11.0)
+    assert pool(node) == {LOST.id}
+    submit(node, block_with([*START_BLOCKS, *branch], LOST))
+    net.kernel.run(until=30.0)
+    assert not pool(node)
+    assert not node.archive.transactions
+
+
 def test_a_branch_without_all_its_blocks_brings_nothing_back() -> None:
     net = network()
     archive = archive_of(LEDGER, [*START_BLOCKS, LEFT, *longer(3)])

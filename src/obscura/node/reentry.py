@@ -1,6 +1,7 @@
 """What a change of the tip does to waiting transactions: a block's leave, those of blocks left behind come back (design 12).
 
-A start begins with the branches that were left lately: a crash may have come before their transactions were on the disk again.
+A start begins with what a crash may have cut off: the newest blocks, whose transactions may still be on the disk as waiting ones,
+and the branches that were left lately, whose transactions may not be there again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from math import inf
 
 from obscura.errors import DecodeError
+from obscura.ledger.chain import Reorganisation
 from obscura.ledger.port import Transaction
 from obscura.limits import KEPT_BLOCKS, REENTRY_DEPTH
 from obscura.node.blocks import Blocks, NewTip
@@ -23,11 +25,12 @@ class _Job:
     def __init__(self, step: NewTip) -> None:
         self.connect = deque(step.way.connect[-KEPT_BLOCKS:])
         self.disconnect = deque(step.way.disconnect)
+        self._may_return = bool(self.disconnect)
         self.ids: set[bytes] = set()
         self.spent: set[bytes] = set()
 
     def confirm(self, transactions: Iterable[Transaction]) -> None:
-        for transaction in transactions:
+        for transaction in transactions if self._may_return else ():
             self.ids.add(transaction.id)
             self.spent.update(transaction.spends)
 
@@ -43,6 +46,10 @@ class Reentry:
         self._transactions = transactions
         self._jobs: deque[_Job] = deque()
         chain = blocks.chain
+        if len(transactions.mempool):
+            newest = range(max(1, chain.tip_height - REENTRY_DEPTH + 1), chain.tip_height + 1)
+            ids = [chain.ancestor(chain.tip, height) for height in newest]
+            self._jobs.append(_Job(NewTip(Reorganisation([], ids), chain.tip, None)))
         for end in chain.left_behind(REENTRY_DEPTH):
             self._jobs.append(_Job(NewTip(chain.reorganisation(end, chain.tip), chain.tip, None)))
         self._begin_at = 0.0 if self._jobs else inf

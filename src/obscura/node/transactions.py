@@ -324,9 +324,9 @@ class TransactionRelay:
             for side in self._sides.values():
                 side.unfetched.pop(transaction_id, None)
                 side.entering.clear(transaction_id)
-            if self._unsaved.pop(transaction_id, b"") is not None:  # it may be on the disk
-                self._gone[transaction_id] = None
-                self._save_at = min(self._save_at, now + MEMPOOL_KEEP_S)
+            self._unsaved.pop(transaction_id, None)
+            self._gone[transaction_id] = None  # it may be on the disk, though unsaved: from when it waited before
+            self._save_at = min(self._save_at, now + MEMPOOL_KEEP_S)
 
     def save(self) -> list[Effect]:
         """What changed since the last time, for the disk."""
