@@ -270,6 +270,27 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_verifications_at_the_same_time_hear_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("obscura.daemon.chain_methods.JOB_SLICE_S", 0.001)
+    monkeypatch.setattr("obscura.daemon.chain_methods.is_sound", lambda node, block_id, raw: False)
+
+    async def scenario() -> None:
+        async with Node(config(tmp_path / "a")) as node:
+            for raw in dev_blocks(40):
+                await node.submit_block(raw)
+            verify = chain_methods(node)["chain.verify"]
+
+            async def verified() -> int:
+                found = await verify()
+                while not found["done"]:
+                    found = await verify(begin=False)
+                return len(found["damaged"])
+
+            assert await asyncio.gather(verified(), verified(), verified()) == [40, 40, 40]
+
+    asyncio.run(scenario())
+
+
 def test_a_block_is_described(tmp_path: Path) -> None:
     (raw,) = dev_blocks(1, 700)
 

@@ -278,7 +278,7 @@ def _verify_in_node(globals: Globals, progress: Callable[[int, int, str], None])
         while True:
             step = client.call("chain.verify", begin=begin)
             begin = False
-            damaged += step["damaged"]
+            damaged = step["damaged"]
             blocks = max(blocks, step["blocks"])
             progress(blocks, step["total"], f"{len(damaged)} damaged")
             if step["done"]:

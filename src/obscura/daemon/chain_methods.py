@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 def chain_methods(node: Node) -> dict[str, Callable[..., Any]]:
     """Method names and functions; their docstrings are the help that ``rpc.methods`` shows."""
-    verifying: list[Iterator[Progress]] = []
+    verifying: list[tuple[Iterator[Progress], list[str]]] = []  # what is being read, and the damaged blocks of it
+    verifiers = asyncio.Lock()
 
     def chain_info() -> dict[str, Any]:
         """The chain and the store of this node."""
@@ -42,20 +43,24 @@ def chain_methods(node: Node) -> dict[str, Callable[..., Any]]:
         }
 
     async def chain_verify(begin: bool = True) -> dict[str, Any]:
-        """Read blocks again and check them, for some seconds; ``begin`` false goes on. ``done`` says when all were read."""
-        if begin or not verifying:
-            verifying[:] = [node.archive.store.verify(lambda block_id, raw: is_sound(node, block_id, raw))]
-        looked, total = 0, 0
-        damaged: list[str] = []
-        end = node.now() + JOB_SLICE_S
-        while node.now() < end:
-            some = await asyncio.to_thread(lambda: list(islice(verifying[0], 16)))
-            if not some:
-                verifying.clear()
-                return {"blocks": looked, "total": total, "damaged": damaged, "done": True}
-            looked, total = some[-1].done, some[-1].total
-            damaged += [display_id(step.damaged) for step in some if step.damaged is not None]
-        return {"blocks": looked, "total": total, "damaged": damaged, "done": False}
+        """Read blocks again and check them, for some seconds; ``begin`` false goes on. ``done`` says when all were read.
+
+        ``damaged`` has all that were found since the begin. Callers at the same time take turns at one verification.
+        """
+        async with verifiers:
+            if begin or not verifying:
+                verifying[:] = [(node.archive.store.verify(lambda block_id, raw: is_sound(node, block_id, raw)), [])]
+            steps, damaged = verifying[0]
+            looked, total = 0, 0
+            end = node.now() + JOB_SLICE_S
+            while node.now() < end:
+                some = await asyncio.to_thread(lambda: list(islice(steps, 16)))
+                if not some:
+                    verifying.clear()
+                    return {"blocks": looked, "total": total, "damaged": damaged, "done": True}
+                looked, total = some[-1].done, some[-1].total
+                damaged += [display_id(step.damaged) for step in some if step.damaged is not None]
+            return {"blocks": looked, "total": total, "damaged": damaged, "done": False}
 
     async def chain_import(path: str, offset: Annotated[int, Meta(ge=0)] = 0) -> dict[str, Any]:
         """Take blocks of a file from ``offset`` on, for some seconds; ``offset`` of the answer is where to go on."""
