@@ -22,6 +22,7 @@ from obscura.daemon.peerstore import decoded
 from obscura.errors import ConfigError, UserError
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template, filler_transaction, grind
+from obscura.ledger.network_file import plan_network
 from obscura.ledger.networks import load_network
 from obscura.store.faults import StoreFull, full
 from obscura.store.sqlite import Store
@@ -287,6 +288,19 @@ def test_verifications_at_the_same_time_hear_of_everything(tmp_path: Path, monke
                 return len(found["damaged"])
 
             assert await asyncio.gather(verified(), verified(), verified()) == [40, 40, 40]
+
+    asyncio.run(scenario())
+
+
+def test_mining_ends_with_its_slice_where_the_work_is_hard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("obscura.daemon.chain_methods.JOB_SLICE_S", 0.2)
+    file = tmp_path / "hard.toml"
+    file.write_text(plan_network("hard", 1_760_000_000, work=0x1800FFFF).toml())
+
+    async def scenario() -> None:
+        async with Node(config(tmp_path / "a", str(file))) as node:
+            async with asyncio.timeout(30):
+                assert await call(node, "mine", blocks=2, fill=3_000) == {"ids": [], "height": 0}
 
     asyncio.run(scenario())
 

@@ -33,11 +33,11 @@ async def mine(node: Node, blocks: int, fill: int, deadline: float) -> AsyncIter
         raise UserError(f"a block has 0 to {MAX_BLOCK_WEIGHT // 4} bytes, not {fill}")
     rng = random.SystemRandom()
     for _ in range(blocks):
-        if node.now() >= deadline:
-            return
         raw = None
         while raw is None:
-            raw = await _mine_one(node, ledger, await _contents(node, ledger, fill, rng), rng)
+            if node.now() >= deadline:  # within a block too: else work that is hard goes on with nobody waiting for it
+                return
+            raw = await _mine_one(node, ledger, await _contents(node, ledger, fill, rng), rng, deadline)
         yield await node.submit_block(raw)
 
 
@@ -51,8 +51,10 @@ async def _contents(node: Node, ledger: BitcoinLedger, fill: int, rng: random.Ra
     return chosen
 
 
-async def _mine_one(node: Node, ledger: BitcoinLedger, contents: list[Transaction], rng: random.Random) -> bytes | None:
-    """One block on the tip; None if the tip moved meanwhile or the nonces ended."""
+async def _mine_one(
+    node: Node, ledger: BitcoinLedger, contents: list[Transaction], rng: random.Random, deadline: float
+) -> bytes | None:
+    """One block on the tip; None if the tip moved meanwhile, or the nonces or the time ended."""
     chain = node.relay.chain
     tip = chain.tip
     raw = block_template(ledger, chain.branch(tip), contents, time.time(), rng)
@@ -61,6 +63,8 @@ async def _mine_one(node: Node, ledger: BitcoinLedger, contents: list[Transactio
         found = grind(header, MINING_TRIES)
         if found is not None:
             return found + raw[ledger.header_bytes :]
+        if node.now() >= deadline:
+            return None
         header = after(header, MINING_TRIES)
         await asyncio.sleep(0)
     return None
