@@ -125,9 +125,14 @@ def _hex_of(given: str) -> str:
     except ValueError:
         pass
     try:
-        data = Path(given).read_bytes()
+        return _hex_in(Path(given))
     except OSError as error:
         raise Failure(f"{given[:80]!r} is neither a file that can be read nor hexadecimal: {error.strerror}") from None
+
+
+def _hex_in(file: Path) -> str:
+    """The same for what is a file, whatever its name: an id, say. Raises ``OSError``."""
+    data = file.read_bytes()
     try:
         return bytes.fromhex(data.decode("ascii")).hex()
     except ValueError:
@@ -164,7 +169,11 @@ def block_submit(globals: Globals, file: Path) -> None:
 
     FILE holds it as bytes or as hexadecimal digits.
     """
-    _show(globals, globals.call("block.submit", raw=_hex_of(str(file))))
+    try:
+        raw = _hex_in(file)
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}") from None
+    _show(globals, globals.call("block.submit", raw=raw))
 
 
 @click.group(cls=Group)
