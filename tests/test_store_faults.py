@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from obscura.errors import UserError
+from obscura.ledger.chain import Chain
 from obscura.store import schema
 from obscura.store.faults import (
     StoreCorrupt,
@@ -24,6 +25,7 @@ from obscura.store.faults import (
     translated,
 )
 from obscura.store.sqlite import FILE_NAME, LOCK_NAME, Store
+from small_chains import easy_ledger, extend
 
 NETWORK, OTHER = b"\7" * 32, b"\x08" * 32
 
@@ -208,3 +210,32 @@ def test_every_error_becomes_a_sentence_for_the_user(name: str, kind: type[Store
     assert isinstance(fault, UserError)
     assert str(fault).count("\n") == 0
     assert "/data/chain.sqlite" in str(fault)
+
+
+HARDER = """
+UPDATE headers SET header = CAST(substr(header, 1, 72) || x'ffff7f04' || substr(header, 77) AS BLOB) WHERE seq =
+"""
+ALTERED = {
+    "one inside the chain": f"{HARDER} 2",
+    "the last of the chain": f"{HARDER} 4",
+    "the last of a branch": f"{HARDER} 5",
+    "one that is cut short": "UPDATE headers SET header = substr(header, 1, 79) WHERE seq = 5",
+    "one that is gone": "DELETE FROM headers WHERE seq = 2",
+    "the tip's, gone": "DELETE FROM headers WHERE seq = 4",
+}
+
+
+@pytest.mark.parametrize("how", ALTERED)
+def test_altered_headers_are_damage_and_not_another_chain(how: str, tmp_path: Path) -> None:
+    ledger = easy_ledger()
+    chain = Chain(ledger)
+    ids = [*extend(ledger, chain, chain.genesis, 4), *extend(ledger, chain, chain.genesis, 1, salt=1)]
+    with Store.open(tmp_path, NETWORK) as store:
+        store.put_headers([chain.header(block_id) for block_id in ids])
+        for height, block_id in enumerate(ids[:4], 1):
+            store.put_block(block_id, b"body", height)
+        store.set_tip(ids[3], 4).result()
+        assert store.load_chain(ledger).tip == ids[3]
+    change(tmp_path, ALTERED[how])
+    with Store.open(tmp_path, NETWORK) as store, pytest.raises(StoreCorrupt, match=r"a header: .* move the file away"):
+        store.load_chain(ledger)

@@ -19,6 +19,8 @@ from obscura.ledger.port import Fault, FaultKind, Ledger, invalid
 UNKNOWN_PARENT = Fault(FaultKind.ORPHAN, "the parent is not known")
 BAD_PARENT = invalid("the parent is known to be bad")
 KNOWN_BAD = invalid("known to be bad")
+WRONG_SIZE = invalid("a header of the wrong size")
+UNKNOWN_TIP = invalid("the header of the tip is not there")
 
 _BODY, _WHOLE, _BAD = 1, 2, 4  # own block checked; and those of all ancestors; it or an ancestor is bad
 _WORK_BYTES = 32
@@ -198,7 +200,7 @@ class Chain:
         Nothing is kept of a header that is not accepted.
         """
         if len(header) != self.ledger.header_bytes:
-            return invalid("a header of the wrong size")
+            return WRONG_SIZE
         block_id = self.ledger.block_id(header)
         known = self._ids.number(block_id)
         if known is not None:
@@ -231,24 +233,34 @@ class Chain:
         has_body: Callable[[bytes], bool],
         bad: Iterable[bytes],
         tip: bytes | None = None,
-    ) -> None:
-        """What a store kept, unchecked: headers, parents first; which blocks it had; which are bad.
+    ) -> Fault | None:
+        """What a store kept: headers, parents first; which blocks it had; which are bad. What is wrong with them, if anything.
 
-        ``tip`` is taken for the tip again if nothing here has more work than it.
+        Headers are not checked one by one: an altered one leaves those that follow it without their parent, and the last of
+        a branch is looked at. ``tip`` is taken for the tip again if nothing here has more work than it.
         """
+        fault: Fault | None = None
         for header in headers:
             block_id = self.ledger.block_id(header)
             parent = self._ids.number(self.ledger.parent_id(header))
-            if parent is not None and block_id not in self:
+            if parent is None or len(header) != self.ledger.header_bytes:
+                fault = fault or (UNKNOWN_PARENT if parent is None else WRONG_SIZE)
+            elif block_id not in self:
                 number = self._insert(block_id, header, parent)
                 if has_body(block_id):
                     self._receive(number)
+        for leaf in self._leaves - {0}:
+            before = self._header(self._parents[leaf])
+            fault = fault or self.ledger.check_step(self._heights[leaf], before, self._header(leaf))
         for block_id in bad:
             if block_id in self:
                 self.refuse(block_id)
-        old = None if tip is None else self._ids.number(tip)
-        if old is not None and self._flags[old] & (_WHOLE | _BAD) == _WHOLE:
+        old = 0 if tip is None else self._ids.number(tip)
+        if old is None:
+            return fault or UNKNOWN_TIP
+        if self._flags[old] & (_WHOLE | _BAD) == _WHOLE:
             self._tip = max(old, self._tip, key=self._work)  # of equals the first given one stays
+        return fault
 
     def received(self, block_id: bytes) -> Reorganisation | None:
         """Its block was checked and is (being) stored. The way to the new tip if that makes one."""

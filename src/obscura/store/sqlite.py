@@ -203,12 +203,14 @@ class Store:
     # --- reading: what is committed, and bodies that still wait
 
     def load_chain(self, ledger: Ledger) -> Chain:
-        """The header tree as it was stored."""
+        """The header tree as it was stored. Raises ``StoreCorrupt`` for headers that nobody can have put."""
         chain = Chain(ledger)
         bodies = {row[0] for row in self._read("SELECT id FROM blocks")}
         refused = [row[0] for row in self._read("SELECT id FROM refused")]
         tip = self.tip()
-        chain.restore(self.headers(), bodies.__contains__, refused, tip and tip[0])
+        fault = chain.restore(self.headers(), bodies.__contains__, refused, tip and tip[0])
+        if fault is not None:
+            raise corrupt(self.path, f"a header: {fault.reason}")
         return chain
 
     def headers(self) -> Iterator[bytes]:
