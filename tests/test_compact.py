@@ -338,6 +338,23 @@ def test_compact_faults_cost_points(case: str) -> None:
     assert [notice["points"] for notice in told(node, "penalty")] == [points]
 
 
+def test_a_block_does_not_show_at_one_face_what_came_in_through_another() -> None:
+    net = network()
+    both = msgspec.structs.replace(SETTINGS, faces=frozenset({Face.CLEARNET, Face.ONION}))
+    node = net.add(both, archive=archive_of(LEDGER))
+    relay = relay_of(node).transactions
+    for transaction in INSIDE:
+        relay.admit(transaction, None, 0.0)
+        relay._sides[Face.CLEARNET].entering.set(transaction.id, 100.0)  # public at the other face alone until then
+    part = liar_with(greet=[compact_form(BLOCK, 1)], more={GetHeaders: nothing})
+    player = net.add(SETTINGS, parts=[part])
+    make_compact(player)
+    player.connect(node.address)
+    net.kernel.run(until=2.0)
+    (asked,) = part.of(GetBlockTxn)
+    assert len(asked.indexes) == len(INSIDE)  # type: ignore[attr-defined]
+
+
 def test_faces_have_no_nonce_in_common() -> None:
     node = network().add(SETTINGS, archive=archive_of(LEDGER))
     compact = relay_of(node)._compact

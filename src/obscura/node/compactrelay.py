@@ -27,7 +27,6 @@ from obscura.node.compact import Reconstruction, compact_form, read_transactions
 from obscura.node.download import Download
 from obscura.node.effects import Effect, LinkId, Penalise, Send
 from obscura.node.face import Face
-from obscura.node.mempool import Mempool
 from obscura.node.serving import Wanted
 from obscura.node.timers import Timers
 from obscura.wire.fields import U64
@@ -53,15 +52,15 @@ class CompactRelay:
         self,
         blocks: Blocks,
         download: Download,
-        mempool: Mempool,
+        public: Callable[[Face], Iterable[Transaction]],
         rng: random.Random,
         refused_early: Callable[[LinkId, float], None],
     ) -> None:
-        """``refused_early`` hears of peers whose header came from too far in the future."""
+        """``public``: what waits and may be known at a face. ``refused_early`` hears of peers with headers from the future."""
         self._refused_early = refused_early
         self._blocks = blocks
         self._download = download
-        self._mempool = mempool
+        self._public = public
         self._rng = rng
         self._secret = rng.randbytes(32)
         self._chosen: list[LinkId] = []  # our high-bandwidth peers, the newest last
@@ -160,7 +159,7 @@ class CompactRelay:
             return effects if is_awaited else [*effects, self._ask_whole(link, block_id)]
         _remember(tried, block_id)
         try:
-            found = Reconstruction(chain.ledger, message, self._public())
+            found = Reconstruction(chain.ledger, message, self._public(peer.peer.face))
         except DecodeError as error:
             return [
                 *effects,
@@ -172,9 +171,6 @@ class CompactRelay:
     def _is_worth_it(self, header: bytes) -> bool:
         chain, ledger = self._blocks.chain, self._blocks.chain.ledger
         return chain.work(ledger.parent_id(header)) + ledger.work(header) >= chain.enough_work()
-
-    def _public(self) -> Iterable[Transaction]:
-        return (entry.transaction for entry in self._mempool)
 
     def _go_on(self, peer: ChainPeer, found: Reconstruction, now: float) -> list[Effect]:
         missing = found.missing

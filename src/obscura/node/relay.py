@@ -71,7 +71,7 @@ class ChainRelay(Part):
         self._headers = HeaderSync(self.blocks, rng)
         self._serving = Serving(self.blocks, self.transactions.may_have)
         self._compact = CompactRelay(
-            self.blocks, self.download, self.transactions.mempool, rng, self._headers.refused_early
+            self.blocks, self.download, self.transactions.public, rng, self._headers.refused_early
         )
         self._older = OlderWay(self.blocks)
         self._reentry = Reentry(self.blocks, self.transactions)

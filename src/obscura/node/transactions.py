@@ -356,6 +356,12 @@ class TransactionRelay:
         self._knowers.heard(transaction_id, state.bit)
         state.side.unfetched.pop(transaction_id, None)
 
+    def public(self, face: Face) -> Iterable[Transaction]:
+        """What waits and is public at that face: what else waits here came in through another one."""
+        side = self._sides.get(face)
+        entering = () if side is None else side.entering
+        return (e.transaction for e in self.mempool if e.transaction.id not in entering)
+
     def is_confirmed(self, transaction_id: bytes) -> bool:
         """Whether a block that came lately has it."""
         return transaction_id in self._confirmed
