@@ -7,12 +7,36 @@ from random import Random
 
 import pytest
 
-from chain_nodes import SETTINGS, archive_of, chain_of, easy_ledger, network, relay_of, submit, told, transactions
+from chain_nodes import (
+    SETTINGS,
+    Scripted,
+    archive_of,
+    chain_of,
+    easy_ledger,
+    network,
+    nothing,
+    relay_of,
+    submit,
+    told,
+    transactions,
+)
+from obscura import limits
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
 from obscura.sim.network import SimNetwork, SimNode
 from obscura.wire.message import Message
-from obscura.wire.messages.blocks import Block, BlockTxn, CmpctBlock, Headers
+from obscura.wire.messages.blocks import (
+    Block,
+    BlockTxn,
+    CmpctBlock,
+    GetBlocks,
+    GetHeaders,
+    Headers,
+    Inv,
+    InventoryItem,
+    InventoryKind,
+)
+from obscura.wire.messages.transactions import GetData
 from small_chains import START, mined
 
 LEDGER = easy_ledger()
@@ -100,3 +124,30 @@ def test_transactions_of_a_block_that_nobody_asked_for_are_a_fault() -> None:
     peer.send(peer.peers[0].link, BlockTxn(bytes(32), b"\x00"))
     net.kernel.run(until=10.0)
     assert len(told(node, "penalty")) == 1
+
+
+@pytest.mark.parametrize("every_s", [5.0, 25.0])
+def test_a_slow_peer_of_the_older_way_is_waited_for(every_s: float) -> None:
+    net = network()
+    ids = [LEDGER.block_id(LEDGER.genesis), *(LEDGER.block_id(raw[:80]) for raw in BLOCKS)]
+
+    def listed(peer: object, message: GetBlocks) -> list[Inv]:
+        start = next(ids.index(entry) for entry in message.locator if entry in ids) + 1
+        items = tuple(InventoryItem(InventoryKind.BLOCK, block_id) for block_id in ids[start : start + 8])
+        return [Inv(items)] if items else []
+
+    part = Scripted({GetHeaders: nothing, GetBlocks: listed, GetData: nothing})
+    node, old = node_with(net, []), net.add(SETTINGS, parts=[part])
+    old.connect(node.address)
+    net.kernel.run(until=limits.HEADERS_S + 1.0)
+    sent = 0
+    while relay_of(node).chain.tip_height < len(BLOCKS) and net.kernel.now < 60 * every_s:
+        asked = [item.hash for message in part.of(GetData) for item in message.items]  # type: ignore[attr-defined]
+        net.kernel.run(until=net.kernel.now + every_s)
+        for block_id in asked[sent : sent + 1]:
+            sent += 1
+            old.send(old.peers[0].link, Block(BLOCKS[ids.index(block_id) - 1]))
+        net.kernel.run(until=net.kernel.now + 0.1)
+    assert told(node, "penalty") == []
+    assert relay_of(node).chain.tip_height >= 8
+    assert len(asked) == len(set(asked))

@@ -17,13 +17,14 @@ from obscura.wire.messages.transactions import GetData
 
 
 class _Link:
-    __slots__ = ("in_flight", "progress", "told", "wanted")
+    __slots__ = ("in_flight", "late", "progress", "told", "wanted")
 
     def __init__(self) -> None:
         self.wanted: deque[bytes] = deque()
         self.in_flight: dict[bytes, None] = {}
+        self.late: dict[bytes, None] = {}  # asked for and no longer waited for: they may come all the same
         self.told = 0  # ids in the newest inv: as many as there can be mean that there are more
-        self.progress = inf
+        self.progress = inf  # when its last block came, or when it was asked
 
 
 class OlderWay:
@@ -57,7 +58,15 @@ class OlderWay:
     def arrived(self, link: LinkId, block_id: bytes) -> bool:
         """A block came. Whether it had been asked of this peer."""
         state = self._links.get(link)
-        return state is not None and state.in_flight.pop(block_id, b"") is None
+        if state is None:
+            return False
+        if state.in_flight.pop(block_id, b"") is None:
+            return True
+        if state.late.pop(block_id, b"") is not None:
+            return False
+        if not state.late:
+            state.told = MAX_GETBLOCKS  # it is slow, no more: what follows is to be asked for
+        return True
 
     def go_on(self, link: LinkId, now: float) -> list[Effect]:
         """After a block was taken, or is not there."""
@@ -72,6 +81,7 @@ class OlderWay:
 
     def _ask(self, link: LinkId, state: _Link, now: float) -> list[Effect]:
         if state.in_flight:
+            state.progress = now
             return []
         wanted = [state.wanted.popleft() for _ in range(min(BLOCKS_IN_FLIGHT, len(state.wanted)))]
         state.progress = now if wanted else inf
@@ -90,10 +100,13 @@ class OlderWay:
         return min((state.progress + HEADERS_S for state in self._links.values()), default=inf)
 
     def due(self, now: float) -> list[Effect]:
-        """What did not come is forgotten, and the list asked for again at the next inv."""
+        """What did not come is waited for no longer, and the list asked for again at the next inv."""
         for state in self._links.values():
             if now >= state.progress + HEADERS_S:
-                state.in_flight.clear()
+                state.late |= state.in_flight  # a slow peer is no fault
+                for block_id in list(state.late)[:-MAX_GETBLOCKS]:
+                    del state.late[block_id]
+                state.in_flight = {}
                 state.wanted.clear()
                 state.progress = inf
         return []
