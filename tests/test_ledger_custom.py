@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from chain_nodes import SETTINGS, network, relay_of, submit, told
 from obscura.ledger.bitcoin import BitcoinLedger
 from obscura.ledger.chain import Chain
 from obscura.ledger.networks import BUILT_IN
-from obscura.ledger.port import FaultKind, Ledger
+from obscura.ledger.port import Block, Fault, FaultKind, Ledger
+from obscura.sim.archive import MemoryArchive
 from obscura.store.sqlite import Store
 
 EXAMPLE = Path(__file__).parents[1] / "examples/custom_ledger.py"
@@ -73,3 +75,41 @@ def test_every_ledger_answers_the_port(ledger: Ledger) -> None:
     assert ledger.check_step(1, ledger.genesis, ledger.genesis) is not None
     assert wrong == bytes(32)
     assert isinstance(ledger, BitcoinLedger) or ledger is LEDGER
+
+
+class LongHeaders(type(LEDGER)):  # type: ignore[misc]
+    """The same with 164 bytes of header."""
+
+    header_bytes = 164
+    genesis = genesis_block = LEDGER.genesis + bytes(100)
+
+    def decode_block(self, raw: bytes) -> Block:
+        note = self.decode_transaction(raw[164:])
+        return Block(raw, raw[:164], self.block_id(raw[:164]), [note])
+
+    def check_block(self, block: Block, height: int) -> Fault | None:
+        return None
+
+
+@pytest.mark.parametrize(("ledger", "count"), [(LEDGER, 5), (LongHeaders(), 2_100)], ids=["short", "long"])
+def test_nodes_sync_on_it_and_tell_each_other_of_blocks(ledger: Any, count: int) -> None:
+    chain, blocks = Chain(ledger), []
+    for number in range(count + 3):
+        note = b"%d" % number
+        header = chain.best + sha256(note).digest() + bytes(ledger.header_bytes - 64)
+        assert chain.add(header, 0) is None
+        blocks.append(header + note)
+    net = network()
+    archive = MemoryArchive(ledger)
+    for raw in blocks[:count]:
+        archive.headers.append(raw[: ledger.header_bytes])
+        archive.blocks[ledger.block_id(archive.headers[-1])] = raw
+    one, other = net.add(SETTINGS, archive=archive), net.add(SETTINGS, archive=MemoryArchive(ledger))
+    other.connect(one.address)
+    net.kernel.run(until=60.0)
+    assert relay_of(other).blocks.tip_height == count
+    for raw in blocks[count:]:  # whoever was first with a block may send the next one in its compact form
+        submit(one, raw)
+        net.kernel.run(until=net.kernel.now + 5.0)
+    assert relay_of(other).blocks.tip == chain.best
+    assert not told(other, "penalty")

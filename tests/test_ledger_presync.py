@@ -12,6 +12,7 @@ from obscura.ledger import bitcoin
 from obscura.ledger.chain import Chain
 from obscura.ledger.header import Header, double_sha256
 from obscura.ledger.presync import ENDLESS, OTHER_CHAIN, HeadersPresync, Pass
+from obscura.wire.messages import blocks
 from small_chains import LATER, START, child, easy_ledger, mined, unmined
 
 LEDGER = easy_ledger()
@@ -21,7 +22,7 @@ EACH = 2  # work of one header
 
 @pytest.fixture(autouse=True)
 def _small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_HEADERS", MESSAGE)
+    monkeypatch.setattr(blocks, "MAX_HEADERS", MESSAGE)
     monkeypatch.setattr(limits, "PRESYNC_PERIOD", 10)
     monkeypatch.setattr(limits, "PRESYNC_BUFFER", 100)
     monkeypatch.setattr(limits, "PRESYNC_HEADERS", 5000)

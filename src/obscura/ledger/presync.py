@@ -20,6 +20,7 @@ import msgspec
 from obscura import limits
 from obscura.ledger.chain import Chain
 from obscura.ledger.port import Fault, Ledger, invalid
+from obscura.wire.messages.blocks import Headers
 
 OTHER_CHAIN = invalid("the second pass showed other headers than the first")
 ENDLESS = invalid("headers without end and without enough work")
@@ -75,7 +76,7 @@ class HeadersPresync:
         return len(self._held)
 
     def receive(self, headers: Sequence[bytes]) -> Step:
-        """The headers of one message. Fewer than ``limits.MAX_HEADERS`` mean that the peer has no more."""
+        """The headers of one message. Fewer than ``Headers.most`` mean that the peer has no more."""
         if self.state in (Pass.DONE, Pass.ENDED):
             return Step()
         fetching = self.state is Pass.FETCHING
@@ -90,7 +91,7 @@ class HeadersPresync:
                     return Step()
                 return self._finish(headers[number:])
         released = self._release() if fetching else []
-        if len(headers) < limits.MAX_HEADERS:
+        if len(headers) < Headers.most(self._ledger.header_bytes):
             return self._end(OTHER_CHAIN if fetching else None)
         return Step(released)
 

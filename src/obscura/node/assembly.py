@@ -47,7 +47,7 @@ from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, padneg
 from obscura.wire.address import Address, Endpoint, Network
 from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.message import Message
-from obscura.wire.messages.blocks import SendCmpct
+from obscura.wire.messages.blocks import BLOCK_HEADER_BYTES, SendCmpct
 from obscura.wire.messages.network import Extension, Version
 
 USER_AGENT = "Obscura/1.0.0"  # constant and without platform: it must not tell nodes apart (design 5)
@@ -168,7 +168,9 @@ def assemble(
 
     def offer(face: Face, remote: Endpoint | None, is_bare: bool) -> Offer:
         made = _offer(settings, face, remote, is_bare, best_block(face), (unix(), coarse.shown(face)), rng)
-        return made if relay is None else msgspec.structs.replace(made, compact=SendCmpct(False, COMPACT_VERSION))
+        if relay is None or relay.chain.ledger.header_bytes != BLOCK_HEADER_BYTES:
+            return made
+        return msgspec.structs.replace(made, compact=SendCmpct(False, COMPACT_VERSION))
 
     engine = Engine(
         core,

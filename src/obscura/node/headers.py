@@ -17,7 +17,6 @@ from obscura.limits import (
     EARLY_AGAIN_S,
     HEADERS_LEAD,
     HEADERS_S,
-    MAX_HEADERS,
     MAX_UNCONNECTING,
     PROTOCOL_VERSION,
     UNCONNECTING_POINTS,
@@ -51,6 +50,7 @@ class HeaderSync:
         self._blocks = blocks
         self._chain: Chain = blocks.chain
         self._rng = rng
+        self._most = Headers.most(self._chain.ledger.header_bytes)  # in one message
         self._states: dict[LinkId, _State] = {}
         self._waiting: dict[LinkId, None] = {}  # not asked yet
         self._leader: LinkId | None = None
@@ -205,13 +205,13 @@ class HeaderSync:
 
     def _unconnected(self, state: _State, headers: Sequence[bytes], now: float) -> list[Effect]:
         effects = self._stray(state)
-        if len(headers) == MAX_HEADERS:
+        if len(headers) == self._most:
             return [*effects, *self._finished(state.peer.link, now)]  # it does not follow our locator
         return effects + self.ask(state.peer.link, now)
 
     def _weak(self, state: _State, parent: bytes, headers: Sequence[bytes], enough: int, now: float) -> list[Effect]:
         """Too little work so far to be worth memory: count it first, if there is more to come."""
-        if len(headers) < MAX_HEADERS:
+        if len(headers) < self._most:
             return self._finished(state.peer.link, now)
         state.presync = HeadersPresync(self._chain, parent, enough, self._rng)
         return self._presync(state, state.presync, headers, now)
@@ -249,7 +249,7 @@ class HeaderSync:
         last = chain.ledger.block_id(headers[-1])
         state.peer.showed(chain, last)
         height = chain.height(last)
-        if len(headers) < MAX_HEADERS or height <= state.last:
+        if len(headers) < self._most or height <= state.last:
             return effects + self._finished(link, now)
         state.last = height
         if height - self._blocks.tip_height > HEADERS_LEAD:
@@ -288,7 +288,8 @@ def served_ids(blocks: Blocks, locator: Sequence[bytes], stop: bytes, limit: int
 
 def answer_getheaders(blocks: Blocks, peer: ChainPeer, message: GetHeaders, visible: Visible) -> Iterable[Effect]:
     """The headers that the peer lacks; an empty message says that there are none."""
-    ids = visible(peer.peer.face, served_ids(blocks, message.locator, message.stop_hash, MAX_HEADERS))
+    most = Headers.most(blocks.chain.ledger.header_bytes)
+    ids = visible(peer.peer.face, served_ids(blocks, message.locator, message.stop_hash, most))
     if ids:
         peer.sent = ids[-1]
     return (Send(peer.link, Headers(tuple(map(blocks.chain.header, ids)))),)

@@ -28,7 +28,7 @@ from obscura.wire.message import HASH_BYTES, Hash, Message, Phase, RawMessage, U
 _ITEM = Struct("<I32s")
 _SEND_CMPCT = Struct("<BQ")
 _COUNT_BYTES: Final = 3  # of a CompactSize up to 65,535
-_BLOCK_HEADER_BYTES: Final = HEADER_ITEM_BYTES - 1
+BLOCK_HEADER_BYTES: Final = HEADER_ITEM_BYTES - 1  # of Bitcoin, which compact blocks are made for
 SHORT_ID_BYTES: Final = 6  # BIP152, Short transaction IDs
 
 
@@ -130,6 +130,11 @@ class Headers(Message, frozen=True, gc=False):
 
     headers: tuple[bytes, ...]
 
+    @classmethod
+    def most(cls, header_bytes: int) -> int:
+        """Headers of that length that one message holds: a full one says that there may be more."""
+        return min(MAX_HEADERS, (cls.MAX_SIZE - _COUNT_BYTES) // (header_bytes + 1))
+
     def encode(self) -> bytes:
         if len(self.headers) > MAX_HEADERS:
             raise ValueError(f"at most {MAX_HEADERS} headers")
@@ -203,8 +208,8 @@ class CmpctBlock(Message, frozen=True, gc=False):
     prefilled: bytes
 
     def encode(self) -> bytes:
-        if len(self.header) != _BLOCK_HEADER_BYTES:
-            raise ValueError(f"a header has {_BLOCK_HEADER_BYTES} bytes")
+        if len(self.header) != BLOCK_HEADER_BYTES:
+            raise ValueError(f"a header has {BLOCK_HEADER_BYTES} bytes")
         if len(self.short_ids) > MAX_BLOCK_TXS or any(len(id) != SHORT_ID_BYTES for id in self.short_ids):
             raise ValueError(f"at most {MAX_BLOCK_TXS} short ids of {SHORT_ID_BYTES} bytes")
         ids = compact_size(len(self.short_ids)) + b"".join(self.short_ids)
@@ -213,7 +218,7 @@ class CmpctBlock(Message, frozen=True, gc=False):
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         reader = Reader(payload)
-        header, nonce = reader.take(_BLOCK_HEADER_BYTES), reader.u64()
+        header, nonce = reader.take(BLOCK_HEADER_BYTES), reader.u64()
         ids = reader.take(reader.count(MAX_BLOCK_TXS, SHORT_ID_BYTES) * SHORT_ID_BYTES)
         short_ids = tuple(ids[at : at + SHORT_ID_BYTES] for at in range(0, len(ids), SHORT_ID_BYTES))
         return cls(header, nonce, short_ids, reader.rest())
