@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import logging
 from typing import Annotated, Any
@@ -132,6 +133,22 @@ def test_an_unknown_method_is_told_with_the_nearest() -> None:
     assert code(reply) == (jsonrpc.METHOD_NOT_FOUND, 1)
     assert "did you mean subtract?" in reply["error"]["message"]
     assert "rpc.methods lists all" in call("zzz")["error"]["message"]
+
+
+def test_a_name_of_megabytes_is_not_compared_with_all_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop, and every link with it, would stand still for seconds at the word of a token that may only look."""
+    compared: list[int] = []
+    close = difflib.get_close_matches
+
+    def counting(word: str, *rest: Any, **more: Any) -> list[str]:
+        compared.append(len(word))
+        return close(word, *rest, **more)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counting)
+    reply = call("substract" * 1_000_000)
+    assert code(reply) == (jsonrpc.METHOD_NOT_FOUND, 1)
+    assert len(reply["error"]["message"]) < 300
+    assert compared == [100]
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,10 @@ class MethodRegistry:
     async def _call(self, request: Request, session: Session | None, scope: Scope) -> Any:
         method = self._methods.get(request.method)
         if method is None:
-            close = difflib.get_close_matches(request.method, self._methods, n=1)
+            name = request.method[:100]  # difflib takes seconds and memory in proportion, and a name may have megabytes
+            close = difflib.get_close_matches(name, self._methods, n=1)
             hint = f"did you mean {close[0]}?" if close else "rpc.methods lists all"
-            raise RpcError(jsonrpc.METHOD_NOT_FOUND, f"there is no method {request.method[:100]!r}; {hint}")
+            raise RpcError(jsonrpc.METHOD_NOT_FOUND, f"there is no method {name!r}; {hint}")
         if scope < method.scope:
             told = f"{method.name} needs the scope {method.scope.label}; the token has {scope.label}"
             raise RpcError(jsonrpc.FORBIDDEN, told)
