@@ -211,6 +211,40 @@ def test_a_batch_is_answered_item_by_item() -> None:
     assert calls == [[7]]
 
 
+def test_a_batch_ends_where_its_answers_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand calls in some kilobytes may ask for a thousand times the address book."""
+    monkeypatch.setattr("obscura.daemon.jsonrpc.ANSWER_BYTES", 200)
+    calls: list[Any] = []
+    many = [{"jsonrpc": "2.0", "method": "get_data", "id": number} for number in range(20)]
+    told = {"jsonrpc": "2.0", "method": "update", "params": [[1]]}  # a notification adds nothing
+    replies = respond(json.dumps([*many, told]), calls)
+    assert [reply["id"] for reply in replies] == list(range(20))
+    assert replies[:5] == [result(["hello", 5], number) for number in range(5)]  # of 45 bytes each
+    assert [code(reply) for reply in replies[5:]] == [(jsonrpc.TOO_LARGE, number) for number in range(5, 20)]
+    assert calls == [[1]]
+
+
+def test_a_batch_lets_others_work_between_its_calls() -> None:
+    """Methods that wait for nothing would otherwise hold up every link of the node, a thousand at a time."""
+
+    async def scenario() -> int:
+        registry, turns, done = make_registry([]), 0, asyncio.Event()
+
+        async def links() -> None:
+            nonlocal turns
+            while not done.is_set():
+                turns += 1
+                await asyncio.sleep(0)
+
+        working = asyncio.create_task(links())
+        await registry.respond(json.dumps([{"jsonrpc": "2.0", "method": "get_data", "id": 1}] * 100).encode())
+        done.set()
+        await working
+        return turns
+
+    assert asyncio.run(scenario()) >= 100
+
+
 def test_batches_of_nothing_but_faults_or_notifications() -> None:
     assert [code(reply) for reply in respond("[1,[],null]")] == [(jsonrpc.INVALID_REQUEST, None)] * 3
     notice = '{"jsonrpc": "2.0", "method": "update", "params": [[1]]}'

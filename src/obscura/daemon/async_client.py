@@ -16,7 +16,6 @@ from obscura.daemon.datadir import socket_address
 from obscura.daemon.events import Broadcast
 from obscura.daemon.http_client import AsyncHttpLine, Secret, is_url
 from obscura.daemon.nonode import START, NoNode
-from obscura.limits import RPC_LINE_BYTES
 
 
 class AsyncClient:
@@ -66,7 +65,7 @@ class _SocketLine:
     async def open(self) -> None:
         try:
             with socket_address(self._path) as address:
-                reader, self._writer = await asyncio.open_unix_connection(address, limit=4 * RPC_LINE_BYTES)
+                reader, self._writer = await asyncio.open_unix_connection(address, limit=jsonrpc.ANSWER_BYTES)
         except OSError:
             raise NoNode(f"no node is running on {self._path.parent}: start one with `{START}`") from None
         self._reading = asyncio.create_task(self._read(reader))

@@ -18,11 +18,9 @@ from obscura.daemon.jsonrpc import RemoteError
 from obscura.daemon.nonode import START, NoNode
 from obscura.daemon.web import JSON, Loopback
 from obscura.errors import ConfigError
-from obscura.limits import RPC_LINE_BYTES
 
 SCHEME = "http://"
 READ_BYTES = 64 << 10
-MOST = 4 * RPC_LINE_BYTES  # bytes of one answer
 
 Secret = str | Path | None
 
@@ -174,8 +172,8 @@ class HttpLine:
         body = b""
         for piece in self._answer("POST", "/rpc", request):
             body += piece
-            if len(body) > MOST:
-                raise NoNode(f"the answer of {self._place.url} is larger than {MOST} bytes")
+            if len(body) > jsonrpc.ANSWER_BYTES:
+                raise NoNode(f"the answer of {self._place.url} is larger than {jsonrpc.ANSWER_BYTES} bytes")
         return result(self._exchange.status, body)
 
     def events(self, kinds: Collection[str] | None) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from obscura.errors import AddressError, ConfigError, ObscuraError, Unreachable, UserError
+from obscura.limits import RPC_LINE_BYTES
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -25,6 +26,8 @@ UNREACHABLE = -32003
 TOO_MANY_CLIENTS = -32010
 TOO_LARGE = -32011
 FORBIDDEN = -32012
+
+ANSWER_BYTES = 4 * RPC_LINE_BYTES  # of one text; a batch whose answers have as many is not carried on
 
 _USER_CODES: tuple[tuple[type[UserError], int], ...] = (
     (ConfigError, CONFIG_ERROR),

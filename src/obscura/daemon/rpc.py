@@ -15,6 +15,7 @@ sentence; any other exception an internal error that says nothing outside.
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import inspect
 import logging
@@ -152,17 +153,30 @@ class MethodRegistry:
         if not 0 < len(asked) <= RPC_BATCH:
             message = f"a batch holds 1 to {RPC_BATCH} calls"
             return jsonrpc.line(jsonrpc.failure(RpcError(jsonrpc.INVALID_REQUEST, message)))
-        lines = [_line(await self._one(item, session, scope)) for item in asked]
-        answers = [answer.rstrip(b"\n") for answer in lines if answer is not None]
+        answers: list[bytes] = []
+        room = jsonrpc.ANSWER_BYTES
+        for item in asked:
+            answer = _line(await self._one(item, session, scope, has_room=room > 0))
+            if answer is not None:
+                answers.append(answer.rstrip(b"\n"))
+                room -= len(answer)
+            await asyncio.sleep(0)  # most methods wait for nothing: a thousand of them would hold up every link
         return b"[" + b",".join(answers) + b"]\n" if answers else None
 
-    async def _one(self, asked: Any, session: Session | None, scope: Scope) -> dict[str, object] | None:
+    async def _one(
+        self, asked: Any, session: Session | None, scope: Scope, *, has_room: bool = True
+    ) -> dict[str, object] | None:
         try:
             request = msgspec.convert(asked, Request)
         except msgspec.ValidationError as error:
             id = asked.get("id") if isinstance(asked, dict) else None
             id = id if isinstance(id, str | int | float) and not isinstance(id, bool) else None
             return jsonrpc.failure(RpcError(jsonrpc.INVALID_REQUEST, f"not a JSON-RPC 2.0 call: {error}"), id)
+        if not has_room and request.id is not UNSET:
+            told = (
+                f"not called: the answers before it have {jsonrpc.ANSWER_BYTES} bytes already; ask in smaller batches"
+            )
+            return jsonrpc.failure(RpcError(jsonrpc.TOO_LARGE, told), request.id)
         try:
             answer = jsonrpc.answer(await self._call(request, session, scope), request.id)
         except RpcError as error:
