@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from obscura.daemon.keys import KeyStore
 from obscura.transport.tor import TorControl, TorFault
 from obscura.transport.tor_words import (
     client_key,
@@ -21,6 +23,7 @@ from obscura.transport.tor_words import (
     unquoted,
     x25519_key,
 )
+from obscura.wire.address import Address
 from tor_fakes import FakeTor, local
 
 DEADLINE_S = 20.0
@@ -63,9 +66,7 @@ def refused(tor: FakeTor, password: str | None = None) -> str:
 # --- Authentication -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "methods", ["NULL", "COOKIE", "SAFECOOKIE", "COOKIE,SAFECOOKIE", "COOKIE,SAFECOOKIE,HASHEDPASSWORD"]
-)
+@pytest.mark.parametrize("methods", ["NULL", "SAFECOOKIE", "COOKIE,SAFECOOKIE", "COOKIE,SAFECOOKIE,HASHEDPASSWORD"])
 @pytest.mark.parametrize("name", ["control_auth_cookie", 'a "quoted" \\ name'])
 def test_every_way_to_be_admitted(methods: str, name: str, tmp_path: Path) -> None:
     tor = FakeTor(cookie(tmp_path, name=name), methods=methods)
@@ -84,7 +85,10 @@ def test_a_password_with_quotes_goes_in_as_it_is(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     good = cookie(tmp_path)
-    assert "the cookie is wrong" in refused(FakeTor(good, methods="COOKIE", secret=bytes(32)))
+    assert "the cookie is wrong" in refused(
+        FakeTor(good, answers=lambda line: "515 Authentication failed" if line.startswith("AUTHENTICATE") else None)
+    )
+    assert "wants the cookie itself" in refused(FakeTor(good, methods="COOKIE"))
     assert "does not know tor's cookie" in refused(FakeTor(good, methods="SAFECOOKIE", secret=bytes(32)))
     assert "the password is wrong" in refused(FakeTor(good, methods="HASHEDPASSWORD", password="x"), "y")
     assert "set tor-daemon.password" in refused(FakeTor(good, methods="HASHEDPASSWORD"))
@@ -98,11 +102,24 @@ def test_someone_who_does_not_know_the_cookie_never_sees_a_proof_of_it(tmp_path:
     assert not any(line.startswith("AUTHENTICATE") for line in tor.asked)
 
 
+def test_no_file_is_given_away_to_whoever_listens_in_place_of_tor(tmp_path: Path) -> None:
+    """A program of another user has the port while tor is down, and names a file of ours: a channel key has 32 bytes too."""
+    keys = KeyStore(tmp_path, random.Random(1))
+    place = Address(None, "127.0.0.1", 9733)
+    secret = keys.of(place).secret()
+    (file,) = tmp_path.iterdir()
+    assert file.read_bytes() == secret
+    tor = FakeTor(file, methods="COOKIE", secret=secret)
+    refused(tor)
+    assert secret.hex() not in " ".join(tor.asked)
+    assert not any(line.startswith("AUTHENTICATE") for line in tor.asked)
+
+
 @pytest.mark.parametrize("size", [0, 31, 33, 4_096])
-def test_no_other_file_is_given_away_as_a_cookie(size: int, tmp_path: Path) -> None:
-    tor = FakeTor(cookie(tmp_path, b"s" * size), methods="COOKIE")
+def test_nothing_is_proved_of_a_file_that_is_no_cookie(size: int, tmp_path: Path) -> None:
+    tor = FakeTor(cookie(tmp_path, b"s" * size))
     assert "it is no cookie of tor" in refused(tor)
-    assert b"s".hex() * 3 not in " ".join(tor.asked)
+    assert not any(line.startswith("AUTH") for line in tor.asked)
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

@@ -140,7 +140,12 @@ class TorControl:
     # --- Authentication (control-spec 3.5, 3.21, 3.24) ----------------------------------------------------------------
 
     async def authenticate(self, password: str | None = None) -> None:
-        """By password if one is given, else by whatever tor offers: nothing, safe cookie, cookie. Raises ``TorFault``."""
+        """By password if one is given, else by whatever tor offers: nothing, safe cookie. Raises ``TorFault``.
+
+        Security: never by the method COOKIE, which hands over the file that the other side names. Whoever listens where no tor
+        does would be given tor's own cookie, or one of our channel keys, which have 32 bytes too (control-spec 3.24: "almost
+        never safe to use"). Every tor with onion services of version 3 offers SAFECOOKIE.
+        """
         answer = await self.ask("PROTOCOLINFO 1")
         line = next((line for line in answer.lines if line.startswith("AUTH ")), "")
         found = re.match(r'AUTH METHODS=([A-Z,]+)(?: COOKIEFILE=("(?:[^"\\]|\\.)*"))?', line)
@@ -151,10 +156,14 @@ class TorControl:
             await self._log_in(quoted(password), "the password is wrong: see tor-daemon.password")
         elif "NULL" in methods:
             await self._log_in("", "tor wants no authentication, and refuses")
-        elif found[2] is not None and ("SAFECOOKIE" in methods or "COOKIE" in methods):
-            cookie = await asyncio.to_thread(_read_cookie, Path(unquoted(found[2])))
-            proof = await self._prove(cookie) if "SAFECOOKIE" in methods else cookie
+        elif found[2] is not None and "SAFECOOKIE" in methods:
+            proof = await self._prove(await asyncio.to_thread(_read_cookie, Path(unquoted(found[2]))))
             await self._log_in(proof.hex(), "the cookie is wrong: it is not that of the tor that listens here")
+        elif "COOKIE" in methods:
+            raise TorFault(
+                "what listens at tor's control port wants the cookie itself, which no tor of today does: "
+                "is it tor? If it is, set tor-daemon.password"
+            )
         else:
             raise TorFault("tor wants a password on its control port: set tor-daemon.password")
 
@@ -299,7 +308,7 @@ _JOIN_GROUP = "add this user to the group that may (on Debian: adduser USER debi
 
 
 def _read_cookie(path: Path) -> bytes:
-    """32 bytes and nothing else, so that no other file is ever given away."""
+    """32 bytes and nothing else, so that nothing is proved of any other file."""
     try:
         with path.open("rb") as file:
             cookie = file.read(TOR_COOKIE_BYTES + 1)
