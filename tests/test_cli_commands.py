@@ -413,6 +413,11 @@ def test_a_path_that_the_system_refuses_is_one_sentence(invoke: Invoke) -> None:
         assert told.endswith("File name too long\n")
 
 
+def test_the_home_of_somebody_who_is_not_there_is_one_sentence(invoke: Invoke) -> None:
+    told = invoke("config", "init", "~nobody-of-this-name/x", status=1).stderr
+    assert told == "Error: ~nobody-of-this-name/x: there is no such home directory\n"
+
+
 def test_version(invoke: Invoke) -> None:
     assert json.loads(invoke("version", "--json").stdout)["protocol"] == 1
     assert invoke("version").stdout.startswith("obscura ")

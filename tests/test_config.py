@@ -258,6 +258,23 @@ def test_where_files_and_data_are_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert default_data_dir({**home, "OBSCURA_DATA_DIR": "/e"}) == Path("/e")
 
 
+def test_the_home_of_somebody_who_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    path = write(tmp_path, '\ndata-dir = "~nobody-of-this-name/x"')
+    with pytest.raises(ConfigError, match=r':2: data-dir is "~nobody-of-this-name/x", but a path is expected'):
+        load(path, environ=home)
+    for asks in (
+        lambda: load(None, {"data-dir": "~nobody-of-this-name"}, environ=home),
+        lambda: load(None, environ={**home, "OBSCURA_DATA_DIR": "~nobody-of-this-name"}),
+        lambda: Config(asmap=Path("~nobody-of-this-name")),
+        lambda: find_file("~nobody-of-this-name/x", home),
+        lambda: find_file(None, {**home, "OBSCURA_CONFIG": "~nobody-of-this-name/x"}),
+        lambda: default_data_dir({"OBSCURA_DATA_DIR": "~nobody-of-this-name"}),
+    ):
+        with pytest.raises(ConfigError, match="~nobody-of-this-name"):
+            asks()
+
+
 def test_a_config_made_in_python_is_checked_too(tmp_path: Path) -> None:
     made = Config(network="dev", data_dir=tmp_path, listen=["127.0.0.1:0"])  # type: ignore[arg-type]
     assert made.listen == ("127.0.0.1:0",)

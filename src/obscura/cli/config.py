@@ -96,11 +96,12 @@ def reload(globals: Globals) -> None:
 def init(globals: Globals, file: str | None) -> None:
     """Write a file with every key, its meaning and its default, to FILE, - or where a node looks for it."""
     from obscura.daemon.config import template, user_file
+    from obscura.daemon.layers import expanded
 
     if file == "-":
         click.echo(template(), nl=False)
         return
-    path = Path(file or globals.config or user_file()).expanduser()
+    path = expanded(file or globals.config or user_file())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as target:

@@ -54,7 +54,7 @@ def _xdg(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """``$OBSCURA_DATA_DIR``, else ``$XDG_DATA_HOME/obscura``, else ``~/.local/share/obscura``."""
     given = environ.get("OBSCURA_DATA_DIR")
-    return Path(given).expanduser() if given else _xdg(environ, "XDG_DATA_HOME", ".local/share")
+    return layers.expanded(given) if given else _xdg(environ, "XDG_DATA_HOME", ".local/share")
 
 
 def user_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -299,7 +299,7 @@ def find_file(explicit: Path | str | None, environ: Mapping[str, str] = os.envir
     """File to read: ``--config``, ``$OBSCURA_CONFIG``, the user's, the system's; None if none is there."""
     chosen = explicit or environ.get("OBSCURA_CONFIG")
     if chosen:
-        path = Path(chosen).expanduser()
+        path = layers.expanded(chosen)
         if not _is_there(path):
             raise ConfigError(f"configuration file {path} does not exist; `obscura config init {path}` writes one")
         return path

@@ -268,7 +268,18 @@ def _decode(kind: type, value: object) -> object:
     assert issubclass(kind, Path), f"no setting can be a {kind.__name__}"
     if not isinstance(value, str | Path):
         raise ValueError("a path is a text")
-    return Path(value).expanduser()
+    try:
+        return expanded(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def expanded(text: str | Path) -> Path:
+    """A path that somebody typed, ``~`` and ``~user`` replaced. Raises ``ConfigError`` where this machine knows no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{text}: there is no such home directory") from None
 
 
 def _listed(kind: inspect.Type) -> bool:
