@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,28 @@ def test_two_nodes_sync_real_blocks(tmp_path: Path) -> None:
             assert (checked["blocks"], checked["damaged"], checked["done"]) == (255, [], True)
 
     asyncio.run(scenario())
+
+
+def test_a_pipe_in_place_of_a_file_of_blocks_does_not_stop_the_node(tmp_path: Path) -> None:
+    """Opening it waits for somebody who writes: that would be the loop, with every link and the word to stop."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    freed = threading.Timer(
+        5.0, lambda: os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+    )  # lest a failure lasts for ever
+    freed.start()
+
+    async def scenario() -> None:
+        async with Node(config(tmp_path / "a")) as node:
+            for path in (pipe, tmp_path):
+                with pytest.raises(UserError, match="is no plain file"):
+                    await call(node, "chain.import", str(path))
+
+    try:
+        asyncio.run(scenario())
+        assert freed.is_alive()
+    finally:
+        freed.cancel()
 
 
 def test_two_miners_join_and_a_transaction_reaches_the_other(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,11 +46,14 @@ def blocks_in(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file. Raises ``UserError``."""
+    """Bytes of a file. Raises ``UserError``, also for a pipe: opening one waits for who writes, and the node with it."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is no plain file: write the blocks into one")
+    return found.st_size
 
 
 def import_blocks(store: Store, network: Network, path: Path) -> Iterator[Imported]:
