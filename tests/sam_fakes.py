@@ -56,6 +56,11 @@ class FakeSam:
         """Connections that are open."""
         return len(self._writers)
 
+    @property
+    def accepts(self) -> int:
+        """Connections that wait for a stream."""
+        return sum(not writer.is_closing() for waiting in self._accepts.values() for _, writer in waiting)
+
     def hang_up(self) -> None:
         """End all connections, as a router that is killed does."""
         for writer in list(self._writers):
@@ -65,6 +70,12 @@ class FakeSam:
         """End the control connections alone."""
         for writer in self.controls:
             writer.transport.abort()
+
+    def lose_accepts(self) -> None:
+        """End the connections that wait for streams alone."""
+        for waiting in self._accepts.values():
+            for _, writer in waiting:
+                writer.transport.abort()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ from obscura.daemon.node import Node
 from obscura.errors import Unreachable
 from obscura.handshake.features import BUILT, BUILT_ANONYMOUS, Feature, Privacy
 from obscura.ledger.mining import filler_transaction
+from obscura.limits import I2P_ACCEPTS
 from obscura.node.face import Face
 from obscura.wire.address import Address, CarrierNumber
 from sam_fakes import FakeSam, private_destination
@@ -287,6 +292,39 @@ def test_a_forgotten_session_is_made_again_though_nobody_hung_up(tmp_path: Path)
             async for event in news:
                 if event == {"kind": "i2p-ready", "which": "outbound", "took_s": event.get("took_s")}:
                     break
+
+    run(scenario)
+
+
+def test_a_time_without_descriptors_does_not_close_the_door_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers on clearnet can use them all up for a moment; who waits for I2P streams then has to try again."""
+    monkeypatch.setattr("obscura.daemon.i2p.I2P_ACCEPT_AGAIN_S", 0.01)
+    refused: list[int] = []
+    is_full = False
+
+    def made(*words: int) -> socket.socket:
+        if is_full:
+            refused.append(1)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return socket.socket(*words)
+
+    async def scenario() -> None:
+        nonlocal is_full
+        async with (
+            FakeSam().running() as bridge,
+            Node(config(tmp_path / "a", bridge)) as alice,
+            Node(config(tmp_path / "b", bridge)) as bob,
+        ):
+            await ready(alice, bob)
+            monkeypatch.setattr("obscura.transport.sam.socket", SimpleNamespace(**{**vars(socket), "socket": made}))
+            is_full = True
+            bridge.lose_accepts()
+            await until(lambda: len(refused) >= 2 * I2P_ACCEPTS)  # of both nodes, every one
+            is_full = False
+            await until(lambda: bridge.accepts == 2 * I2P_ACCEPTS)
+            assert (await bob.connect(own(alice))).face is Face.I2P
 
     run(scenario)
 

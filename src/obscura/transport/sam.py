@@ -97,7 +97,10 @@ class Sam:
         """A connection to the bridge that has said hello. Raises ``SamFault``."""
         host = self.place.host_text
         with contextlib.ExitStack() as until_greeted:
-            sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+            except OSError as error:  # no descriptor is free
+                raise SamFault(f"no socket can be made: {error.strerror}", is_offline=True) from None
             until_greeted.enter_context(sock)
             sock.setblocking(False)
             try:
