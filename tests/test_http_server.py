@@ -236,7 +236,6 @@ def test_every_answer_forbids_storing_framing_guessing_and_reading_by_others(tmp
     async def scene(host: Host) -> None:
         for got in (
             await host.ask("GET", "/open"),
-            await host.ask("GET", "/nothing"),
             await host.raw(b"nonsense\r\n\r\n"),
         ):
             assert got.headers["cache-control"] == "no-store"
@@ -653,6 +652,27 @@ def test_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
             assert (await wire.reader.read()).endswith(b"0\r\n\r\n")
 
     run(tmp_path, scene, beat_s=0.01)
+
+
+def test_streams_that_are_asked_for_at_once_are_counted_too(tmp_path: Path) -> None:
+    async def scene(host: Host) -> None:
+        reader = host.tokens.add("reader", Scope.READ)
+        wires = [Wire(*await asyncio.open_connection(*host.server.at)) for _ in range(HTTP_STREAMS * 2)]
+        for wire in wires:
+            wire.writer.write(host.request("GET", "/events", secret=reader))
+        heads = [await wire.reader.readuntil(b"\r\n") for wire in wires]
+        assert sum(head.startswith(b"HTTP/1.1 200 ") for head in heads) == HTTP_STREAMS // 2
+        assert len(host.broadcast) == HTTP_STREAMS // 2
+        for wire in wires:
+            wire.writer.close()
+        await until(lambda: not len(host.broadcast))
+        again = [Wire(*await asyncio.open_connection(*host.server.at)) for _ in range(HTTP_STREAMS // 2)]
+        for wire in again:
+            wire.writer.write(host.request("GET", "/events", secret=reader))
+            assert (await wire.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+            wire.writer.close()
+
+    run(tmp_path, scene)
 
 
 def test_streams_are_limited_and_leave_places_for_calls(tmp_path: Path) -> None:

@@ -74,12 +74,15 @@ class RpcRoutes:
             return web.error(503, f"{most} event streams are open already: close one of them")
         asked = parse_qs(request.query).get("kinds")
         kinds = None if asked is None else [kind for text in asked for kind in text.split(",")]
-        return Answer(200, self._stream(request, kinds), web.EVENTS)
+        stream = self._stream(request, kinds)
+        await anext(stream)  # counted now: others ask before this one's answer is sent
+        return Answer(200, stream, web.EVENTS)
 
     async def _stream(self, request: Request, kinds: list[str] | None) -> AsyncIterator[bytes]:
         subscription = self._broadcast.subscribe(kinds)
         self._streams += 1
         try:
+            yield b""
             yield b": events follow\n\n"
             while True:
                 try:

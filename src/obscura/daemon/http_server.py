@@ -298,14 +298,14 @@ class Connection:
             content = self._sent(h11.Data(data=body)) if body and not self._is_head else b""
             await self._write(head + content + self._sent(h11.EndOfMessage()))
         else:
-            await self._write(head)
-            await self._stream(body)
+            await self._stream(head, body)
 
-    async def _stream(self, pieces: AsyncIterator[bytes]) -> None:
+    async def _stream(self, head: bytes, pieces: AsyncIterator[bytes]) -> None:
         """Send pieces as they come, until they end, or the client does (or says anything more, which ends a stream too)."""
         left = asyncio.ensure_future(self._reader.read(1))
         piece: asyncio.Future[Any] | None = None
         try:
+            await self._write(head)
             while True:
                 piece = asyncio.ensure_future(anext(pieces, None))
                 await asyncio.wait({piece, left}, return_when=asyncio.FIRST_COMPLETED)
