@@ -206,6 +206,25 @@ def test_disk(facts: Disk, state: State, text: str, do: str) -> None:
     check(list(machine.disk(facts)), state, text, do)
 
 
+def test_a_peer_that_is_never_dialled_is_told(tmp_path: Path) -> None:
+    """The node asks nobody for names and takes no plain link to clearnet: such a peer would be missing without a word."""
+    key = "a" * 51 + "q"
+    good = (f"obscura://{key}@203.0.113.5:443?carrier=tls&name=shop.example", "127.0.0.1:19733")
+    bad = (
+        f"obscura://{key}@shop.example:443?carrier=tls",
+        f"obscura://{key}@203.0.113.5:9733",
+        f"{'a' * 52}.b32.i2p:0",
+    )
+    config = Config(network="dev", data_dir=tmp_path, listen=(), connect=(*good, *bad))
+    found = [finding for finding in judge(asyncio.run(examine(config))) if finding.state is WRONG]
+    assert [finding.check for finding in found] == ["configuration"] * len(bad)
+    for finding, words in zip(
+        found, ("names are not looked up", "carrier plain is for", "I2P is not used"), strict=True
+    ):
+        assert finding.found.startswith("connect: ")
+        assert words in finding.found
+
+
 @pytest.mark.parametrize(("changes", "state", "text"), SETTINGS)
 def test_settings(changes: dict[str, Any], state: State, text: str) -> None:
     usual = Settings("dev", clearnet_doors=(), connect=0)

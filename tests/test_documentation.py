@@ -13,6 +13,8 @@ import pytest
 from obscura.cli import root
 from obscura.daemon.config import Config
 from obscura.daemon.layers import from_toml, merge
+from obscura.node.dialable import check_dialable, face_of
+from obscura.wire.address import Address
 from obscura.wire.fields import U64, Reader
 from obscura.wire.message import Message, Phase, Uint64
 
@@ -128,12 +130,14 @@ def test_a_command_or_option_that_is_not_there_is_noticed() -> None:
 def test_configurations_that_a_page_shows_are_valid(page: str, tmp_path: Path) -> None:
     for block in re.findall(r"```toml\n(.*?)```", text_of(page), re.DOTALL):
         key = "tdwqkctwg7ttz37ze6ensae5grfz64qy7ytptcq7os6t7gw5zfiq"
-        block = block.replace("obscura://KEY@shop.example", f"obscura://{key}@203.0.113.5")
+        block = block.replace("obscura://KEY@", f"obscura://{key}@")
         block = block.replace("PUBLIC KEY OF A FRIEND", "AB" * 26)
         tomllib.loads(block)
         file = tmp_path / "obscura.toml"
         file.write_text(block, encoding="utf-8")
-        merge(Config, from_toml(Config, file))  # raises
+        config = merge(Config, from_toml(Config, file)).value  # raises
+        for text in config.connect:
+            check_dialable(Address.parse(text), face_of(Address.parse(text)), config.plan.ways)  # raises
 
 
 def test_links_between_pages_and_files_lead_somewhere() -> None:

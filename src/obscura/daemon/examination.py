@@ -14,6 +14,7 @@ import random
 import resource
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +26,7 @@ from obscura.doctor import facts
 from obscura.errors import AddressError, UserError
 from obscura.ledger.networks import load_network
 from obscura.limits import PROBE_S, STORE_CHECK_S, TOR_CONNECT_S
-from obscura.node.dialable import face_of
+from obscura.node.dialable import check_dialable, face_of
 from obscura.node.face import Face
 from obscura.store.check import check_structure
 from obscura.transport import socks5
@@ -153,12 +154,23 @@ def _settings(config: Config) -> facts.Settings:
         clearnet_doors=tuple(str(place).removeprefix("obscura://") for place in _would_listen(config)),
         external=config.external_address,
         connect=len(config.connect),
+        undialled=tuple(_undialled(config)),
         max_outbound=config.max_outbound,
         unlisted=config.unlisted,
         allows_plaintext=config.allow_plaintext,
         allows_unauthenticated=config.allow_unauthenticated,
         rate_factor=config.rate_factor,
     )
+
+
+def _undialled(config: Config) -> Iterator[str]:
+    """Addresses of ``connect`` that a node of this configuration refuses to dial, which it says to nobody."""
+    for text in config.connect:
+        place = Address.parse(text)
+        try:
+            check_dialable(place, face_of(place), config.plan.ways)
+        except AddressError as refused:
+            yield str(refused)
 
 
 # --- Tor ----------------------------------------------------------------------------------------------------------------

@@ -38,6 +38,12 @@ def _contradictions(facts: Settings) -> Iterable[tuple[str, str, str]]:
         yield ("unlisted and external-address", "an address that is told to nobody is not told", "remove one of them")
     if facts.allows_plaintext and facts.network != "dev":
         yield ("allow-plaintext on a real network", "links without encryption are accepted", "remove allow-plaintext")
+    for why in facts.undialled:
+        yield (
+            f"connect: {why}",
+            "no link to it is ever made",
+            "mend it in the configuration, then obscura config reload",
+        )
     if facts.rate_factor >= _RATE_FACTOR:
         yield (f"rate-factor = {facts.rate_factor:g}", "a flood is neither slowed nor cut", "--set rate-factor=1")
     if not facts.max_outbound and not facts.connect and not facts.clearnet_doors and not facts.has_service:

@@ -125,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True):
     clearnet_doors: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
     connect: int = 0
+    undialled: tuple[str, ...] = ()  # why some of these are never dialled, each with its address
     max_outbound: int = 8
     unlisted: bool = False
     allows_plaintext: bool = False
