@@ -77,6 +77,17 @@ def test_every_way_to_be_admitted(methods: str, name: str, tmp_path: Path) -> No
         assert COOKIE.hex() not in " ".join(tor.asked)
 
 
+def test_the_cookie_itself_goes_through_a_unix_socket(tmp_path: Path) -> None:
+    tor, path = FakeTor(cookie(tmp_path), methods="COOKIE"), tmp_path / "control"
+
+    async def scenario() -> None:
+        async with tor.running(path=path), TorControl.open(path):
+            pass
+
+    run(scenario)
+    assert f"AUTHENTICATE {COOKIE.hex()}" in tor.asked
+
+
 def test_a_password_with_quotes_goes_in_as_it_is(tmp_path: Path) -> None:
     tor = FakeTor(tmp_path / "none", methods="HASHEDPASSWORD", password='a\\"b')  # as it must be written
     talk(tor, nothing, 'a"b')

@@ -127,9 +127,13 @@ class FakeTor:
         self.changed = asyncio.Condition()
 
     @contextlib.asynccontextmanager
-    async def running(self, port: int = 0) -> AsyncIterator[FakeTor]:
-        server = await asyncio.start_server(self._client, "127.0.0.1", port)
-        self.place = local(server.sockets[0].getsockname()[1])
+    async def running(self, port: int = 0, path: Path | None = None) -> AsyncIterator[FakeTor]:
+        """``path``: of a Unix socket instead."""
+        if path is not None:
+            server: asyncio.Server = await asyncio.start_unix_server(self._client, path)
+        else:
+            server = await asyncio.start_server(self._client, "127.0.0.1", port)
+            self.place = local(server.sockets[0].getsockname()[1])
         try:
             yield self
         finally:

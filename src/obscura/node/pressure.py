@@ -38,11 +38,13 @@ class Memory:
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._held = 0
+        self.most = 0  # so far
 
     def count(self, link: Link, held: int) -> bool:
         """Keep the sum. Whether it is over the budget."""
         self._held += held - link.memory
         link.memory = held
+        self.most = max(self.most, self._held)
         return self._held > self._budget
 
 

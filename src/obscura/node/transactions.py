@@ -345,11 +345,9 @@ class TransactionRelay:
         state = self._links.get(link)
         if state is None or not self._knowers.was_told(transaction_id, state.bit):
             return None
-        entry = self.mempool.get(transaction_id)
-        if entry is None:
-            return None
-        self._has(state, transaction_id)
-        return entry.transaction.raw
+        if (entry := self.mempool.get(transaction_id)) is not None:
+            self._has(state, transaction_id)
+        return None if entry is None else entry.transaction.raw
 
     def _has(self, state: _Link, transaction_id: bytes) -> None:
         """The peer has it, so that others can get it from there."""
@@ -371,11 +369,8 @@ class TransactionRelay:
         return self._knowers.announcers(transaction_id)
 
     def is_told(self, transaction_id: bytes) -> bool:
-        """Whether a peer on one of the faces has fetched or announced it. That we told somebody is not enough: who links to us
-        for blocks alone fetches nothing, and does not say so.
-        """
-        sides = self._sides.values()
-        return any(transaction_id not in side.unfetched and transaction_id not in side.entering for side in sides)
+        """Whether a peer has fetched or announced it: those that link to us for blocks alone are told, and fetch nothing."""
+        return any(transaction_id not in s.unfetched and transaction_id not in s.entering for s in self._sides.values())
 
     def tell_all(self, link: LinkId, now: float) -> None:
         """The peer asked for the mempool: it hears of everything when its time comes, as of anything new."""

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -140,11 +141,11 @@ class TorControl:
     # --- Authentication (control-spec 3.5, 3.21, 3.24) ----------------------------------------------------------------
 
     async def authenticate(self, password: str | None = None) -> None:
-        """By password if one is given, else by whatever tor offers: nothing, safe cookie. Raises ``TorFault``.
+        """By password if one is given, else by whatever tor offers: nothing, safe cookie, cookie. Raises ``TorFault``.
 
-        Security: never by the method COOKIE, which hands over the file that the other side names. Whoever listens where no tor
-        does would be given tor's own cookie, or one of our channel keys, which have 32 bytes too (control-spec 3.24: "almost
-        never safe to use"). Every tor with onion services of version 3 offers SAFECOOKIE.
+        Security: the method COOKIE hands over the file that the other side names, so it is for Unix sockets alone, which stand
+        where only tor may put one. Whoever has the port of a tor that is down would be given tor's own cookie, or one of our
+        channel keys, which have 32 bytes too (control-spec 3.24). Every tor with services of version 3 offers SAFECOOKIE.
         """
         answer = await self.ask("PROTOCOLINFO 1")
         line = next((line for line in answer.lines if line.startswith("AUTH ")), "")
@@ -159,11 +160,14 @@ class TorControl:
         elif found[2] is not None and "SAFECOOKIE" in methods:
             proof = await self._prove(await asyncio.to_thread(_read_cookie, Path(unquoted(found[2]))))
             await self._log_in(proof.hex(), "the cookie is wrong: it is not that of the tor that listens here")
-        elif "COOKIE" in methods:
-            raise TorFault(
-                "what listens at tor's control port wants the cookie itself, which no tor of today does: "
-                "is it tor? If it is, set tor-daemon.password"
-            )
+        elif found[2] is not None and "COOKIE" in methods:
+            if self._writer.get_extra_info("socket").family != socket.AF_UNIX:
+                raise TorFault(
+                    "what listens at tor's control port wants the cookie itself, which no tor of today does: "
+                    "is it tor? If it is, set ControlSocket in its torrc, or tor-daemon.password"
+                )
+            cookie = await asyncio.to_thread(_read_cookie, Path(unquoted(found[2])))
+            await self._log_in(cookie.hex(), "the cookie is wrong: it is not that of the tor that listens here")
         else:
             raise TorFault("tor wants a password on its control port: set tor-daemon.password")
 
