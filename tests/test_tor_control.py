@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obscura.daemon.keys import KeyStore
+from obscura.daemon.ways import TorSettings
 from obscura.transport.tor import TorControl, TorFault
 from obscura.transport.tor_words import (
     client_key,
@@ -131,6 +133,34 @@ def test_nothing_is_proved_of_a_file_that_is_no_cookie(size: int, tmp_path: Path
     tor = FakeTor(cookie(tmp_path, b"s" * size))
     assert "it is no cookie of tor" in refused(tor)
     assert not any(line.startswith("AUTH") for line in tor.asked)
+
+
+def test_a_pipe_in_place_of_the_cookie_holds_nothing_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cookie")
+    assert "it is no cookie of tor" in refused(FakeTor(tmp_path / "cookie"))
+
+
+def test_the_usual_places_begin_with_the_one_where_only_tor_can_be() -> None:
+    socket, port = TorSettings().control_places()
+    assert socket == Path("/run/tor/control")
+    assert str(port) == "127.0.0.1:9051"
+
+
+@pytest.mark.parametrize(
+    ("named", "taken"),
+    [("127.0.0.1:9150", "127.0.0.1:9150"), ("0.0.0.0:9150", "127.0.0.1:9150"), ("192.0.2.1:9150", None)],
+)
+@pytest.mark.parametrize("by_socket", [False, True])
+def test_socks_ports_elsewhere_are_not_taken(named: str, taken: str | None, by_socket: bool, tmp_path: Path) -> None:
+    """Whoever is taken for tor would else hear of everything that is dialled, from anywhere."""
+    tor = FakeTor(cookie(tmp_path), socks=endpoint_of(named))
+    path = tmp_path / "control" if by_socket else None
+
+    async def scenario() -> None:
+        async with tor.running(path=path), TorControl.open(path or tor.place) as control:
+            assert [str(place) for place in await control.socks()] == ([] if taken is None else [taken])
+
+    run(scenario)
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ async def _tor(config: Config, node: Node | None, rng: random.Random) -> _Bond:
         said = facts.Control(
             texts, is_managed, settings.program, fault=shown.get("fault") or "tor's control port is not known"
         )
-        consensus = None
+        consensus, faults = None, list[str]()
         for place in places:
             if isinstance(place, Path) and len(places) > 1 and not place.exists():
                 continue
@@ -213,7 +213,9 @@ async def _tor(config: Config, node: Node | None, rng: random.Random) -> _Bond:
                 socks = socks or listening
                 break
             except TorFault as fault:
-                said = facts.Control(texts, is_managed, settings.program, fault=str(fault))
+                faults.append(str(fault))
+        if bond is None and faults:
+            said = facts.Control(texts, is_managed, settings.program, fault=faults[0])
         socks = socks or (None if is_managed else _USUAL_SOCKS)
         if socks is None:
             return _Bond(said, facts.Socks("the own tor's SOCKS port", is_tor=True, fault="it is not known yet"))

@@ -207,7 +207,7 @@ class Tor:
                 return await connected.enter_async_context(opened)
             except TorFault as fault:
                 faults.append(fault)
-        raise faults[-1]
+        raise faults[0]
 
     async def _look_around(self, control: TorControl) -> None:
         if self._process is not None:

@@ -29,7 +29,7 @@ class TorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = None
     control: Annotated[
         str | None,
-        Meta(description="IP:PORT or path of tor's control port; unset tries 127.0.0.1:9051 and /run/tor/control"),
+        Meta(description="IP:PORT or path of tor's control port; unset tries /run/tor/control and 127.0.0.1:9051"),
     ] = None
     password: Annotated[
         str | None,
@@ -61,9 +61,13 @@ class TorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         self.keys_for()
 
     def control_places(self) -> tuple[Endpoint | Path, ...]:
-        """Where to look for a running tor. Raises ``ConfigError``."""
+        """Where to look for a running tor. Raises ``ConfigError``.
+
+        Security: the socket first, where only tor can be. Any user of the machine may have the port of a tor that has none, and
+        whoever is taken for tor is given the onion service's key.
+        """
         if self.control is None:
-            return (Endpoint.of("127.0.0.1", 9051), Path("/run/tor/control"))  # type: ignore[return-value]
+            return (Path("/run/tor/control"), Endpoint.of("127.0.0.1", 9051))  # type: ignore[return-value]
         if self.control.startswith("/"):
             return (Path(self.control),)
         return (_endpoint("tor-daemon.control", self.control),)

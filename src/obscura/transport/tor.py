@@ -10,6 +10,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import socket
@@ -245,9 +246,16 @@ class TorControl:
         await self.ask(f"SETEVENTS {' '.join(events)}")
 
     async def socks(self) -> list[Endpoint]:
-        """Where it takes SOCKS connections over TCP. Raises ``TorFault``."""
+        """Where it takes SOCKS connections over TCP, on its own machine. Raises ``TorFault``.
+
+        Security: a place elsewhere is not tor's, and whoever named it would hear of everything that we dial.
+        """
         found = re.findall(r'"([^"]*)"', await self.get("net/listeners/socks"))
-        return [place for place in map(endpoint_of, found) if place is not None]
+        peer = self._writer.get_extra_info("peername")
+        own = peer[0] if isinstance(peer, tuple) else "127.0.0.1"  # of a Unix socket: this machine
+        places = [place for place in map(endpoint_of, found) if place is not None]
+        here = [Endpoint.of(own, p.port) if not any(p.host) else p for p in places]  # of 0.0.0.0: where we found it
+        return [place for place in here if place is not None and (place.is_loopback or place.host_text == own)]
 
     async def bootstrapped(self) -> tuple[int, str]:
         """Per cent, and tor's word for what it is at. Raises ``TorFault``."""
@@ -314,8 +322,10 @@ _JOIN_GROUP = "add this user to the group that may (on Debian: adduser USER debi
 def _read_cookie(path: Path) -> bytes:
     """32 bytes and nothing else, so that nothing is proved of any other file."""
     try:
-        with path.open("rb") as file:
-            cookie = file.read(TOR_COOKIE_BYTES + 1)
+        with os.fdopen(
+            os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb"
+        ) as file:  # it may be a pipe in which nobody writes
+            cookie = file.read(TOR_COOKIE_BYTES + 1) or b""
     except PermissionError:
         raise TorFault(f"tor's cookie {path} may not be read: {_JOIN_GROUP}") from None
     except OSError as error:
