@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from math import inf
 
 import pytest
@@ -71,6 +72,21 @@ def test_a_kind_that_waits_does_not_hold_up_another_and_keeps_its_own_order() ->
     meter.admit([Ping(n) for n in range(300)], 0.0)
     served, _ = meter.admit([Ping(999)], 1.0)  # there are tokens again, but others wait
     assert served == []
+
+
+def test_what_waits_is_counted_as_the_memory_that_it_takes() -> None:
+    """Items are objects: a budget of bytes on the wire would be thrice as much."""
+    raw = Inv(tuple(InventoryItem(InventoryKind.TX, n.to_bytes(32, "big")) for n in range(10_000))).encode()
+    meter = Meter(TABLE)
+    tracemalloc.start()
+    meter.admit([Inv.decode(raw)], 0.0)  # takes all that was saved up
+    before, _ = tracemalloc.get_traced_memory()
+    meter.admit([Inv.decode(raw)], 0.0)
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert 0.8 * taken < meter.held < 1.5 * taken
+    meter.ready(1_000.0)
+    assert meter.held == 0
 
 
 def test_large_messages_are_counted_in_bytes() -> None:

@@ -248,7 +248,10 @@ RATES: Final[dict[str, tuple[float, float, float, float]]] = {
     UNKNOWN_KIND: (20, 500, 1e6, 16e6),
 }
 DEFERRED_MESSAGES: Final = 256  # over their rate and waiting, per peer; beyond: dropped and FLOOD_POINTS
-DEFERRED_BYTES: Final = 8 << 20  # of them, per peer; one message may always wait
+DEFERRED_BYTES: Final = 8 << 20  # of memory for them, per peer; one message may always wait
+ITEMS_SPREAD: Final = (
+    3  # bytes of memory for each on the wire, of inv, getdata, notfound and addr (measured: 105 for 36)
+)
 MEMORY_BUDGET: Final = 256 << 20  # bytes held for all peers; above it the peer that makes us hold most is cut
 
 # --- Slots (design 10) ------------------------------------------------------------------------------------------------

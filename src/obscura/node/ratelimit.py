@@ -13,6 +13,7 @@ from obscura.limits import (
     DEFERRED_BYTES,
     DEFERRED_MESSAGES,
     HEADER_BYTES,
+    ITEMS_SPREAD,
     RATES,
     UNKNOWN_KIND,
 )
@@ -88,6 +89,7 @@ class Rate(msgspec.Struct, frozen=True):
     bytes_per_s: float
     bytes: float
     size_of: Callable[[Any], int] | None  # None = too small to count
+    spread: int = 1  # bytes of memory for each on the wire
 
 
 Rates = Mapping[type[object], Rate]
@@ -101,7 +103,14 @@ def rates_of(catalogue: Catalogue, factor: float = 1.0) -> Rates:
     classes: dict[str, type[object]] = {cls.TYPE: cls for cls in catalogue}
     classes[UNKNOWN_KIND] = Unknown
     return {
-        classes[kind]: Rate(factor * a, max(1.0, factor * b), factor * c, factor * d, _size_law(classes[kind]))
+        classes[kind]: Rate(
+            factor * a,
+            max(1.0, factor * b),
+            factor * c,
+            factor * d,
+            _size_law(classes[kind]),
+            ITEMS_SPREAD if issubclass(classes[kind], Inventory | Addr) else 1,
+        )
         for kind, (a, b, c, d) in RATES.items()
     }
 
@@ -196,13 +205,14 @@ class Meter:
             allowance = self._allowances[kind]
             size_of = allowance.rate.size_of
             size = HEADER_BYTES if size_of is None else size_of(event)
+            memory = size * allowance.rate.spread
             if not allowance.waiting and allowance.take(1, size, now):
                 served.append(event)
-            elif self._count < DEFERRED_MESSAGES and (not self._count or self.held + size <= DEFERRED_BYTES):
+            elif self._count < DEFERRED_MESSAGES and (not self._count or self.held + memory <= DEFERRED_BYTES):
                 allowance.waiting.append(event)
                 self._count += 1
                 self.late += 1
-                self.held += size
+                self.held += memory
             else:
                 dropped += 1
         return served, dropped
@@ -218,7 +228,7 @@ class Meter:
                     break
                 events.append(waiting.pop(0))
                 self._count -= 1
-                self.held -= size
+                self.held -= size * allowance.rate.spread
         return events
 
     @property
