@@ -106,6 +106,11 @@ def test_a_pipe_in_place_of_a_file_of_blocks_does_not_stop_the_node(tmp_path: Pa
             for path in (pipe, tmp_path):
                 with pytest.raises(UserError, match="is no plain file"):
                     await call(node, "chain.import", str(path))
+            with pytest.raises(UserError, match="a NUL in its name"):
+                await call(node, "chain.import", "blocks\0")
+            (tmp_path / "none").touch()
+            with pytest.raises(UserError, match="has 0 bytes: 9223372036854775808 is behind its end"):
+                await call(node, "chain.import", str(tmp_path / "none"), 1 << 63)
 
     try:
         asyncio.run(scenario())

@@ -51,6 +51,8 @@ def file_size(path: Path) -> int:
         found = path.stat()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError("no file has a NUL in its name") from None
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{path} is no plain file: write the blocks into one")
     return found.st_size

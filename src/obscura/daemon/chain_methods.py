@@ -66,6 +66,8 @@ def chain_methods(node: Node) -> dict[str, Callable[..., Any]]:
         """Take blocks of a file from ``offset`` on, for some seconds; ``offset`` of the answer is where to go on."""
         file = Path(path)
         total, new, known = file_size(file), 0, 0
+        if offset > total:
+            raise UserError(f"{path} has {total} bytes: {offset} is behind its end")
         start = looked = node.now()
         for behind, raw in blocks_in(file, offset):
             effects, fault = node.relay.submit_block(raw, node.now())
