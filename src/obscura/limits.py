@@ -222,8 +222,7 @@ MAX_BANS: Final = 10_000  # manual bans
 
 # --- Rates (ours; a link over them is served later, then penalised) ---------------------------------------------------
 # Per kind: messages per second, messages at once, bytes per second, bytes at once (one larger message may go when all of it was
-# saved up). Security: each row bounds what one peer can
-# make us do; honest peers stay far below, blocks and headers being asked for by us and bounded there.
+# saved up). Security: what one peer can make us do; honest ones stay far below, blocks and headers being asked for by us.
 UNKNOWN_KIND: Final = "?"  # all types that we do not know, together
 RATES: Final[dict[str, tuple[float, float, float, float]]] = {
     "ping": (20, 200, 1, 1),
@@ -249,9 +248,7 @@ RATES: Final[dict[str, tuple[float, float, float, float]]] = {
 }
 DEFERRED_MESSAGES: Final = 256  # over their rate and waiting, per peer; beyond: dropped and FLOOD_POINTS
 DEFERRED_BYTES: Final = 8 << 20  # of memory for them, per peer; one message may always wait
-ITEMS_SPREAD: Final = (
-    3  # bytes of memory for each on the wire, of inv, getdata, notfound and addr (measured: 105 for 36)
-)
+ITEMS_SPREAD: Final = 3  # bytes of memory for each on the wire of inv, getdata, notfound, addr (measured: 105 for 36)
 MEMORY_BUDGET: Final = 256 << 20  # bytes held for all peers; above it the peer that makes us hold most is cut
 
 # --- Slots (design 10) ------------------------------------------------------------------------------------------------
