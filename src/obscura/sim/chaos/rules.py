@@ -107,7 +107,8 @@ class Rules:
             return reaction
 
         for kind, react in routes.items():
-            routes[kind] = watched(react)
+            if issubclass(kind, Message):  # a breach of what was agreed comes of no message
+                routes[kind] = watched(react)
 
     # --- At every step ------------------------------------------------------------------------------------------------
 
