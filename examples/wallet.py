@@ -1,4 +1,4 @@
-"""A wallet that sends a transaction privately and follows it until the network has it: stem, another's diffusion, seen back.
+"""A wallet that sends a transaction privately and follows it until the network has it: stem, another's diffusion, seen.
 
 Run it: python examples/wallet.py
 The relays here diffuse at once whatever is stemmed to them, so that it takes seconds; with the levels' own chance of one in ten

@@ -7,6 +7,8 @@ import pytest
 from chain_nodes import SETTINGS, archive_of, easy_ledger, network, relay_of, transactions
 from obscura import limits
 from obscura.node.broadcast import Policy, Stage
+from obscura.node.effects import Dial
+from obscura.node.face import Face, Purpose
 from obscura.sim.network import SimNetwork, SimNode
 
 LEDGER = easy_ledger()
@@ -106,3 +108,41 @@ def test_made_public_by_another_it_stays_in_the_outbox_until_the_archive_has_it(
     net.kernel.run(until=net.kernel.now + 2 * KEPT_S)
     assert OWN.id in node.archive.transactions
     assert not kept(node)
+
+
+@pytest.mark.parametrize("dials", [True, False])
+def test_a_peer_that_had_it_before_it_was_told_fetches_nothing_and_that_is_enough(dials: bool) -> None:
+    """It does not announce back what it was told: what shows that it has it is that it answers, and asks for nothing."""
+    net, node, peer = two()
+    (node if dials else peer).connect((peer if dials else node).address)
+    net.kernel.run(until=10.0)
+    if not dials:
+        net.kernel.run(until=70.0)
+        assert OTHER.id in relay_of(node).transactions.mempool, "so it takes part in transactions"
+    send(node, Policy.DIRECT)
+    peer.apply(relay_of(peer).submit_transaction(OWN, net.kernel.now)[1])
+    relay_of(peer).transactions._tellings.clear(peer.peers[0].link if not dials else -int(peer.peers[0].face))
+    net.kernel.run(until=net.kernel.now + limits.BROADCAST_SEEN_S - 1.0)
+    assert relay_of(node).transactions.holders(OWN.id) == 0
+    assert not any(receipt.final for receipt in node.receipts)
+    net.kernel.run(until=net.kernel.now + limits.PING_INTERVAL_S + 20.0)
+    assert node.receipts[-1].final
+    assert not kept(node)
+
+
+def test_a_peer_for_blocks_alone_answers_too_and_that_is_nothing() -> None:
+    net, node, peer = two()
+    peer.apply([Dial(node.address, purpose=Purpose.BLOCKS, face=Face.CLEARNET)])
+    send(node, Policy.DIRECT)
+    net.kernel.run(until=10 * limits.PING_INTERVAL_S)
+    assert len(node.peers) == 1
+    assert kept(node) == [OWN.id]
+
+
+def test_what_was_fetched_from_here_is_counted_as_seen() -> None:
+    net, node, peer = two()
+    peer.connect(node.address)
+    send(node, Policy.DIRECT)
+    net.kernel.run(until=50.0)
+    assert has(peer)
+    assert (node.receipts[-1].stage, node.receipts[-1].peers) == (Stage.SEEN, 1)

@@ -18,6 +18,7 @@ from obscura.daemon.outbox import FileOutbox
 from obscura.errors import ConfigError, UserError
 from obscura.ledger.mining import filler_transaction
 from obscura.node.broadcast import Policy, Receipt, Stage, Submission
+from obscura.shaping.levels import CustomKnobs
 
 RAW = filler_transaction(random.Random(4))
 
@@ -37,8 +38,13 @@ async def steps(node: Node, until: Stage, **given: object) -> list[Receipt]:
 
 
 def test_the_second_node_of_a_network_of_two_sends_privately_and_sees_it_back(tmp_path: Path) -> None:
+    patient = CustomKnobs(
+        fluff_probability=0.005
+    )  # its embargo is half a day: it never diffuses before the other tells it
+    sender = config(tmp_path / "b", privacy="custom", privacy_custom=patient)
+
     async def scenario() -> None:
-        async with Node(config(tmp_path / "a"), rng=random.Random(3)) as first, Node(config(tmp_path / "b")) as second:
+        async with Node(config(tmp_path / "a"), rng=random.Random(3)) as first, Node(sender) as second:
             await second.connect(first.addresses[0])
             events = second.events()
             told = await steps(second, Stage.SEEN)

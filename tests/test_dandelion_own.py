@@ -52,6 +52,7 @@ def come_back(made: Bench, number: int, links: list[int]) -> None:
 
 def test_a_private_one_is_relayed_and_seen_back() -> None:
     made = bench(outbound=3)
+    made.fetches = False  # nobody has it from us
     made.submit(1, Policy.PRIVATE)
     assert stages(made) == ["queued", "stemmed"]
     assert not made.receipts[-1].first_hop_can_know

@@ -41,7 +41,7 @@ def test_it_says_what_a_memory_of_each_link_alone_would_say() -> None:
         knowing = {bit for bit, (had, told) in links.items() if id in had | told}
         assert {bit for bit in links if table.knowing(id) & bit} == knowing
         assert table.knowing(id) == sum(knowing)
-        assert table.announcers(id) == sum(id in had and id not in told for had, told in links.values())
+        assert table.having(id) == sum(bit for bit, (had, _) in links.items() if id in had)
         for bit, (_, told) in links.items():
             assert table.was_told(id, bit) == (id in told and id in waiting)
 
@@ -58,7 +58,7 @@ def test_links_that_come_and_go_do_not_make_it_wider() -> None:
         table.leave(bit)
     table.told(b"a", stays)
     assert table.knowing(b"a") == stays
-    assert table.announcers(b"a") == 0
+    assert table.having(b"a") == 0
 
 
 def test_a_thousand_links_cost_no_more_than_the_ids_of_one() -> None:

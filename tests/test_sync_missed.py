@@ -145,3 +145,21 @@ def test_whoever_was_dialled_for_blocks_alone_dials_one_full_link_itself() -> No
     node.apply(relay_of(node).submit_transaction(LOST, net.kernel.now)[1])
     net.kernel.run(until=180.0)
     assert [LOST.id in pool(other) for other in others].count(True) == 1
+
+
+def test_peers_that_dialled_for_blocks_alone_are_not_all_that_is_asked() -> None:
+    """They look like any other and answer nothing: whoever came back had asked three of them, and nobody else."""
+    net = network()
+    node, *others = (net.add(SETTINGS, archive=archive_of(LEDGER)) for _ in range(5))
+    for number, waiting in ((0, OTHERS), (-1, LOST)):  # something waits here already
+        [node, *others][number].apply(relay_of([node, *others][number]).submit_transaction(waiting, 0.0)[1])
+    for other in others[:3]:
+        other.apply([Dial(node.address, purpose=Purpose.BLOCKS, face=Face.CLEARNET)])
+    first, second = (net.add(SETTINGS, archive=archive_of(LEDGER)) for _ in range(2))
+    first.connect(others[3].address)
+    net.kernel.run(until=60.0)
+    assert LOST.id in pool(first), "it has been told already"
+    node.connect(others[3].address)
+    second.connect(node.address)
+    net.kernel.run(until=120.0)
+    assert pool(node) == pool(second) == {OTHERS.id, LOST.id}

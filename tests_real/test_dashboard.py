@@ -253,7 +253,7 @@ def test_the_life_of_an_own_transaction(seen: Visit) -> None:
     expect(page.get_by_label("private: by a stem")).to_be_checked()  # what shows the origin is chosen each time
     expect(direct.locator("ol")).to_contain_text("diffused", timeout=PATIENT_MS)
     private = page.locator(".life", has_text="policy: private")
-    expect(private.locator("ol")).to_contain_text("seen announced back to us by", timeout=2 * PATIENT_MS)
+    expect(private.locator("ol")).to_contain_text("seen told back or fetched by", timeout=2 * PATIENT_MS)
     assert private.locator("circle.peer").count() >= 1
     page.locator("section", has=page.locator("#h-own")).screenshot(path=PICTURES / "own-seen.png")
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
-WAIT_S = 120.0  # for what is expected, and for any command
+WAIT_S = 300.0  # for what is expected, and for any command: an embargo that ends early takes a minute and the next ping
 READING = re.compile(r"obscura .*\b(status|peers|mempool|privacy show)\b")  # may be asked twice
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 END = "end-of-the-command"

@@ -506,7 +506,7 @@ MEMPOOL_S: Final = 72 * 3600.0  # seconds that a transaction waits for a block
 MEMPOOL_KEEP_S: Final = 5.0  # seconds between writes of what changed in the mempool to the disk
 MEMPOOL_SWEEP_S: Final = 600.0  # seconds between looks for transactions that waited too long
 MEMPOOL_REQUEST_S: Final = 600.0  # seconds between mempool requests of one link that are answered
-MEMPOOL_ASKED: Final = 3  # peers up to which each new one is asked for its mempool: announcements may have been missed
+MEMPOOL_ASKED: Final = 3  # peers each way whose mempools are asked for: announcements may have been missed
 # Transactions of branches left behind are looked for at a start (ours): a crash just after a reorganisation lost them.
 REENTRY_DEPTH: Final = 100  # heights below the tip. Security: each block takes its work to make.
 MAX_RELAYED_TX: Final = 100_000  # bytes of a transaction outside a block
@@ -538,7 +538,7 @@ UNWANTED_STEM_POINTS: Final = 20  # points for a stemtx on a link that carries n
 BROADCAST_WAIT_S: Final = 30.0  # seconds that an own transaction waits for a successor, policy private
 BROADCAST_STRICT_WAIT_S: Final = 3_600.0  # the same for policies that rather give up than show the origin
 BROADCAST_POLL_S: Final = 1.0  # seconds between looks at whether an own transaction came back
-BROADCAST_SEEN_PEERS: Final = 3  # peers that announce an own transaction: then it is everywhere
+BROADCAST_SEEN_PEERS: Final = 3  # peers that have an own transaction: then it is everywhere
 BROADCAST_SEEN_S: Final = 60.0  # seconds after its diffusion by us, after which nobody waits for more of them
 MAX_OWN_BROADCASTS: Final = 1_000  # own transactions under way at once
 

@@ -203,7 +203,7 @@ def _own_transactions(
         prefers_anonymity=knobs.anonymous_first_hop,
         awaits_epoch=knobs.waits_for_epoch,
     )
-    pool = RelayPool(relay.transactions, relay.chain.ledger)
+    pool = RelayPool(relay.transactions, relay.chain.ledger, liveness.answered)
     return OwnTransactions(Dandelion(rng, pool, terms, hop_s=hop_s), pool, now, outbox)
 
 

@@ -36,7 +36,7 @@ class Stage(Enum):
     STEMMED = "stemmed"
     RESTEMMED = "re-stemmed"
     DIFFUSED = "diffused"
-    SEEN = "seen"  # announced to us by `peers` peers
+    SEEN = "seen"  # `peers` peers have it: they announced it, or fetched it here
     UNPROTECTED = "unprotected"  # diffused by us because there was no successor until the deadline
     EXPIRED = "expired"
 

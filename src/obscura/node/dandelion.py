@@ -50,11 +50,11 @@ class PublicPool(Protocol):
     def announce_again(self, id: bytes, now: float) -> None:
         """It waits, and perhaps nobody was told of it by an earlier run: as if it had just come."""
 
-    def announcers(self, id: bytes) -> int:
+    def holders(self, id: bytes) -> int:
         """Peers that showed that they have it."""
 
     def is_told(self, id: bytes) -> bool:
-        """Whether a peer that is here has it or was told of it, or a block has it."""
+        """Whether a peer that is here has shown that it has it, by silence too, or a block has it."""
 
 
 class _Stem:

@@ -97,8 +97,3 @@ class Knowers:
         """Whether we announced it to this very peer."""
         marks = self._waiting.get(id)
         return marks is not None and bool(marks.told & bit)
-
-    def announcers(self, id: bytes) -> int:
-        """Peers, of those that are here, that told us of it before we told them."""
-        marks = self._waiting.get(id) or self._others.get(id)
-        return 0 if marks is None else (marks.had & ~marks.told & self._here).bit_count()

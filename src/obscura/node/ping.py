@@ -16,11 +16,12 @@ from obscura.wire.messages.network import Ping, Pong
 
 
 class _Link:
-    __slots__ = ("asked", "best_s", "last_s", "nonce", "sent")
+    __slots__ = ("answered", "asked", "best_s", "last_s", "nonce", "sent")
 
     def __init__(self) -> None:
         self.nonce: int | None = None  # of the ping in flight
         self.sent = 0.0
+        self.answered = -inf  # when the newest ping was sent that was answered
         self.asked = False  # by the operator: tell the result
         self.last_s: float | None = None
         self.best_s: float | None = None
@@ -54,7 +55,7 @@ class Liveness(Part):
         state = self._links.get(peer.link)
         if state is None or message.nonce != state.nonce:
             return ()  # late or made up: it proves nothing
-        state.nonce = None
+        state.nonce, state.answered = None, state.sent
         state.last_s = now - state.sent
         state.best_s = state.last_s if state.best_s is None else min(state.best_s, state.last_s)
         self._timers.set(peer.link, now + PING_INTERVAL_S)
@@ -67,6 +68,11 @@ class Liveness(Part):
         """The shortest round trip of a link so far; ``inf`` = none measured."""
         state = self._links.get(link)
         return inf if state is None or state.best_s is None else state.best_s
+
+    def answered(self, link: LinkId) -> float:
+        """When the newest ping was sent that the peer has answered: it has read what was sent before. ``-inf`` = none."""
+        state = self._links.get(link)
+        return -inf if state is None else state.answered
 
     def ask(self, link: LinkId, now: float) -> Iterable[Effect]:
         """Ping now because the operator wants to know; a ``pong`` notification follows."""

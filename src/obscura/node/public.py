@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from math import inf
 
 from obscura.ledger.port import Fault, FaultKind, Ledger, Transaction
 from obscura.node.dandelion import PublicPool
@@ -12,11 +13,17 @@ from obscura.node.transactions import TransactionRelay
 
 
 class RelayPool(PublicPool):
-    """``TransactionRelay`` behind the port. The relay itself never hears of a transaction before ``publish``."""
+    """``TransactionRelay`` behind the port. The relay itself never hears of a transaction before ``publish``.
 
-    def __init__(self, relay: TransactionRelay, ledger: Ledger) -> None:
+    ``answered``: when the newest message was sent to a peer that it has answered.
+    """
+
+    def __init__(
+        self, relay: TransactionRelay, ledger: Ledger, answered: Callable[[LinkId], float] = lambda link: -inf
+    ) -> None:
         self._relay = relay
         self._ledger = ledger
+        self._answered = answered
 
     def decode(self, raw: bytes) -> Transaction:
         return self._ledger.decode_transaction(raw)
@@ -33,11 +40,11 @@ class RelayPool(PublicPool):
     def publish(self, transaction: Transaction, source: LinkId | None, now: float) -> Iterable[Effect]:
         return self._relay.admit(transaction, source, now)[1]
 
-    def announcers(self, id: bytes) -> int:
-        return self._relay.announcers(id)
+    def holders(self, id: bytes) -> int:
+        return self._relay.holders(id)
 
     def announce_again(self, id: bytes, now: float) -> None:
         self._relay.announce_again(id, now)
 
     def is_told(self, id: bytes) -> bool:
-        return self._relay.is_confirmed(id) or self._relay.is_told(id)
+        return self._relay.is_confirmed(id) or self._relay.is_told(id, self._answered)

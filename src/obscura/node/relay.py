@@ -7,8 +7,8 @@ steps of the acknowledged tip to whoever must hear of them.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from typing import Any
 
 from obscura.errors import DecodeError
@@ -68,6 +68,7 @@ class ChainRelay(Part):
         self.transactions = TransactionRelay(chain.ledger, rng, unix, self.blocks.next_token, waiting, faces)
         self.download = Download(self.blocks, lambda: len(self.transactions.mempool) > 0)
         self._peers: dict[LinkId, ChainPeer] = {}
+        self._full = Counter[bool]()  # links that carry transactions, by whether they are inbound
         self._headers = HeaderSync(self.blocks, rng)
         self._serving = Serving(self.blocks, self.transactions.may_have)
         self._compact = CompactRelay(
@@ -133,6 +134,7 @@ class ChainRelay(Part):
             state.best = told
         self.download.joined(state)
         if peer.purpose is Purpose.FULL:
+            self._full[peer.is_inbound] += 1
             self.transactions.joined(peer, now)
         self._serving.joined(peer.link)
         effects = self._headers.joined(state, now)
@@ -141,15 +143,18 @@ class ChainRelay(Part):
         return effects
 
     def _may_have_missed(self, peer: Peer) -> bool:
-        """Whether transactions were announced while nobody told us: nobody announces anything twice."""
-        full = (member for member in self._peers.values() if member.peer.purpose is Purpose.FULL)
-        has_more = next(islice(full, MEMPOOL_ASKED, None), None) is not None  # without a look at thousands
-        return not has_more or (not peer.is_inbound and not len(self.transactions.mempool))
+        """Whether transactions were announced while nobody told us: nobody announces anything twice.
+
+        Whoever dialled us may keep the link for blocks alone, and answers nothing then.
+        """
+        is_early = self._full[peer.is_inbound] <= MEMPOOL_ASKED
+        return is_early or (not peer.is_inbound and not len(self.transactions.mempool))
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
         link = peer.link
         if self._peers.pop(link, None) is None:
             return ()
+        self._full[peer.is_inbound] -= peer.purpose is Purpose.FULL
         self._serving.left(link)
         self._compact.left(link)
         self._older.left(link)

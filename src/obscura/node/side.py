@@ -30,8 +30,8 @@ class Side:
         self.sources: dict[bytes, list[LinkId]] = {}  # who else announced it
         self.refused: Rolling[bool] = Rolling(TX_REFUSED)  # brought here and not taken
         self.unfetched: dict[
-            bytes, None
-        ] = {}  # public, and no peer has fetched or announced it: perhaps nobody else has it
+            bytes, float
+        ] = {}  # public, and no peer has fetched or announced it; when it was told last
         self.entering: Timers[bytes] = Timers()  # public at another face, and here at that time
 
     def deadline(self) -> float:

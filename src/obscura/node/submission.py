@@ -66,9 +66,7 @@ class OwnTransactions(Part):
         if id in self._own:
             return id, []
         if self._pool.has(id):
-            return id, [
-                Receipt(id, Stage.SEEN, final=True, peers=self._pool.announcers(id), reason="is public already")
-            ]
+            return id, [Receipt(id, Stage.SEEN, final=True, peers=self._pool.holders(id), reason="is public already")]
         wait_s = policy.wait_s if wait_s is None else wait_s
         self._outbox.keep(Submission(id, raw, policy, wait_s))
         own = self._add(transaction, policy, wait_s, now)
@@ -175,7 +173,7 @@ class OwnTransactions(Part):
             self._look_again(own, now)
             return []
         self._made_public(own, now)
-        peers = self._pool.announcers(id)
+        peers = self._pool.holders(id)
         is_over = peers >= BROADCAST_SEEN_PEERS or (is_late and self._pool.is_told(id))
         is_saved = own.public_since is not None and now - own.public_since >= 2 * MEMPOOL_KEEP_S
         if is_over or (is_saved and not own.is_diffused):  # until it is, a crash could lose it everywhere

@@ -31,41 +31,15 @@ from obscura.limits import (
 )
 from obscura.node.effects import Credit, Effect, Keep, LinkId, Merit, Notify, Penalise, Send, Waiting
 from obscura.node.face import Face
-from obscura.node.knowers import Bit, Knowers
+from obscura.node.knowers import Knowers
 from obscura.node.mempool import Entry, Mempool, Source, Verdict
 from obscura.node.peer import Peer
 from obscura.node.rolling import Rolling
 from obscura.node.side import Side, crossing_s
 from obscura.node.timers import Timers
+from obscura.node.txpeer import Audience, TxPeer
 from obscura.wire.messages.blocks import Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData
-
-Audience = int  # whose announcements go together: a link (above 0), or all inbound links of a face (below 0)
-
-
-class _Link:
-    __slots__ = (
-        "announcements",
-        "audience",
-        "bit",
-        "in_flight",
-        "late",
-        "mempool_at",
-        "paused_until",
-        "queue",
-        "side",
-    )
-
-    def __init__(self, peer: Peer, side: Side, bit: Bit) -> None:
-        self.side = side
-        self.bit = bit  # of this link in what is remembered of each transaction
-        self.audience: Audience = -int(peer.face) if peer.is_inbound else peer.link
-        self.queue: dict[bytes, None] = {}  # to be told at the audience's next time
-        self.announcements: dict[bytes, None] = {}  # told to us, not asked of this peer yet
-        self.in_flight: dict[bytes, None] = {}
-        self.late: dict[bytes, None] = {}  # asked of this peer, and of another one since
-        self.paused_until = 0.0
-        self.mempool_at = -inf
 
 
 class TransactionRelay:
@@ -85,7 +59,7 @@ class TransactionRelay:
         self._rng = rng
         self._unix = unix
         self._next_token = next_token
-        self._links: dict[LinkId, _Link] = {}
+        self._links: dict[LinkId, TxPeer] = {}
         self._knowers = Knowers()
         self._sides = {face: Side(face) for face in sorted(faces)}
         self._confirmed: Rolling[bool] = Rolling(TX_REFUSED)  # a block of the chain has it
@@ -116,9 +90,9 @@ class TransactionRelay:
         """A link is up. It is told of what nobody on its face has fetched yet, at a random time."""
         side = self._sides.setdefault(peer.face, Side(peer.face))
         side.links[peer.link] = None
-        state = self._links[peer.link] = _Link(peer, side, self._knowers.join())
+        state = self._links[peer.link] = TxPeer(peer, side, self._knowers.join())
         if side.unfetched:
-            state.queue.update(side.unfetched)
+            state.queue.update(dict.fromkeys(side.unfetched))
             self._plan(state.audience, now)
 
     def left(self, link: LinkId, now: float) -> list[Effect]:
@@ -144,6 +118,7 @@ class TransactionRelay:
         state = self._links.get(link)
         if state is None:
             return []  # a link for blocks alone
+        state.takes_part = True
         side = state.side
         for transaction_id in ids:
             self._has(state, transaction_id)
@@ -162,7 +137,7 @@ class TransactionRelay:
                 del side.sources[transaction_id]
         return self._ask(link, state, now)
 
-    def _ask(self, link: LinkId, state: _Link, now: float) -> list[Effect]:
+    def _ask(self, link: LinkId, state: TxPeer, now: float) -> list[Effect]:
         room = TX_IN_FLIGHT - len(state.in_flight)
         if not state.announcements or now < state.paused_until:
             return []
@@ -244,7 +219,7 @@ class TransactionRelay:
         for link in side.sources.pop(transaction_id, ()):
             self._links[link].announcements.pop(transaction_id, None)
 
-    def _move_to_late(self, state: _Link, transaction_id: bytes) -> None:
+    def _move_to_late(self, state: TxPeer, transaction_id: bytes) -> None:
         if state.in_flight.pop(transaction_id, b"") is None:
             state.late[transaction_id] = None
             if len(state.late) > TX_IN_FLIGHT:
@@ -300,7 +275,7 @@ class TransactionRelay:
                 state.queue[transaction_id] = None
                 self._plan(state.audience, now)
         if not self._knowers.having(transaction_id) & here:
-            side.unfetched[transaction_id] = None
+            side.unfetched[transaction_id] = inf
 
     def confirmed(self, transactions: Sequence[Transaction], now: float) -> None:
         """A block of the chain has these."""
@@ -347,9 +322,10 @@ class TransactionRelay:
             return None
         if (entry := self.mempool.get(transaction_id)) is not None:
             self._has(state, transaction_id)
+        state.takes_part = True
         return None if entry is None else entry.transaction.raw
 
-    def _has(self, state: _Link, transaction_id: bytes) -> None:
+    def _has(self, state: TxPeer, transaction_id: bytes) -> None:
         """The peer has it, so that others can get it from there."""
         self._knowers.heard(transaction_id, state.bit)
         state.side.unfetched.pop(transaction_id, None)
@@ -364,20 +340,31 @@ class TransactionRelay:
         """Whether a block that came lately has it."""
         return transaction_id in self._confirmed
 
-    def announcers(self, transaction_id: bytes) -> int:
-        """Peers that told us of it before we told them."""
-        return self._knowers.announcers(transaction_id)
+    def holders(self, transaction_id: bytes) -> int:
+        """Peers that are here and have it: they announced it, or fetched it here."""
+        return self._knowers.having(transaction_id).bit_count()
 
-    def is_told(self, transaction_id: bytes) -> bool:
-        """Whether a peer has fetched or announced it: those that link to us for blocks alone are told, and fetch nothing."""
-        return any(transaction_id not in s.unfetched and transaction_id not in s.entering for s in self._sides.values())
+    def is_told(self, transaction_id: bytes, answered: Callable[[LinkId], float]) -> bool:
+        """Whether a peer has fetched or announced it, or has read of it here and does not want it: it has it already.
+
+        ``answered``: when the newest message was sent to a peer that it has answered. Links for blocks alone look like others:
+        what is told to them is nothing.
+        """
+        return any(
+            transaction_id not in side.entering
+            and (
+                (told := side.unfetched.get(transaction_id)) is None
+                or any(self._links[k].takes_part and answered(k) >= told for k in side.links)
+            )
+            for side in self._sides.values()
+        )
 
     def tell_all(self, link: LinkId, now: float) -> None:
         """The peer asked for the mempool: it hears of everything when its time comes, as of anything new."""
         state = self._links.get(link)
         if state is None or now - state.mempool_at < MEMPOOL_REQUEST_S:
             return
-        state.mempool_at = now
+        state.mempool_at, state.takes_part = now, True
         for entry in self.mempool:
             transaction_id = entry.transaction.id
             is_known = self._knowers.knowing(transaction_id) & state.bit
@@ -392,7 +379,7 @@ class TransactionRelay:
             mean = TX_INBOUND_MEAN_S if audience < 0 else TX_OUTBOUND_MEAN_S
             self._tellings.set(audience, now + self._rng.expovariate(1 / mean))
 
-    def _tell(self, link: LinkId, state: _Link, now: float) -> list[Effect]:
+    def _tell(self, link: LinkId, state: TxPeer, now: float) -> list[Effect]:
         chosen = []
         for transaction_id in state.queue:
             chosen.append(transaction_id)
@@ -406,6 +393,8 @@ class TransactionRelay:
         self._rng.shuffle(chosen)  # the order of arrival says where they came from
         for transaction_id in chosen:
             self._knowers.told(transaction_id, state.bit)
+            if transaction_id in state.side.unfetched:
+                state.side.unfetched[transaction_id] = now
         items = tuple(InventoryItem(InventoryKind.TX, transaction_id) for transaction_id in chosen)
         return [Send(link, Inv(items))] if items else []
 

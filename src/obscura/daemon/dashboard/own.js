@@ -4,7 +4,7 @@ import { Gone, Refused, call } from "/dashboard/rpc.js";
 
 const WAIT_MS = 30_000; // the node answers after some seconds when nothing happens
 const STATIONS = ["queued", "stem", "public", "seen"];
-const TITLES = { queued: "on disk", stem: "stem", public: "diffused", seen: "seen back" };
+const TITLES = { queued: "on disk", stem: "stem", public: "diffused", seen: "seen" };
 const X = [40, 145, 255, 405];
 const Y = 62;
 const lives = new Map();
@@ -15,7 +15,7 @@ const TOLD = {
   "re-stemmed": () => "the embargo was over and nobody had shown it: sent along another stem",
   diffused: (r, policy) =>
     policy === "direct" ? "given to all peers by this node: whoever watches it can see that" : "public: nodes give it to all their peers",
-  seen: (r) => (r.peers ? `announced back to us by ${many(r.peers, "peer")}` : "nobody announced it back to us"),
+  seen: (r) => (r.peers ? `told back or fetched by ${many(r.peers, "peer")}` : "whoever was told had it already"),
   unprotected: () => "nobody would take it on a stem in time: this node diffused it itself, and whoever watched could see that",
   expired: () => "given up: this policy never diffuses by itself",
 };
