@@ -318,6 +318,22 @@ def test_three_dialled_peers_of_different_groups_are_believed_and_inbound_ones_n
     assert talk.own.announced(Face.ONION) == []
 
 
+def test_what_dialled_peers_saw_goes_with_them() -> None:
+    talk = Talk()
+    talk.own.set_listening([Address(key(1), "0.0.0.0", 9_733, TLS)])
+    seen = endpoint("20.9.0.1", 40_000)
+    for n in range(OBSERVERS):
+        talk.meet(peer(n, f"32.{n}.0.1", inbound=False, observed=seen))
+        talk.meet(peer(100 + n, f"32.{n}.0.2", inbound=False, observed=seen))
+        talk.meet(peer(200 + n, f"33.{n}.0.1", inbound=False, observed=endpoint(f"20.9.1.{n}", 40_000)))
+    talk.core.closed(0, "gone", 0.0)
+    assert talk.own.announced(Face.CLEARNET) == [OWN], "one of that group is left"
+    talk.core.closed(100, "gone", 0.0)
+    assert talk.own.announced(Face.CLEARNET) == []
+    talk.meet(peer(300, "34.1.0.1", inbound=False, observed=seen))
+    assert talk.own.announced(Face.CLEARNET) == [OWN]
+
+
 def test_peers_that_came_before_the_address_was_known_are_told_once_it_is() -> None:
     talk = Talk()
     talk.own.set_listening([Address(key(1), "0.0.0.0", 9_733, TLS)])

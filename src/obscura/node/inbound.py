@@ -38,7 +38,7 @@ class Inbound(Part):
         self._faces = faces
         self._best_ping_s = best_ping_s
         self._is_discouraged = is_discouraged
-        self._peers: dict[LinkId, Peer] = {}
+        self._peers: dict[Face, dict[LinkId, Peer]] = {}
         self._last: dict[tuple[LinkId, Merit], float] = {}
 
     def allow(self, max_inbound: int) -> None:
@@ -47,11 +47,11 @@ class Inbound(Part):
 
     def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
         if peer.is_inbound:
-            self._peers[peer.link] = peer
+            self._peers.setdefault(peer.face, {})[peer.link] = peer
         return ()
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
-        self._peers.pop(peer.link, None)
+        self._peers.get(peer.face, {}).pop(peer.link, None)
         for merit in Merit:
             self._last.pop((peer.link, merit), None)
         return ()
@@ -62,12 +62,12 @@ class Inbound(Part):
         return ()
 
     def room_for(self, newcomer: Peer, now: float) -> Iterable[Effect] | None:
-        pool = [peer for peer in self._peers.values() if peer.face is newcomer.face]
+        pool = self._peers.get(newcomer.face, {})
         if len(pool) < self._max // max(1, len(self._faces)):
             return ()
         if self._is_discouraged(newcomer.remote, now):
             return None
-        goes = victim([self._candidate(peer, now) for peer in pool], self._key)
+        goes = victim([self._candidate(peer, now) for peer in pool.values()], self._key)
         return None if goes is None else (Disconnect(goes.link, "makes room for another inbound peer"),)
 
     def _candidate(self, peer: Peer, now: float) -> Candidate:

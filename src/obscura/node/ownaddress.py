@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from ipaddress import ip_address
 
@@ -38,6 +39,7 @@ class OwnAddress(Part):
         self._listening: tuple[Address, ...] = ()
         self._mapped: dict[int, Address] = {}  # listening port -> what the router says of it
         self._seen: dict[LinkId, tuple[bytes, bytes]] = {}  # observer's group, our host
+        self._observers: dict[bytes, Counter[bytes]] = {}  # our host, its observers' groups: the same, counted
 
     def set_listening(
         self, addresses: Iterable[Address], *, is_listed: bool = True, external: Iterable[Address] = ()
@@ -83,21 +85,27 @@ class OwnAddress(Part):
         seen = peer.negotiated.peer.observed
         place = peer.dialled.endpoint if peer.dialled is not None else None
         if seen is not None and place is not None and peer.face is Face.CLEARNET and not self._is_proxied:
-            self._seen[peer.link] = (self._grouping.of(place), seen.host)
+            group, host = self._seen[peer.link] = (self._grouping.of(place), seen.host)
+            self._observers.setdefault(host, Counter())[group] += 1
         return ()
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
-        self._seen.pop(peer.link, None)
+        group, host = self._seen.pop(peer.link, (b"", b""))
+        groups = self._observers.get(host)
+        if groups is None:
+            return ()
+        groups[group] -= 1
+        if not groups[group]:
+            del groups[group]
+        if not groups:
+            del self._observers[host]
         return ()
 
     def _known(self) -> tuple[Address, ...]:
         return (*self._listening, *self._external, *self._mapped.values())
 
     def _observed(self) -> list[str]:
-        groups: dict[bytes, set[bytes]] = {}
-        for group, host in self._seen.values():
-            groups.setdefault(host, set()).add(group)
-        return [str(ip_address(host)) for host, told_by in groups.items() if len(told_by) >= OBSERVERS]
+        return [str(ip_address(host)) for host, groups in self._observers.items() if len(groups) >= OBSERVERS]
 
     def _may_announce(self, address: Address, face: Face) -> bool:
         endpoint = address.endpoint
