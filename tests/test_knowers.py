@@ -30,6 +30,9 @@ def test_it_says_what_a_memory_of_each_link_alone_would_say() -> None:
         elif act == 2:
             waiting ^= {id}
             (table.waits if id in waiting else table.went)(id)
+            if id not in waiting:
+                for _, told in links.values():
+                    told.discard(id)
         elif act < 8:
             bit = rng.choice(list(links))
             table.heard(id, bit)
@@ -85,6 +88,8 @@ def test_what_is_known_of_a_waiting_transaction_is_not_pushed_out() -> None:
     assert table.was_told(b"a", bit)
     table.went(b"a")
     assert not table.was_told(b"a", bit)
+    assert not table.knowing(b"a"), "told of it, and it cannot be fetched any more"
+    table.heard(b"a", bit)
     assert table.knowing(b"a") == bit
     for id in ids(3 * TX_KNOWN):
         table.heard(id + b"!", bit)

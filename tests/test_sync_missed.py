@@ -6,7 +6,18 @@ from random import Random
 
 import pytest
 
-from chain_nodes import SETTINGS, archive_of, chain_of, easy_ledger, network, relay_of, submit, transactions
+from chain_nodes import (
+    SETTINGS,
+    Scripted,
+    archive_of,
+    chain_of,
+    easy_ledger,
+    network,
+    nothing,
+    relay_of,
+    submit,
+    transactions,
+)
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
@@ -14,6 +25,8 @@ from obscura.limits import REENTRY_DEPTH
 from obscura.node.effects import Dial
 from obscura.node.face import Face, Purpose
 from obscura.sim.network import SimNetwork, SimNode
+from obscura.wire.messages.blocks import GetHeaders, Headers, Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.transactions import GetData, MempoolRequest, NotFound
 from small_chains import START, mined
 
 LEDGER = easy_ledger()
@@ -60,6 +73,29 @@ def test_what_left_the_chain_waits_again_after_a_crash(count: int, comes_back: b
     again = net.restart(crashed_after_reorganisation(net, count), SETTINGS)
     net.kernel.run(until=net.kernel.now + 200.0)
     assert pool(again) == ({LOST.id} if comes_back else set())
+
+
+def test_what_was_told_and_mined_before_anyone_fetched_it_is_told_again_when_it_waits_again() -> None:
+    """Whoever asked for it meanwhile got notfound, and nobody else has it: that was all that anybody ever heard of it."""
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(LEDGER, START_BLOCKS))
+    ear = Scripted({GetHeaders: nothing, Headers: nothing, MempoolRequest: nothing, Inv: nothing, NotFound: nothing})
+    peer = net.add(SETTINGS, parts=[ear])
+    node.connect(peer.address)
+    net.kernel.run(until=5.0)
+    node.apply(relay_of(node).submit_transaction(LOST, net.kernel.now)[1])
+    net.kernel.run(until=40.0)
+    submit(node, LEFT)
+    net.kernel.run(until=41.0)
+    wanted = (InventoryItem(InventoryKind.TX, LOST.id),)
+    peer.send(peer.peers[0].link, GetData(wanted))
+    net.kernel.run(until=60.0)
+    assert NotFound(wanted) in ear.of(NotFound)
+    for raw in longer(2):
+        submit(node, raw)
+    net.kernel.run(until=100.0)
+    assert pool(node) == {LOST.id}
+    assert [message.items for message in ear.of(Inv)].count(wanted) == 2  # type: ignore[attr-defined]
 
 
 def test_what_was_mined_just_before_a_crash_does_not_wait_again() -> None:

@@ -64,9 +64,10 @@ class Knowers:
         self._others.discard(id)
 
     def went(self, id: bytes) -> None:
-        """It has left the mempool."""
+        """It has left the mempool. If it comes back, whoever has not fetched it is told again: that peer got ``notfound``."""
         marks = self._waiting.pop(id, None)
         if marks is not None:
+            marks.told = 0
             self._others[id] = marks
 
     def heard(self, id: bytes, bit: Bit) -> None:
