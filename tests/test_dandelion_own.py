@@ -212,3 +212,24 @@ def test_one_that_went_round_is_treated_as_any_other() -> None:
     assert len(made.stemmed(1)) == 2
     made.receive(101, StemTx(raw(1)))
     assert made.published
+
+
+def test_silence_says_that_a_peer_has_it_only_of_one_that_was_told_and_takes_part() -> None:
+    made = bench(outbound=0, inbound=1)
+    made.fetches = False
+    id = made.submit(1, Policy.DIRECT)
+    relay = made.announcements.relay
+
+    def is_told() -> bool:
+        """If all have answered just now."""
+        return relay.is_told(id, lambda link: made.now)
+
+    assert not is_told(), "nobody was told yet"
+    made.run(60)
+    assert (101, Inv((InventoryItem(InventoryKind.TX, id),))) in made.sent
+    assert not is_told(), "it may keep the link for blocks alone"
+    made.join(1)
+    assert not is_told(), "it has not been told yet"
+    made.run(30)
+    assert is_told()
+    assert not relay.is_told(id, lambda link: 1.0), "it has not read it yet"

@@ -350,14 +350,16 @@ class TransactionRelay:
         ``answered``: when the newest message was sent to a peer that it has answered. Links for blocks alone look like others:
         what is told to them is nothing.
         """
-        return any(
-            transaction_id not in side.entering
-            and (
-                (told := side.unfetched.get(transaction_id)) is None
-                or any(self._links[k].takes_part and answered(k) >= told for k in side.links)
-            )
-            for side in self._sides.values()
-        )
+        for side in self._sides.values():
+            if transaction_id in side.entering:
+                continue
+            told = side.unfetched.get(transaction_id)
+            if told is None:
+                return True
+            readers = [self._links[link] for link in side.links if answered(link) >= told]
+            if any(r.takes_part and self._knowers.was_told(transaction_id, r.bit) for r in readers):
+                return True
+        return False
 
     def tell_all(self, link: LinkId, now: float) -> None:
         """The peer asked for the mempool: it hears of everything when its time comes, as of anything new."""
