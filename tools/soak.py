@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -68,6 +69,9 @@ class Sample(NamedTuple):
     held_bytes: int
     most_held_bytes: int  # since the start
     height: int
+    heap_used_kib: int = 0  # of glibc's heap, by mallinfo2; 0 where there is none
+    heap_free_kib: int = 0  # freed, and kept by the heap
+    objects: int = 0  # Python's, that its collector follows
 
 
 # --- The node ---------------------------------------------------------------------------------------------------------------
@@ -117,12 +121,32 @@ def _state(node: Node, began: float) -> Sample:
         held_bytes=held,
         most_held_bytes=node.engine._memory.most,
         height=node.relay.blocks.tip_height,
+        **_heap(),
+        objects=len(gc.get_objects()),
     )
 
 
 def _rss_kib() -> int:
     rows = Path("/proc/self/status").read_text().splitlines()
     return next(int(row.split()[1]) for row in rows if row.startswith("RssAnon:"))
+
+
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    )
+
+
+def _heap() -> dict[str, int]:
+    """What glibc says of its heap (mallinfo(3)): a heap that spreads is told from objects that stay."""
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError):
+        return {}
+    mallinfo2.restype = _Mallinfo2
+    told = mallinfo2()
+    return {"heap_used_kib": (told.uordblks + told.hblkhd) >> 10, "heap_free_kib": told.fordblks >> 10}
 
 
 # --- The processes around it --------------------------------------------------------------------------------------------------
@@ -316,6 +340,23 @@ def memory(samples: list[Sample], warm_s: float) -> dict[str, float]:
     }
 
 
+def parts(samples: list[dict[str, Any]]) -> str:
+    """Of what memory consists, as medians of the second third and of the last."""
+    third = len(samples) // 3
+    told = []
+    for chosen in (samples[third : 2 * third], samples[2 * third :]):
+        used, free, rss = (
+            statistics.median(s[k] for s in chosen) for k in ("heap_used_kib", "heap_free_kib", "rss_kib")
+        )
+        rest = statistics.median(s["rss_kib"] - s["heap_used_kib"] - s["heap_free_kib"] for s in chosen)
+        objects = statistics.median(s["objects"] for s in chosen)
+        told.append(
+            f"{rss / 1024:.1f} MiB = heap {used / 1024:.1f} in use and {free / 1024:.1f} free, Python's arenas and the rest "
+            f"{rest / 1024:.1f}; {objects:,.0f} objects"
+        )
+    return "\n            ".join(told)
+
+
 def broken(result: dict[str, Any], growth_mib: float, p95_ms: float) -> list[str]:
     """Bounds that do not hold, in words."""
     before, after = Sample(**result["before"]), Sample(**result["after"])
@@ -344,6 +385,7 @@ def told(result: dict[str, Any]) -> str:
             f"{result['most']['peers']} of them established; height {samples[-1]['height']}",
             f"memory      {memory['mib_at_the_end']} MiB at the end, {memory['mib_per_hour']:+} ± {memory['error']} MiB/h "
             f"after the first third, without {LINK_KIB} KiB a link and what was held at most",
+            f"of which    {parts(samples)}",
             f"held        at most {result['most']['most_held_bytes'] / 2**20:.1f} MiB for peers",
             f"tasks       {before['tasks']} before, at most {result['most']['tasks']}, {after['tasks']} after",
             f"descriptors {before['descriptors']} before, {after['descriptors']} after all left; links {after['links']}",
