@@ -464,7 +464,7 @@ def one_pool_of_slots(node: SimNode) -> None:
     inbound = node.assembly.neighbours.inbound
 
     def room_for(newcomer: Any, now: float) -> Any:
-        peers = list(inbound._peers.values())
+        peers = [peer for pool in inbound._peers.values() for peer in pool.values()]
         if len(peers) < inbound._max:
             return ()
         mine = [peer for peer in peers if peer.face is newcomer.face]
