@@ -473,7 +473,9 @@ def test_what_left_the_chain_waits_again_and_what_entered_it_does_not() -> None:
     assert waiting == {t.id for t in lost}
 
 
-def test_partitions_join() -> None:
+@pytest.mark.parametrize("miner", [0, 1])
+def test_partitions_join(miner: int) -> None:
+    """Where node 1 mined, node 0 had the blocks of the branch that is left of the very peer which shows it the other one."""
     net = network()
     nodes = [fresh(net) for _ in range(4)]
     nodes[0].connect(nodes[1].address)
@@ -481,7 +483,7 @@ def test_partitions_join() -> None:
     net.kernel.run(until=2.0)
     left, right = chain_of(LEDGER, 10, seed=31), chain_of(LEDGER, 12, seed=32)
     for raw in left:
-        submit(nodes[0], raw)
+        submit(nodes[miner], raw)
         net.kernel.run(until=net.kernel.now + 0.3)
     for raw in right:
         submit(nodes[3], raw)

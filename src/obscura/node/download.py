@@ -32,13 +32,14 @@ _LATE = 2 * MOST_IN_FLIGHT  # ids remembered as asked of a peer that somebody el
 
 
 class _Source:
-    __slots__ = ("cursor", "excluded", "in_flight", "late", "path", "path_to", "peer", "progress", "rests_until")
+    __slots__ = ("aim", "cursor", "excluded", "in_flight", "late", "path", "path_to", "peer", "progress", "rests_until")
 
     def __init__(self, peer: ChainPeer) -> None:
         self.peer = peer
         self.in_flight: dict[bytes, None] = {}
         self.late: dict[bytes, int] = {}  # answers that may still come, beside the one in flight
         self.excluded: dict[bytes, None] = {}  # blocks that it does not have, or gave wrongly
+        self.aim: bytes | None = None  # the header at whose branch ``cursor`` looked
         self.cursor = 0  # heights below it are asked for or there
         self.progress = inf  # when its last block came, or when it was first asked
         self.rests_until = 0.0
@@ -133,6 +134,9 @@ class Download:
         chain = self._chain
         wanted: list[bytes] = []
         fork = chain.height(chain.fork_point(chain.tip, best))
+        if source.aim is not None and source.aim != best:  # heights of another branch say nothing of this one
+            source.cursor = min(source.cursor, chain.height(chain.fork_point(source.aim, best)) + 1)
+        source.aim = best
         end = min(chain.height(best), fork + BLOCK_WINDOW)
         height = max(source.cursor, fork + 1)
         while len(wanted) < room and height <= end:
