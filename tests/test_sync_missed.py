@@ -134,6 +134,21 @@ def test_what_came_back_for_a_moment_and_was_mined_is_not_left_on_the_disk() -> 
     assert not node.archive.transactions
 
 
+def test_what_two_reorganisations_in_a_row_took_and_left_waits_again() -> None:
+    """The second one comes while the blocks of the first are still being read: that they have it does not count for both."""
+    net = network()
+    first = chain_of(LEDGER, 1, seed=92, parent=START_BLOCKS)
+    node = net.add(SETTINGS, archive=archive_of(LEDGER, [*START_BLOCKS, *first], read_s=1.0))
+    net.kernel.run(until=10.0)
+    after = chain_of(LEDGER, 1, seed=93, parent=[*START_BLOCKS, LEFT])
+    for raw in (LEFT, *after, *longer(3)):
+        submit(node, raw)
+    net.kernel.run(until=10.5)
+    assert relay_of(node).blocks.tip == LEDGER.block_id(longer(3)[-1][:80])
+    net.kernel.run(until=60.0)
+    assert pool(node) == {LOST.id}
+
+
 def test_a_branch_without_all_its_blocks_brings_nothing_back() -> None:
     net = network()
     archive = archive_of(LEDGER, [*START_BLOCKS, LEFT, *longer(3)])

@@ -66,17 +66,14 @@ class Reentry:
         """A step of the tip."""
         way, block = step.way, step.block
         if not way.disconnect and block is not None and len(way.connect) == 1:
-            self._confirmed(block.transactions, now)
+            self._transactions.confirmed(block.transactions, now)
+            for job in self._jobs:  # all of them are older steps: what they left behind is in a block again
+                job.confirm(block.transactions)
             return ()
         if not way.disconnect and not len(self._transactions.mempool):
             return ()  # many blocks at once and nothing waits: nothing to look for in them
         self._jobs.append(_Job(step))
         return self._next(now) if len(self._jobs) == 1 else ()
-
-    def _confirmed(self, transactions: list[Transaction], now: float) -> None:
-        self._transactions.confirmed(transactions, now)
-        for job in self._jobs:
-            job.confirm(transactions)
 
     def _next(self, now: float) -> Iterable[Effect]:
         while self._jobs:
@@ -89,7 +86,9 @@ class Reentry:
         return ()
 
     def _connected(self, raw: bytes | None, now: float) -> Iterable[Effect]:
-        self._confirmed(self._read(raw), now)
+        found = self._read(raw)
+        self._transactions.confirmed(found, now)
+        self._jobs[0].confirm(found)  # not the jobs behind it: those may leave this very block behind
         return self._next(now)
 
     def _disconnected(self, raw: bytes | None, now: float) -> Iterable[Effect]:
