@@ -134,6 +134,18 @@ def test_what_came_back_for_a_moment_and_was_mined_is_not_left_on_the_disk() -> 
     assert not node.archive.transactions
 
 
+def test_what_a_block_has_is_not_taken_from_a_peer_after_a_restart() -> None:
+    """The peer is on a branch without it, and nothing waits here that would be a reason to look at the newest blocks."""
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(LEDGER, [*START_BLOCKS, LEFT]))
+    other = net.add(SETTINGS, archive=archive_of(LEDGER, START_BLOCKS))
+    other.apply(relay_of(other).submit_transaction(LOST, 0.0)[1])
+    net.kernel.run(until=5.0)
+    other.connect(node.address)
+    net.kernel.run(until=60.0)
+    assert not pool(node)
+
+
 def test_what_two_reorganisations_in_a_row_took_and_left_waits_again() -> None:
     """The second one comes while the blocks of the first are still being read: that they have it does not count for both."""
     net = network()

@@ -1,7 +1,7 @@
 """What a change of the tip does to waiting transactions: a block's leave, those of blocks left behind come back (design 12).
 
-A start begins with what a crash may have cut off: the newest blocks, whose transactions may still be on the disk as waiting ones,
-and the branches that were left lately, whose transactions may not be there again.
+A start begins with the newest blocks: what they have may be on the disk as waiting still, after a crash, and may be announced by
+peers on another branch. Then come the branches that were left lately, whose transactions a crash may have lost.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Reentry:
         self._transactions = transactions
         self._jobs: deque[_Job] = deque()
         chain = blocks.chain
-        if len(transactions.mempool):
-            newest = range(max(1, chain.tip_height - REENTRY_DEPTH + 1), chain.tip_height + 1)
-            ids = [chain.ancestor(chain.tip, height) for height in newest]
+        newest = range(max(1, chain.tip_height - REENTRY_DEPTH + 1), chain.tip_height + 1)
+        ids = [chain.ancestor(chain.tip, height) for height in newest]
+        if ids:
             self._jobs.append(_Job(NewTip(Reorganisation([], ids), chain.tip, None)))
         for end in chain.left_behind(REENTRY_DEPTH):
             self._jobs.append(_Job(NewTip(chain.reorganisation(end, chain.tip), chain.tip, None)))
