@@ -506,7 +506,7 @@ MEMPOOL_S: Final = 72 * 3600.0  # seconds that a transaction waits for a block
 MEMPOOL_KEEP_S: Final = 5.0  # seconds between writes of what changed in the mempool to the disk
 MEMPOOL_SWEEP_S: Final = 600.0  # seconds between looks for transactions that waited too long
 MEMPOOL_REQUEST_S: Final = 600.0  # seconds between mempool requests of one link that are answered
-MEMPOOL_ASKED: Final = 3  # peers each way whose mempools are asked for: announcements may have been missed
+MEMPOOL_ASKED: Final = 3  # inbound peers whose mempools are asked for: announcements may have been missed
 # Transactions of branches left behind are looked for at a start (ours): a crash just after a reorganisation lost them.
 REENTRY_DEPTH: Final = 100  # heights below the tip. Security: each block takes its work to make.
 MAX_RELAYED_TX: Final = 100_000  # bytes of a transaction outside a block

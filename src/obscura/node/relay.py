@@ -7,7 +7,6 @@ steps of the acknowledged tip to whoever must hear of them.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -68,7 +67,7 @@ class ChainRelay(Part):
         self.transactions = TransactionRelay(chain.ledger, rng, unix, self.blocks.next_token, waiting, faces)
         self.download = Download(self.blocks, lambda: len(self.transactions.mempool) > 0)
         self._peers: dict[LinkId, ChainPeer] = {}
-        self._full = Counter[bool]()  # links that carry transactions, by whether they are inbound
+        self._inbound = 0  # links that others dialled
         self._headers = HeaderSync(self.blocks, rng)
         self._serving = Serving(self.blocks, self.transactions.may_have)
         self._compact = CompactRelay(
@@ -134,7 +133,7 @@ class ChainRelay(Part):
             state.best = told
         self.download.joined(state)
         if peer.purpose is Purpose.FULL:
-            self._full[peer.is_inbound] += 1
+            self._inbound += peer.is_inbound
             self.transactions.joined(peer, now)
         self._serving.joined(peer.link)
         effects = self._headers.joined(state, now)
@@ -143,18 +142,18 @@ class ChainRelay(Part):
         return effects
 
     def _may_have_missed(self, peer: Peer) -> bool:
-        """Whether transactions were announced while nobody told us: nobody announces anything twice.
+        """Whether transactions were announced here or there while the two of us were apart: nobody announces anything twice.
 
-        Whoever dialled us may keep the link for blocks alone, and answers nothing then.
+        Whom we dial is asked always, which is rare, and joins what two parts of a network know. Of those who dial us some may
+        keep the link for blocks alone, and answer nothing.
         """
-        is_early = self._full[peer.is_inbound] <= MEMPOOL_ASKED
-        return is_early or (not peer.is_inbound and not len(self.transactions.mempool))
+        return not peer.is_inbound or self._inbound <= MEMPOOL_ASKED
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
         link = peer.link
         if self._peers.pop(link, None) is None:
             return ()
-        self._full[peer.is_inbound] -= peer.purpose is Purpose.FULL
+        self._inbound -= peer.is_inbound
         self._serving.left(link)
         self._compact.left(link)
         self._older.left(link)
