@@ -43,12 +43,12 @@ LEDGER = easy_ledger()
 BLOCKS = chain_of(LEDGER, 10)
 
 
-def block_with_news() -> bytes:
-    """The next block, with transactions that nobody has heard of."""
+def block_with_news(*before: bytes) -> bytes:
+    """The next block after ``before``, with transactions that nobody has heard of."""
     chain = Chain(LEDGER)
-    for raw in BLOCKS:
+    for raw in (*BLOCKS, *before):
         assert chain.add(raw[:80], START + 10**9) is None
-    raw = block_template(LEDGER, chain.branch(chain.best), transactions(3, 95), START, Random(1))
+    raw = block_template(LEDGER, chain.branch(chain.best), transactions(3, 95 + len(before)), START, Random(1))
     return mined(raw[:80]) + raw[80:]
 
 
@@ -113,6 +113,25 @@ def test_missing_transactions_of_a_compact_block_may_come_late() -> None:
     net.kernel.run(until=100.0)
     assert relay_of(node).blocks.tip == TIP
     assert (len(answers), len(whole)) == (1, 1)
+    assert told(node, "penalty") == []
+
+
+def test_a_second_compact_block_does_not_end_the_wait_for_what_the_first_one_lacks() -> None:
+    """Both are asked for in compact form if the node's own tip moves to another branch in between."""
+    net = network(latency=0.3)
+    peer, node = node_with(net, BLOCKS), node_with(net, BLOCKS)
+    node.connect(peer.address)
+    net.kernel.run(until=60.0)
+    node.apply(relay_of(node).submit_transaction(transactions(1, 97)[0], net.kernel.now)[1])
+    answers, whole = count(node, CmpctBlock), count(node, Block)
+    submit(peer, NEWS)
+    while not relay_of(node).download.in_flight:
+        net.kernel.run(until=net.kernel.now + 0.01)
+    submit(node, chain_of(LEDGER, 1, seed=98, parent=BLOCKS)[0])
+    submit(peer, block_with_news(NEWS))
+    net.kernel.run(until=65.0)
+    assert (len(answers), len(whole)) == (2, 1)
+    assert relay_of(node).blocks.tip == relay_of(peer).blocks.tip
     assert told(node, "penalty") == []
 
 
