@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from random import Random
 from statistics import mean
 
 import pytest
@@ -21,11 +22,13 @@ from chain_nodes import (
     transactions,
 )
 from obscura import limits
+from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
 from obscura.node.face import Purpose
 from obscura.sim.network import SimNetwork, SimNode
 from obscura.wire.messages.blocks import GetHeaders, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData, MempoolRequest, NotFound, Tx
+from small_chains import START, mined
 
 LEDGER = easy_ledger()
 MANY = transactions(400, 70)
@@ -65,6 +68,12 @@ def player(net: SimNetwork, node: SimNode, **more: object) -> tuple[SimNode, Scr
     return played, part
 
 
+def mine(node: SimNode, *inside: Transaction) -> None:
+    chain = relay_of(node).chain
+    raw = block_template(LEDGER, chain.branch(chain.tip), inside, START + 10, Random(1))
+    submit(node, mined(raw[:80]) + raw[80:])
+
+
 def say(played: SimNode, message: object) -> None:
     played.send(played.peers[0].link, message)  # type: ignore[arg-type]
 
@@ -99,16 +108,23 @@ def test_a_mined_transaction_leaves_every_mempool() -> None:
     submit(one, raw)
     net.kernel.run(until=41.0)
     assert len(pool(one)) == len(pool(other)) == 3
-    from random import Random
-
-    from obscura.ledger.mining import block_template
-    from small_chains import START, mined
-
-    chain = relay_of(one).chain
-    raw = block_template(LEDGER, chain.branch(chain.tip), MANY[:2], START + 10, Random(1))
-    submit(one, mined(raw[:80]) + raw[80:])
+    mine(one, *MANY[:2])
     net.kernel.run(until=44.0)
     assert pool(one) == pool(other) == {MANY[2].id}
+
+
+def test_what_was_asked_for_and_is_mined_before_it_comes_does_not_wait() -> None:
+    net = network()
+    node = node_in(net)
+    played, part = player(net, node)
+    say(played, Inv(items(MANY[0])))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    assert asked(part) == [MANY[0].id]
+    mine(node, MANY[0])
+    say(played, Tx(MANY[0].raw))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    assert not pool(node)
+    assert told(node, "penalty") == []
 
 
 def test_announcements_keep_random_times_by_direction() -> None:

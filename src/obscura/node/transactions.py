@@ -231,6 +231,8 @@ class TransactionRelay:
         self, transaction: Transaction, source: Source, now: float, *, own: bool = False
     ) -> tuple[Verdict, list[Effect]]:
         """Into the mempool and announced, from a peer, a block or ourselves: through one face now, through the others later."""
+        if transaction.id in self._confirmed:
+            return Verdict.KNOWN, []  # asked for before a block had it
         verdict, gone = self.mempool.add(transaction, source, self._unix(), own)
         self._went(gone, now)
         if verdict is not Verdict.ACCEPTED:
