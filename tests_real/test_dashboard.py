@@ -299,7 +299,7 @@ def test_lives_that_go_other_ways(browser: Browser, ann: RealNode) -> None:
         assert lives["bb"].locator(".station.failed").count() == 1
         assert lives["bb"].locator("img, script").count() == 0
         assert lives["cc"].locator(".station.failed").count() == 1
-        assert "nobody announced it back" in lives["dd"].inner_text()
+        assert "whoever was told had it already" in lives["dd"].inner_text()
         page.locator("#lives").screenshot(path=PICTURES / "lives-phone.png")
         visit.check()
 
