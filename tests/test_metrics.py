@@ -103,7 +103,7 @@ def test_the_exposition_is_what_prometheus_reads() -> None:
 def test_a_stranger_cannot_make_labels() -> None:
     tally: Tally = {}
     for name in (OTHER, Ping.NAME, b"myappmessage", b"another\0\0\0\0\0"):
-        count(tally, name, 80)
+        count(tally, name, 100)
     found = {labels["type"]: value for labels, value in by_type("in", tally, 0)}
     assert found == {"other": 1, "ping": 1, "application": 2}
     assert {"direction": "in", "type": "ping"} in [labels for labels, value in by_type("in", tally, 1) if value == 100]

@@ -87,14 +87,25 @@ def test_same_items_at_any_step(step: int, keep: bool) -> None:
 
 @pytest.mark.parametrize("step", [1, 19, 21, 64, 1 << 20])
 def test_frames_are_counted_by_type_at_any_step_and_those_of_the_stem_are_not(step: int) -> None:
-    stream = STREAM + encode_frame(StemTx(b"s" * 300)) + encode_frame(Ping(3))
+    stem = encode_frame(StemTx(b"s" * 300))
+    pings = b"".join(encode_frame(Ping(nonce)) for nonce in range(5))
+    stream = pings + STREAM + stem + stem + encode_frame(Ping(3)) + stem
     tally: Tally = {}
     decoder = FrameDecoder(CATALOGUE.established, tally=tally)
     for at in range(0, len(stream), step):
         list(decoder.receive(stream[at : at + step]))
     frames = {name.rstrip(b"\0"): counted[0] for name, counted in tally.items()}
-    assert frames == {b"ping": 2, b"getaddr": 1, b"tx": 1, b"inv": 1, b"block": 1, b"pong": 1, OTHER: 4}
-    assert sum(size for _, size in tally.values()) == len(stream) - len(encode_frame(StemTx(b"s" * 300)))
+    assert frames == {b"ping": 7, b"getaddr": 1, b"tx": 1, b"inv": 1, b"block": 1, b"pong": 1, OTHER: 4}
+    assert sum(size for _, size in tally.values()) == len(stream) - 3 * len(stem)
+
+
+def test_frames_that_were_given_out_are_counted_though_the_rest_is_not_asked_for() -> None:
+    tally: Tally = {}
+    items = FrameDecoder(CATALOGUE.established, tally=tally).receive(STREAM)
+    next(items)
+    next(items)
+    del items
+    assert {name.rstrip(b"\0"): counted for name, counted in tally.items()} == {b"ping": [1, 28], b"getaddr": [1, 20]}
 
 
 @settings(deadline=None, max_examples=60)

@@ -82,7 +82,7 @@ class Outbox:
             self.padding_sent += size
         else:
             self.real_sent += size
-            count(self._tally, message.NAME, len(payload))
+            count(self._tally, message.NAME, size)
 
     def seal(self, sealer: Sealer, give: Give, now: float) -> None:
         """Give records with what may leave now, dummies among them; of much about ``FLUSH_BYTES`` (``has_more`` then)."""

@@ -166,9 +166,8 @@ class FrameDecoder:
             elif self._head:
                 return
         # The hot path is the inner loop; it leaves whatever is not a whole, legal, intact, decodable frame to
-        # the outer one.
+        # the outer one. Frames of one type in a row are counted at once: a call for each is a tenth of its time.
         unpack_header, digest = _HEADER.unpack_from, sha256
-        in_bytes = isinstance(data, bytes)
         while not self._dead:
             if self._begun is not None:
                 pos = self._begun.take(data, pos, end)
@@ -176,40 +175,49 @@ class FrameDecoder:
                     return
                 yield self._finish(self._begun)
                 continue
-            kinds = self.kinds
+            if not isinstance(data, bytes):  # a slice of bytes costs half of one of a view: one copy for all frames
+                data, pos, end = bytes(data[pos:end]), 0, end - pos
+            kinds, alike, frames, first, message = self.kinds, b"", 0, pos, None
             find = kinds.admitted.get
-            while True:
-                body = pos + HEADER_BYTES
-                if body > end:
-                    self._head = bytes(data[pos:end])
-                    return
-                size, name, checksum = unpack_header(data, pos)
-                limit, decode = find(name, _NOT_ADMITTED)
-                stop = body + size
-                if size > limit or stop > end:
-                    break
-                if not in_bytes:
-                    # A slice of bytes costs half of one of a view: one copy for all frames of the chunk.
-                    data, body, stop, end, pos = bytes(data[pos:end]), HEADER_BYTES, stop - pos, end - pos, 0
-                    in_bytes = True
-                payload = data[body:stop]
-                if digest(digest(payload).digest()).digest()[:4] != checksum:
-                    break
-                try:
-                    message = decode(payload)  # type: ignore[arg-type]  # bytes by now
-                except DecodeError:
-                    break
-                pos = stop
-                if not message.PRIVATE:
-                    count(self._tally, name, size)
-                yield message
-                if self.kinds is not kinds:
-                    kinds = self.kinds
-                    find = kinds.admitted.get
+            try:
+                while True:
+                    body = pos + HEADER_BYTES
+                    if body > end:
+                        self._head = data[pos:end]
+                        return
+                    size, name, checksum = unpack_header(data, pos)
+                    limit, decode = find(name, _NOT_ADMITTED)
+                    stop = body + size
+                    if size > limit or stop > end:
+                        break
+                    payload = data[body:stop]
+                    if digest(digest(payload).digest()).digest()[:4] != checksum:
+                        break
+                    try:
+                        decoded = decode(payload)
+                    except DecodeError:
+                        break
+                    if name != alike:
+                        self._count(message, frames, pos - first)
+                        alike, frames, first = name, 0, pos
+                    frames += 1
+                    pos = stop
+                    message = decoded
+                    yield message
+                    if self.kinds is not kinds:
+                        kinds = self.kinds
+                        find = kinds.admitted.get
+            finally:
+                self._count(message, frames, pos - first)
             fault = self._begin(size, name, checksum)
             if fault is not None:
                 yield fault
             pos = body
+
+    def _count(self, last: Message | None, frames: int, size: int) -> None:
+        """Count frames of the type of ``last``, ``size`` bytes in all."""
+        if last is not None and not last.PRIVATE:
+            count(self._tally, last.NAME, size, frames)
 
     def _fill_head(self, data: bytes | memoryview, pos: int, end: int) -> tuple[int, Violation | None]:
         """Complete the header that an earlier chunk began, and judge it."""
@@ -242,9 +250,9 @@ class FrameDecoder:
         """The item of a frame that is complete."""
         item = self._item(frame)
         if not isinstance(item, Message):
-            count(self._tally, OTHER, frame.size)
+            count(self._tally, OTHER, HEADER_BYTES + frame.size)
         elif not item.PRIVATE:
-            count(self._tally, item.NAME, frame.size)
+            count(self._tally, item.NAME, HEADER_BYTES + frame.size)
         return item
 
     def _item(self, frame: _Begun) -> Item:

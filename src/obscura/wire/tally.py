@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from obscura.limits import HEADER_BYTES
-
 Tally = dict[bytes, list[int]]  # padded name -> frames, bytes with their headers
 OTHER = b"other"  # unknown and malformed frames: a peer chooses their names
 
@@ -17,11 +15,11 @@ class Tallies(NamedTuple):
     received: Tally
 
 
-def count(tally: Tally, name: bytes, payload_bytes: int) -> None:
-    """Count one frame."""
+def count(tally: Tally, name: bytes, size: int, frames: int = 1) -> None:
+    """Count frames of one type, ``size`` bytes in all with their headers."""
     seen = tally.get(name)
     if seen is None:
-        tally[name] = [1, HEADER_BYTES + payload_bytes]
+        tally[name] = [frames, size]
     else:
-        seen[0] += 1
-        seen[1] += HEADER_BYTES + payload_bytes
+        seen[0] += frames
+        seen[1] += size
