@@ -65,8 +65,8 @@ dist: $(STAMP)   ## wheel and sdist below dist/, and the wheel run by a new user
 	$(BIN)/python -m build -q
 	$(BIN)/python tools/check_dist.py dist/*.whl
 
-bench: $(STAMP)  ## every figure as JSON lines; ONLY=a,b runs some
-	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+bench: $(STAMP)  ## every figure as JSON lines, a table and a picture below out/bench; ONLY=a,b runs some, INTO=folder
+	$(BIN)/python -m bench --into $(or $(INTO),out/bench) $(if $(ONLY),--only $(ONLY))
 
 tables: $(STAMP)  ## the published precision tables beside the simulator's; RUNS=n, ONLY=text
 	$(BIN)/python tools/tables.py $(if $(RUNS),--runs $(RUNS)) $(if $(ONLY),--only $(ONLY))

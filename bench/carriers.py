@@ -200,7 +200,7 @@ def _figures() -> Iterator[Figure]:
                 ),
             )  # fmt: skip
             yield Figure(
-                f"stack_{name}_{label}", unit, 0, None, "the carrier alone", unit,
+                f"stack_{name}_{label}", unit, None, None, "the carrier alone", unit,
                 lambda o=options, s=size, b=in_bytes: _stack(o, s, in_bytes=b),  # type: ignore[misc]
             )  # fmt: skip
         yield Figure(
@@ -210,7 +210,7 @@ def _figures() -> Iterator[Figure]:
     for name in TUNNELS:
         for label, size, unit in (("16k", 16 << 10, "MB/s"), ("400", 400, "messages/s")):
             yield Figure(
-                f"tunnel_{name}_{label}", unit, 0, None, "blocking sockets, one call per message", unit,
+                f"tunnel_{name}_{label}", unit, None, None, "blocking sockets, one call per message", unit,
                 lambda n=name, s=size, b=label == "16k": _tunnel(n, s, in_bytes=b),  # type: ignore[misc]
             )  # fmt: skip
 

@@ -34,6 +34,7 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One line of the report. ``goal_ratio`` decides; ``goal_ratio`` None: ``goal`` itself decides (memory has no noise).
+    Where that is None too nothing was promised.
 
     ``beside`` says in words what the calibration is. ``is_less_better``: value and ratio are to stay below their goals.
     ``prepare`` gives the pair and ends what it started when left.
@@ -41,7 +42,7 @@ class Figure:
 
     name: str
     unit: str
-    goal: float
+    goal: float | None
     goal_ratio: float | None
     beside: str
     beside_unit: str
@@ -91,10 +92,21 @@ def line(figure: Figure, result: Result) -> dict[str, Any]:
         "goal": figure.goal,
         "ratio": rounded(ratio),
         "goal_ratio": figure.goal_ratio,
-        "reached": None if judged is None else (judged <= goal if figure.is_less_better else judged >= goal),
-        "calibration": {"beside": figure.beside, "value": rounded(beside), "unit": figure.beside_unit},
+        "reached": None
+        if judged is None or goal is None
+        else judged <= goal
+        if figure.is_less_better
+        else judged >= goal,
+        "calibration": {
+            "beside": figure.beside,
+            "value": rounded(beside),
+            "unit": figure.beside_unit,
+            "values": [rounded(value) for value in result.calibrations],
+        },
         "runs": len(result.values),
         "spread": rounded(spread(result.values)),
+        "values": [rounded(value) for value in result.values],
+        "is_less_better": figure.is_less_better,
     }
     if result.missing is not None:
         shown["why_no_ratio"] = result.missing

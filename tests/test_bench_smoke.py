@@ -15,18 +15,22 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import __main__ as bench
-from bench import carriers, frames
-from bench.harness import Figure, Pair, Result, Unavailable, chosen, interleaved, line, rounded, spread
+from bench import carriers, frames, records, report
+from bench.harness import Figure, Pair, Result, Unavailable, chosen, failed_line, interleaved, line, rounded, spread
 from bench.process import Process, ProcessFailed
 
 from obscura.wire.frame import encode_frame
 from obscura.wire.messages.transactions import Tx
 
-FIELDS = {"name", "value", "unit", "goal", "ratio", "goal_ratio", "reached", "calibration", "runs", "spread"}
+FIELDS = {
+    *("name", "value", "unit", "goal", "ratio", "goal_ratio", "reached", "calibration"),
+    *("runs", "spread", "values", "is_less_better"),
+}
 PROMISED = {
     "frames_64": 450_000,
     "frames_1k": 300_000,
     "frames_64k": 850,
+    "records_64k": 1_000,
     "link_64": 250_000,
     "link_1m": 620,
     "link_64_cells": 250_000,
@@ -83,7 +87,7 @@ def test_the_median_ratio_decides(
     assert set(shown) == FIELDS
     assert (shown["ratio"], shown["reached"]) == (ratio, reached)
     assert shown["runs"] == len(values)
-    assert set(shown["calibration"]) == {"beside", "value", "unit"}
+    assert set(shown["calibration"]) == {"beside", "value", "unit", "values"}
 
 
 def test_a_missing_peer_is_said_and_never_counts_as_reached() -> None:
@@ -168,6 +172,51 @@ def test_a_process_that_ends_says_why_and_one_that_hangs_is_ended() -> None:
             silent.hear(timeout_s=0.0)
         pid = silent.pid
     assert not Path(f"/proc/{pid}/exe").exists()
+
+
+@pytest.mark.parametrize(
+    ("goal", "goal_ratio", "less", "parts"),
+    [
+        (10.0, None, False, (0.5, 0.8, 2.0)),
+        (10.0, None, True, (0.5, 1.25, 2.0)),
+        (None, None, False, None),  # nothing was promised
+        (10.0, 2.0, False, (0.625, 1.0, 2.5)),
+        (10.0, 2.0, True, (0.4, 1.0, 1.6)),
+    ],
+)
+def test_the_part_of_its_goal_that_a_figure_has(
+    goal: float | None, goal_ratio: float | None, less: bool, parts: tuple[float, float, float] | None
+) -> None:
+    asked = Figure("x", "u", goal, goal_ratio, "b", "u", nothing, is_less_better=less)
+    found = report.attained(line(asked, Result([20, 8, 5], [4, 4, 4])))
+    assert found == (None if parts is None else pytest.approx(parts))
+
+
+def test_a_run_is_kept_as_lines_a_table_and_a_picture(tmp_path: Path) -> None:
+    lines = [
+        line(figure(), Result([9, 1_234.0, 8], [4])),
+        line(Figure("tunnel_x_16k", "MB/s", None, None, "sockets", "MB/s", nothing), Result([5], [9])),
+        line(figure(), Result([3], [], "no wheel for it")),
+        failed_line(figure(), "the listener ended"),
+    ]
+    report.write(lines, tmp_path / "new" / "run", "abc1234")
+    kept = tmp_path / "new" / "run"
+    assert [json.loads(text) for text in (kept / "figures.jsonl").read_text().splitlines()] == lines
+    text = (kept / "figures.md").read_text()
+    assert "`abc1234`" in text
+    assert "medians of 1 or 3 runs" in text
+    rows = [row.split(" | ") for row in text.splitlines() if row.startswith("| `")]
+    assert rows[0][1:3] == ["9 things/s (8 to 1,234)", "4 things/s (4 to 4): bare things"]
+    assert [row[5] for row in rows] == ["yes |", " |", " |", "**no** |"]
+    assert "no wheel for it" in text
+    assert "could not be measured: the listener ended" in text
+    assert "<svg" in (kept / "figures.svg").read_text()
+
+
+def test_records_of_the_figure_are_what_a_link_seals() -> None:
+    for work in (records.chained(1 << 10), records.bare(1 << 10)):
+        for _ in range(3):
+            work()
 
 
 @pytest.mark.parametrize("size", [64, 1_024])

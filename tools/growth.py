@@ -2,7 +2,7 @@
 
 python tools/growth.py                                  # all curves, minutes
 python tools/growth.py --quick --only chain,mempool     # the largest sizes left out
-python tools/growth.py --plot growth.png --json growth.json
+python tools/growth.py --plot growth.svg --json growth.json
 
 Each size is measured in a process of its own, the least of a few runs, in processor time (neighbours count little) or memory.
 A power law is fitted to the four largest sizes: cost ~ size ^ exponent. Exit status 1 if one is above what its curve allows, by
@@ -112,6 +112,7 @@ def plot(curves: list[tuple[Grown, tuple[int, ...]]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "obscura"
     from matplotlib import pyplot
 
     rows = -(-len(curves) // 3)
@@ -125,7 +126,7 @@ def plot(curves: list[tuple[Grown, tuple[int, ...]]], path: Path) -> None:
         axis.set_title(f"{grown.curve.name}: {grown.exponent:.2f} ± {grown.error:.2f}", fontsize=9)
         axis.set_ylabel(grown.curve.unit, fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 
 def main() -> int:
@@ -133,7 +134,7 @@ def main() -> int:
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="curves or their beginnings")
     parser.add_argument("--quick", action="store_true", help="without the two largest sizes, one run each")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--plot", type=Path, help="PNG file to draw the curves into")
+    parser.add_argument("--plot", type=Path, help="file to draw the curves into, .png or .svg")
     options = parser.parse_args()
     chosen = [c for c in CURVES if not options.only or any(c.name.startswith(name) for name in options.only)]
     if not chosen:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shlex
 import subprocess
@@ -24,6 +23,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.report import machine
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -100,8 +103,8 @@ PROOFS = [
           "env TEST_KILLS=200 python -m pytest tests/test_chain_node.py -k many_times -s", 2),
     Proof("soak", "1,000 links with mixed traffic for an hour", "python tools/soak.py --minutes 60", 3),
     Proof("mutants", "share of small changes to the code that the tests notice", "python tools/mutants.py", 8),
-    Proof("growth", "how cost grows", "python tools/growth.py", 3),
-    Proof("bench", "every figure beside its calibration or peer", "make bench", 3),
+    Proof("growth", "how cost grows", "python tools/growth.py --plot docs/growth.svg", 3),
+    Proof("bench", "every figure beside its calibration or peer", "make bench INTO=docs/bench", 3),
 ]  # fmt: skip
 
 
@@ -164,7 +167,7 @@ def _run(proof: Proof) -> Result:
     is_shown = process.returncode == 0
     print(f"{told}\n   {'shown' if is_shown else 'NOT SHOWN'} in {seconds} s", flush=True)
     commit = _said("git", "rev-parse", "--short", "HEAD") + ("+" if _said("git", "status", "--short", "src") else "")
-    return Result(is_shown, seconds, f"{datetime.now(UTC):%Y-%m-%d}", commit, _machine(), told)
+    return Result(is_shown, seconds, f"{datetime.now(UTC):%Y-%m-%d}", commit, machine(), told)
 
 
 def _said(*command: str) -> str:
@@ -196,20 +199,6 @@ def page(results: dict[str, Result]) -> str:
     )
     table = "| what | shown | when | took | command |\n|---|---|---|---|---|\n" + "\n".join(rows)
     return "\n\n".join((head, table, *sections)) + "\n"
-
-
-def _machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {system}"
 
 
 if __name__ == "__main__":
