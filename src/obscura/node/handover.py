@@ -16,25 +16,9 @@ from obscura.errors import UserError
 from obscura.limits import MOVE_IDLE_S, MOVE_WAIT_S
 from obscura.linkevents import Event, Reason
 from obscura.node.effects import LinkId
-from obscura.node.link import Link
+from obscura.node.link import Link, Session
 from obscura.node.peer import Moved
 from obscura.node.timers import Timers
-
-
-class Session:
-    """What outlives a connection: its secret, the link that it runs over, and the one to which it moves, if it does."""
-
-    __slots__ = ("id", "is_committed", "link", "next", "peer_left", "progress", "secret", "waits_since")
-
-    def __init__(self, id: LinkId, link: Link, secret: ResumeSecret) -> None:
-        self.id = id  # by which the core knows it
-        self.link = link
-        self.next: Link | None = None
-        self.secret = secret
-        self.is_committed = False  # the own side cannot go back to ``link``
-        self.peer_left = False  # ``link`` brings nothing more
-        self.progress = (0, 0)  # bytes of ``link`` at the last look
-        self.waits_since = 0.0
 
 
 class Links(Protocol):

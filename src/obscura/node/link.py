@@ -1,9 +1,10 @@
-"""The engine's record of one socket, and what it says of it."""
+"""The engine's records of one socket and of the session that may move between two, and what they say of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from obscura.channel.resume import ResumeSecret
 from obscura.connection import Connection
 from obscura.handshake.machine import Negotiated
 from obscura.linkevents import Opened, Reason
@@ -14,9 +15,6 @@ from obscura.node.peer import Failure, Peer
 from obscura.node.ratelimit import Meter, Rates
 from obscura.security import Bare, Dialling
 from obscura.wire.address import Address, CarrierNumber, Endpoint
-
-if TYPE_CHECKING:
-    from obscura.node.handover import Session
 
 
 class Link:
@@ -92,6 +90,22 @@ class Link:
     def is_busy(self) -> bool:
         """Whether its socket, whose other side has ended, still gets something."""
         return self.connection is not None and self.fault is None and self.connection.is_busy
+
+
+class Session:
+    """What outlives a connection: its secret, the link that it runs over, and the one to which it moves, if it does."""
+
+    __slots__ = ("id", "is_committed", "link", "next", "peer_left", "progress", "secret", "waits_since")
+
+    def __init__(self, id: LinkId, link: Link, secret: ResumeSecret) -> None:
+        self.id = id  # by which the core knows it
+        self.link = link
+        self.next: Link | None = None
+        self.secret = secret
+        self.is_committed = False  # the own side cannot go back to ``link``
+        self.peer_left = False  # ``link`` brings nothing more
+        self.progress = (0, 0)  # bytes of ``link`` at the last look
+        self.waits_since = 0.0
 
 
 def security_of(address: Address, face: Face, network_id: bytes) -> Dialling | Bare:
