@@ -178,7 +178,7 @@ class FrameDecoder:
             if not isinstance(data, bytes):  # a slice of bytes costs half of one of a view: one copy for all frames
                 data, pos, end = bytes(data[pos:end]), 0, end - pos
             kinds, alike, frames, first, message = self.kinds, b"", 0, pos, None
-            find = kinds.admitted.get
+            limit, decode = _NOT_ADMITTED
             try:
                 while True:
                     body = pos + HEADER_BYTES
@@ -186,7 +186,10 @@ class FrameDecoder:
                         self._head = data[pos:end]
                         return
                     size, name, checksum = unpack_header(data, pos)
-                    limit, decode = find(name, _NOT_ADMITTED)
+                    if name != alike:
+                        self._count(message, frames, pos - first)
+                        alike, frames, first, message = name, 0, pos, None
+                        limit, decode = kinds.admitted.get(name, _NOT_ADMITTED)
                     stop = body + size
                     if size > limit or stop > end:
                         break
@@ -194,19 +197,15 @@ class FrameDecoder:
                     if digest(digest(payload).digest()).digest()[:4] != checksum:
                         break
                     try:
-                        decoded = decode(payload)
+                        message = decode(payload)
                     except DecodeError:
                         break
-                    if name != alike:
-                        self._count(message, frames, pos - first)
-                        alike, frames, first = name, 0, pos
                     frames += 1
                     pos = stop
-                    message = decoded
                     yield message
                     if self.kinds is not kinds:
-                        kinds = self.kinds
-                        find = kinds.admitted.get
+                        self._count(message, frames, pos - first)
+                        kinds, alike, frames, message = self.kinds, b"", 0, None
             finally:
                 self._count(message, frames, pos - first)
             fault = self._begin(size, name, checksum)
