@@ -193,7 +193,7 @@ def test_the_process_ends_with_a_status_and_one_sentence(tmp_path: Path) -> None
         (
             "from obscura.node.engine import Engine",
             "def drain(self, now):",
-            f"    raise RuntimeError({SECRET!r})",
+            f"    raise RuntimeError({SECRET[::-1]!r}[::-1])",  # its lines may be shown, as of any program
             "    yield",
             "Engine.drain = drain",
             "from obscura.cli import main",
