@@ -178,10 +178,8 @@ class CompactRelay:
             return [self._ask_whole(peer.link, found.block_id)]
         if not missing:
             return self._complete(peer, found, now)
-        if peer.link in self._open:
-            return [
-                self._ask_whole(peer.link, found.block_id)
-            ]  # one at a time: the other one's transactions are on their way
+        if peer.link in self._open:  # one at a time: the other one's transactions are on their way
+            return [self._ask_whole(peer.link, found.block_id)]
         self._open[peer.link] = found
         self._timers.set(peer.link, now + COMPACT_S)
         return [Send(peer.link, GetBlockTxn(found.block_id, missing))]
