@@ -39,9 +39,8 @@ class Place:
                 f"{url!a} is no place of the RPC: it is {SCHEME}IP:PORT on loopback, or the path of a socket"
             )
         if isinstance(secret, str) and "/" in secret:
-            raise ConfigError(
-                "the secret holds a slash, which no secret does: give a file as Path(...)"
-            )  # do not show it
+            # It is not shown: it may be a secret after all.
+            raise ConfigError("the secret holds a slash, which no secret does: give a file as Path(...)")
         self.url = url
         self.at = Loopback.parse(url.removeprefix(SCHEME).rstrip("/"), "the address of the RPC")
         if isinstance(secret, Path):

@@ -65,9 +65,8 @@ class Sockets:
         self.of[link.tag] = link
         known = engine.links.get(link.tag)
         if known is not None and known.carrier is CarrierNumber.SSH:
-            link.gather(
-                True
-            )  # OpenSSH says TCP_NODELAY when a session begins: what follows NEWKEYS waits till that is there
+            # OpenSSH says TCP_NODELAY when a session begins: what follows NEWKEYS waits till that is there.
+            link.gather(True)
         self._plan_turn()
 
     def socket_bytes(self, link: tcp.Socket, data: memoryview) -> None:

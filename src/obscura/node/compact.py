@@ -69,9 +69,8 @@ class Reconstruction:
         rest = (index for index, slot in enumerate(self._slots) if slot is None)
         for index, id in zip(rest, message.short_ids, strict=True):
             places[id] = index
-        self.is_ambiguous = len(places) != len(
-            message.short_ids
-        )  # two of the block's own ids collide: ask for it whole
+        # Two of the block's own ids collide: ask for it whole.
+        self.is_ambiguous = len(places) != len(message.short_ids)
         if not self.is_ambiguous:
             self._match(message, places, waiting)
 

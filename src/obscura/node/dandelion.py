@@ -162,9 +162,7 @@ class Dandelion(Part):
             transaction = self._pool.decode(message.raw)
         except DecodeError:
             return (Penalise(peer.link, UNWANTED_STEM_POINTS, "stemtx that is no transaction"),)
-        fault = self._pool.fault(
-            transaction, now
-        )  # asked each time, known or not, so that the time taken tells nothing
+        fault = self._pool.fault(transaction, now)  # each time, known or not, so that the time taken tells nothing
         if fault is not None:
             if fault.kind is FaultKind.INVALID:
                 return (Penalise(peer.link, UNWANTED_STEM_POINTS, f"stemtx: {fault.reason}"),)

@@ -200,9 +200,7 @@ class Gossip(Part):
         """To one or two peers of the same face, the same ones all day, so that news neither storms nor maps our links."""
         entry = self._book.get((endpoint, CarrierNumber(told.carrier)))
         is_known = entry is not None and entry.face is teller.face
-        key = (
-            entry.keys.verified if entry is not None and is_known else None
-        )  # only verified ones are passed on (design 10)
+        key = entry.keys.verified if entry is not None and is_known else None  # no other is passed on (design 10)
         news = AddrEntry(told.time, told.services, told.network, told.host, told.port, told.carrier, key)
         mark = _mark(told)
         day = int(self._unix() + int.from_bytes(told.host[-2:], "big")) // _DAY_S

@@ -252,9 +252,7 @@ class Tape:
     def take(self, link: Link, events: list[Event], now: float) -> None:
         """Record what a link is about to give to the engine."""
         number = link.id if link.session is None else link.session.id
-        moves = (
-            link.session is not None and link.peer is None
-        )  # of another link's session: the core does not hear of it
+        moves = link.session is not None and link.peer is None  # of another's session: the core does not hear of it
         for event in events:
             if moves and isinstance(event, Opened | Ended):
                 continue

@@ -197,9 +197,7 @@ class Rules:
             if notice.kind == "tip":
                 self._acknowledged[number] = relay_of(node).blocks.tip
             elif notice.kind == "rotated":
-                self.moves += (
-                    notice.fields["address"] is not None
-                )  # told at both ends, with the address where it was begun
+                self.moves += notice.fields["address"] is not None  # told at both ends, with it where it was begun
             elif notice.kind == "peer-disconnected":
                 self._order.ended(node, notice.fields["peer"])
             elif notice.kind == "discouraged":
