@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -48,24 +48,31 @@ def _runs(lines: Sequence[Line]) -> str:
 # --- Table --------------------------------------------------------------------------------------------------------------
 
 
-def table(lines: Iterable[Line]) -> str:
-    """Markdown: a row for each line. Figures in brackets are the least and the most of all runs."""
+def table(lines: Sequence[Line]) -> str:
+    """Markdown: a row for each line, in brackets the least and the most of all runs; then what stood beside which of them."""
+    head = "| figure | measured | beside it | ratio | goal | reached |\n|---|---|---|---|---|---|\n"
     rows = "".join(f"| {' | '.join(_cells(line))} |\n" for line in lines)
-    return f"| figure | measured | beside it | ratio | goal | reached |\n|---|---|---|---|---|---|\n{rows}"
+    named: dict[str, list[str]] = {}
+    for line in lines:
+        if line.get("calibration", {}).get("value") is not None:
+            named.setdefault(line["calibration"]["beside"], []).append(f"`{line['name']}`")
+    beside = "".join(f"* {', '.join(names)}: {what}\n" for what, names in named.items())
+    return f"{head}{rows}\nBeside them:\n\n{beside}" if beside else head + rows
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    name, unit = f"`{line['name']}`", line["unit"]
+    name = f"`{line['name']}`"
     if "error" in line:
         return name, f"could not be measured: {line['error']}", "", "", _goal(line), "**no**"
     beside, ratio = line["calibration"], line["ratio"]
-    measured = f"{_amount(line['value'])} {unit} ({_range(line['values'])})"
-    if beside["value"] is None:
-        compared = line.get("why_no_ratio", "")
-    else:
-        compared = f"{_amount(beside['value'])} {beside['unit']} ({_range(beside['values'])}): {beside['beside']}"
+    compared = line.get("why_no_ratio", "") if beside["value"] is None else _measured(beside, beside["unit"])
     verdict = {True: "yes", False: "**no**", None: ""}[line["reached"]]
-    return name, measured, compared, "" if ratio is None else f"{ratio:.3g}", _goal(line), verdict
+    return name, _measured(line, line["unit"]), compared, "" if ratio is None else f"{ratio:.3g}", _goal(line), verdict
+
+
+def _measured(told: dict[str, Any], unit: str) -> str:
+    least, most = _amount(min(told["values"])), _amount(max(told["values"]))
+    return f"{_amount(told['value'])} {unit}" + ("" if least == most else f" ({least} to {most})")
 
 
 def _goal(line: Line) -> str:
@@ -75,10 +82,6 @@ def _goal(line: Line) -> str:
     sign = "at most" if line.get("is_less_better") else "at least"
     ratio = line.get("goal_ratio")
     return f"{sign} {_amount(line['goal'])} {line['unit']}" + ("" if ratio is None else f"; **ratio {ratio:g}**")
-
-
-def _range(values: Sequence[float]) -> str:
-    return f"{_amount(min(values))} to {_amount(max(values))}"
 
 
 def _amount(value: float) -> str:
