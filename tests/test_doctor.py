@@ -319,6 +319,12 @@ def test_a_damaged_store_is_noticed(tmp_path: Path) -> None:
     sound = check_structure(tmp_path, 10)
     assert sound is not None
     assert (sound.fault, sound.is_complete) == (None, True)
+    size = sound.size
+    path.with_name(f"{path.name}-wal").write_bytes(bytes(1_000))  # what a running node has not moved to the file yet
+    waiting = check_structure(tmp_path, 10)
+    assert waiting is not None
+    assert (waiting.fault, waiting.size - size) == (None, 1_000)
+    path.with_name(f"{path.name}-wal").unlink()
     raw = bytearray(path.read_bytes())
     raw[8_192:60_000] = os.urandom(60_000 - 8_192)
     path.write_bytes(raw)

@@ -14,7 +14,7 @@ import pytest
 from obscura import limits
 from obscura.ledger.chain import Chain
 from obscura.store.faults import StoreCorrupt, StoreError
-from obscura.store.sqlite import FILE_NAME, Store, StoredTransaction
+from obscura.store.sqlite import FILE_NAME, LOCK_NAME, Store, StoredTransaction
 from small_chains import easy_ledger, extend, mined_block
 
 NETWORK = b"\7" * 32
@@ -65,8 +65,9 @@ def test_the_files_are_the_owners_alone_those_of_earlier_versions_too(tmp_path: 
     try:
         for _ in range(2):
             with Store.open(tmp_path, NETWORK):
-                modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("chain.sqlite*")}
-            assert modes == dict.fromkeys((FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"), 0o600)
+                modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("chain.*")}
+            names = (FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", LOCK_NAME)
+            assert modes == dict.fromkeys(names, 0o600)
             (tmp_path / FILE_NAME).chmod(0o644)
     finally:
         os.umask(umask)

@@ -17,7 +17,7 @@ class Checked(NamedTuple):
     """What came of it. ``is_complete`` False: the time was over before everything was read."""
 
     fault: str | None
-    size: int
+    size: int  # bytes, with what is not moved from the write-ahead log to the file yet
     is_complete: bool = True
 
 
@@ -29,7 +29,8 @@ def check_structure(directory: Path, seconds: float) -> Checked | None:
     path = directory / FILE_NAME
     if not path.exists():
         return None
-    size = path.stat().st_size
+    log = path.with_name(f"{FILE_NAME}-wal")
+    size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
     end = time.monotonic() + seconds
     try:
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1.0)

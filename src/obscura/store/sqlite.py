@@ -327,7 +327,7 @@ def _close_to_others(path: Path) -> None:
 
 def _lock(path: Path) -> IO[str]:
     """Hold the directory until the file is closed or the process ends. Raises ``StoreLocked``, ``OSError``."""
-    file = path.open("a+", encoding="ascii")
+    file = open(path, "a+", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
