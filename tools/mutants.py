@@ -190,15 +190,14 @@ def _tried(trees: list[Tree], chosen: list[Mutant]) -> list[Verdict]:
 
 
 def _print(verdicts: list[Verdict], modules: Sequence[str]) -> None:
+    survivors = [verdict.mutant.told for verdict in verdicts if verdict.end == "survived"]
+    print("\nsurvivors:", *(survivors or ["none"]), sep="\n")
     print(f"\n{'module':20} changes  killed  timeout  survived  noticed")
     for module in (*modules, "all"):
         ends = Counter(v.end for v in verdicts if module in (v.mutant.module, "all"))
         share = 1 - ends["survived"] / max(1, ends.total())
         row = f"{ends.total():7} {ends['killed']:7} {ends['timeout']:8} {ends['survived']:9} {share:8.0%}"
         print(f"{module:20} {row}")
-    survivors = [verdict.mutant.told for verdict in verdicts if verdict.end == "survived"]
-    if survivors:
-        print("\nsurvivors:", *survivors, sep="\n")
 
 
 if __name__ == "__main__":
