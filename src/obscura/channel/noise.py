@@ -165,7 +165,6 @@ class Handshake(SymmetricState):
     __slots__ = (
         "_encoding",
         "_ephemeral",
-        "_initiator",
         "_messages",
         "_psk",
         "_remote",
@@ -190,7 +189,6 @@ class Handshake(SymmetricState):
         if pattern.has_psk != (psk is not None):
             raise ValueError("a psk belongs to NXpsk0 and to nothing else")
         self._encoding = encoding
-        self._initiator = static is None
         self._static = static
         self._psk = psk
         self._ephemeral: Ephemeral | None = None
