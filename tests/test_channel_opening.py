@@ -18,7 +18,7 @@ from obscura.channel.opening import Initiator, ListenerKind, Prologue, Responder
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import Ephemeral, StaticKey
 from obscura.errors import ChannelFault
-from obscura.limits import REPLAY_KEPT
+from obscura.limits import REPLAY_KEPT, UNAUTHENTICATED_BYTES
 from test_channel_noise import low_order_representatives
 
 UNIX = 1_700_000_400  # in the middle of an epoch
@@ -358,10 +358,12 @@ def test_choices_that_do_not_exist() -> None:
             Initiator(PLAIN, Random(1), UNIX, **({"responder_key": STATIC.public} | more))  # type: ignore[arg-type]
     with pytest.raises(ValueError):
         Initiator(TLS, Random(1), UNIX, responder_key=None, streamed=False)
-    with pytest.raises(ValueError):
-        dial(flight_size=(71, 71))
-    with pytest.raises(ValueError):
-        answer(answer_size=(115, 200))
+    for least, most in ((71, 71), (71, 300), (300, 299), (300, UNAUTHENTICATED_BYTES + 1)):
+        with pytest.raises(ValueError, match="flight of"):
+            dial(flight_size=(least, most))
+    for least, most in ((115, 115), (115, 300), (300, 299), (300, UNAUTHENTICATED_BYTES + 1)):
+        with pytest.raises(ValueError, match="flight of"):
+            answer(answer_size=(least, most))
 
 
 # --- inside a carrier ---
