@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,26 @@ def test_what_lingers_at_one_node_ends_nothing_of_another_one_in_the_same_proces
             await go()
 
     asyncio.run(soon())
+
+
+def test_a_visitor_who_has_gone_before_the_last_word_costs_its_socket_alone(tmp_path: Path) -> None:
+    """The answer to a closed socket is a reset, on loopback within the same call: the own side cannot be ended any more."""
+
+    async def go() -> None:
+        config = Config(network="dev", data_dir=tmp_path, listen=("127.0.0.1:0?carrier=http",))
+        async with Node(config) as node:
+            place = ("127.0.0.1", node.addresses[0].port)
+            with socket.create_connection(place) as hasty:
+                hasty.sendall(LAST)
+            reader, writer = await asyncio.open_connection(*place)
+            writer.write(LAST)
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")  # the node still answers
+            writer.close()
+            assert node.fault is None
+
+    async def soon() -> None:
+        async with asyncio.timeout(60):
+            await go()
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # without uvloop, which says it in another way
+        runner.run(soon())

@@ -206,7 +206,10 @@ class Socket(asyncio.BufferedProtocol):
             self._lingers_until = loop.time() + LINGER_S[1]
             self._silence = loop.call_later(LINGER_S[0], self.abort)
             transport.resume_reading()
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # the peer has reset it, and the loop does not know yet: asyncio's own raises here
+                self.abort()
         else:
             loop = asyncio.get_running_loop()
             if transport.get_write_buffer_size():
