@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import random
+import socket
 from typing import Any
 
 import pytest
@@ -17,8 +19,8 @@ from obscura.node.io import Reach
 from obscura.node.peer import Failure
 from obscura.sim.kernel import Kernel
 from obscura.sim.network import SimNetwork, SimNode
-from obscura.transport import tcp
-from obscura.wire.address import Address
+from obscura.transport import socks5, tcp
+from obscura.wire.address import Address, Endpoint, Network
 from playbook import QUIET
 
 
@@ -132,3 +134,27 @@ def test_the_sockets_tell_a_missing_network_from_a_missing_peer(
     missed = asyncio.run(scene())
     assert missed is not None
     assert missed.is_offline is is_offline
+
+
+@pytest.mark.parametrize("is_through", [False, True])
+def test_a_time_without_descriptors_is_not_charged_to_the_addresses(
+    monkeypatch: pytest.MonkeyPatch, is_through: bool
+) -> None:
+    """It is when many links stand that descriptors run out, so that a failure would count."""
+
+    class NoSocket(socket.socket):
+        def __init__(self, *args: object) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def through(host: str, port: int) -> socket.socket:
+        return await socks5.connect(Endpoint(Network.IPV4, bytes((127, 0, 0, 1)), 9_050), host, port, timeout_s=5.0)
+
+    async def scene() -> tcp.Missed | None:
+        monkeypatch.setattr(socket, "socket", NoSocket)
+        address = Address(None, "127.0.0.1", 9_733)
+        return await tcp.dial(None, address, 1, through=through if is_through else None)  # type: ignore[arg-type]
+
+    missed = asyncio.run(scene())
+    assert missed is not None
+    assert missed.is_offline
+    assert "too many open files" in missed.why.lower()

@@ -230,14 +230,18 @@ class Socket(asyncio.BufferedProtocol):
 
 
 class Missed(NamedTuple):
-    """No connection: one phrase that says why, and whether this machine has no network, which says nothing of the peer."""
+    """No connection: one phrase that says why, and whether this machine cannot make any, which says nothing of the peer."""
 
     why: str
     is_offline: bool = False
 
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
-_OFFLINE = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
+# No network, or no descriptor or memory of this machine's for one more socket: an address that was not even asked is not charged.
+_OFFLINE = (
+    *(errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
+)
 
 
 async def dial(
@@ -285,7 +289,8 @@ async def _dial_through(owner: Owner, address: Address, tag: object, through: Op
         except ThroughFault as fault:
             return Missed(f"{join_host_port(address.host, address.port)}: {fault}", fault.is_offline)
         except OSError as error:
-            return Missed(f"{join_host_port(address.host, address.port)}: {_reason(error)}")
+            why = f"{join_host_port(address.host, address.port)}: {_reason(error)}"
+            return Missed(why, error.errno in _OFFLINE)
     return None
 
 
