@@ -223,6 +223,22 @@ def test_an_outage_uses_up_no_address_that_has_not_proved_itself(
     assert place.peers(Purpose.FULL)
 
 
+def test_a_tor_that_comes_late_finds_no_address_used_up_though_clearnet_links_stood() -> None:
+    place = Place(faces=(Face.CLEARNET, Face.ONION))
+    for n in range(40):
+        place.learn(f"20.{n}.0.1")
+    place.run(60)
+    onions = [place.learn_onion(n) for n in range(8)]
+    place.answer = Failure.OFFLINE
+    place.run(1_800)
+    assert place.peers()
+    assert any(dial.face is Face.ONION for dial in place.dials)
+    assert not any(entry.failures for entry in onions)
+    place.answer = None
+    place.run(1_200)
+    assert any(link.face is Face.ONION for link in place.peers())
+
+
 @pytest.mark.parametrize("ahead_s", [5_000.0, 365 * 86_400.0])
 def test_a_clock_that_was_ahead_strands_nobody(ahead_s: float) -> None:
     place = Place()

@@ -30,7 +30,7 @@ from obscura.limits import (
 from obscura.node.backoff import Backoff
 from obscura.node.book import Book, Entry, Place
 from obscura.node.core import Part
-from obscura.node.dialling import Use, use_of
+from obscura.node.dialling import Use, own_face, use_of
 from obscura.node.effects import Dial, Disconnect, Effect, LinkId, Merit, Notify
 from obscura.node.face import Face, Purpose
 from obscura.node.groups import Grouping
@@ -179,7 +179,8 @@ class Slots(Part):
             self._book.forget(place)
         elif kind is Failure.LOCAL and dialled is not None and len(self._useless) < USELESS_PLACES:
             self._useless.add(place)
-        elif kind is Failure.OFFLINE and self._is_alone:
+        elif kind is Failure.OFFLINE and (self._is_alone or own_face(endpoint) is not Face.CLEARNET):
+            # Where other links stand, a clearnet address may be of a kind that this machine never reaches (IPv6, say): it waits.
             self._book.not_attempted(place)
         is_away = kind is Failure.OFFLINE or self._is_alone
         if dialled is not None and is_away:
