@@ -139,10 +139,21 @@ def test_a_silent_proxy_is_given_up_in_time() -> None:
             writer.close()
 
         async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-            with pytest.raises(SocksFault, match="no connection within 0 s"):
+            with pytest.raises(SocksFault, match="no connection within 0 s") as caught:
                 await socks5.connect(local(server.sockets[0].getsockname()[1]), ONION, 1, timeout_s=0.05)
+            assert caught.value.is_offline  # it has not even heard of the host
 
     run(scenario)
+
+
+def test_a_proxy_that_finds_nobody_in_time_says_something_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late(*args: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(socks5, "_ask", late)
+    fault = fault_of(FakeSocks())
+    assert fault.is_late
+    assert not fault.is_offline
 
 
 @pytest.mark.parametrize("host", ["", "x" * 256])

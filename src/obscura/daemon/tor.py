@@ -99,7 +99,7 @@ class Tor:
         try:
             return await self._connect(host, port, TOR_FIRST_TRY_S)
         except socks5.SocksFault as fault:
-            if not (fault.is_late or fault.reply in _STALE):
+            if fault.is_offline or not (fault.is_late or fault.reply in _STALE):
                 raise
         await self._fetch_anew(host)
         try:

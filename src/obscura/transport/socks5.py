@@ -71,6 +71,7 @@ async def connect(
     """
     sock = socket.socket(socket.AF_INET6 if ":" in proxy.host_text else socket.AF_INET, socket.SOCK_STREAM)
     sock.setblocking(False)
+    is_asked = False  # for the host: before, only the proxy can be late
     with contextlib.ExitStack() as until_connected:
         until_connected.enter_context(sock)
         try:
@@ -78,9 +79,11 @@ async def connect(
                 with _proxy_is_there(proxy):
                     await asyncio.get_running_loop().sock_connect(sock, (proxy.host_text, proxy.port))
                 await _negotiate(sock, credentials)
+                is_asked = True
                 await _ask(sock, host, port)
         except TimeoutError:
-            raise SocksFault(f"no connection within {timeout_s:.0f} s", is_late=True) from None
+            why = f"no connection within {timeout_s:.0f} s"
+            raise SocksFault(why, is_offline=not is_asked, is_late=True) from None
         except SocksFault:
             raise
         except OSError as error:
