@@ -140,6 +140,13 @@ def test_a_pipe_in_place_of_the_cookie_holds_nothing_up(tmp_path: Path) -> None:
     assert "it is no cookie of tor" in refused(FakeTor(tmp_path / "cookie"))
 
 
+def test_a_directory_in_place_of_the_cookie_costs_no_descriptor(tmp_path: Path) -> None:
+    """Else whoever has the port of a tor that is down uses them all up, one with each try."""
+    assert "cannot be read: is a directory" in refused(FakeTor(tmp_path))
+    kept = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    assert str(tmp_path) not in [os.path.realpath(entry) for entry in kept]
+
+
 def test_the_usual_places_begin_with_the_one_where_only_tor_can_be() -> None:
     socket, port = TorSettings().control_places()
     assert socket == Path("/run/tor/control")

@@ -322,9 +322,7 @@ _JOIN_GROUP = "add this user to the group that may (on Debian: adduser USER debi
 def _read_cookie(path: Path) -> bytes:
     """32 bytes and nothing else, so that nothing is proved of any other file."""
     try:
-        with os.fdopen(
-            os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb"
-        ) as file:  # it may be a pipe in which nobody writes
+        with open(path, "rb", opener=_at_once) as file:
             cookie = file.read(TOR_COOKIE_BYTES + 1) or b""
     except PermissionError:
         raise TorFault(f"tor's cookie {path} may not be read: {_JOIN_GROUP}") from None
@@ -333,3 +331,8 @@ def _read_cookie(path: Path) -> bytes:
     if len(cookie) != TOR_COOKIE_BYTES:
         raise TorFault(f"tor's cookie {path} has not {TOR_COOKIE_BYTES} bytes: it is no cookie of tor")
     return cookie
+
+
+def _at_once(path: str, flags: int) -> int:
+    """It may be a pipe in which nobody writes."""
+    return os.open(path, flags | os.O_NONBLOCK)
