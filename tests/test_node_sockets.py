@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from obscura.daemon.strangers import try_port
+from obscura.errors import UserError
 from obscura.transport import tcp
+from obscura.wire.address import Address, CarrierNumber
 
 DEADLINE_S = 20.0
 MIB = 1 << 20
@@ -111,5 +117,22 @@ def test_a_lost_socket_looks_no_more() -> None:
         link.write([b"into the void"])
         link.hold(True)
         link.shut()
+
+    run(scenario)
+
+
+def test_a_system_without_ipv6_is_a_sentence_and_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoIpv6(socket.socket):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            if given[:1] == (socket.AF_INET6,):
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(*given, **named)
+
+    async def scenario() -> None:
+        place = Address(None, "::1", 19_733, CarrierNumber.TLS)
+        monkeypatch.setattr(socket, "socket", NoIpv6)
+        with pytest.raises(UserError, match="address family not supported"):
+            await tcp.listen(Owner(), place, 1)
+        assert try_port(place).fault == "address family not supported by protocol"
 
     run(scenario)

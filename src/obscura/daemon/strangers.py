@@ -54,13 +54,13 @@ def try_port(place: Address) -> Door:
     if endpoint is None:
         return Door(seen, carrier, fault="give the IP address to listen on, not a name", is_probed=False)
     family = socket.AF_INET6 if ":" in endpoint.host_text else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((endpoint.host_text, endpoint.port))
-        except OSError as error:
-            is_privileged = error.errno == errno.EACCES
-            return Door(seen, carrier, fault=_reason(error), is_privileged=is_privileged, is_probed=False)
+    except OSError as error:
+        is_privileged = error.errno == errno.EACCES
+        return Door(seen, carrier, fault=_reason(error), is_privileged=is_privileged, is_probed=False)
     return Door(seen, carrier, is_probed=False)
 
 

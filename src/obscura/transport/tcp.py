@@ -308,18 +308,19 @@ async def listen(owner: Owner, address: Address, tag: object, values: TcpValues 
     if endpoint is None:
         raise UserError(f"listen = {address.host}: give the IP address to listen on, not a name")
     loop = asyncio.get_running_loop()
-    sock = _socket(endpoint.host_text, values)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((endpoint.host_text, endpoint.port))
-        server = await loop.create_server(lambda: Socket(owner, tag), sock=sock, backlog=512)
-    except OSError as error:
-        sock.close()
-        raise UserError(
-            f"cannot listen on {endpoint}: {_reason(error)}; choose another address with --listen"
-        ) from None
+    with contextlib.ExitStack() as until_listening:
+        try:
+            sock = until_listening.enter_context(_socket(endpoint.host_text, values))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((endpoint.host_text, endpoint.port))
+            server = await loop.create_server(lambda: Socket(owner, tag), sock=sock, backlog=512)
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {endpoint}: {_reason(error)}; choose another address with --listen"
+            ) from None
+        until_listening.pop_all()
     return server, server.sockets[0].getsockname()[1]
 
 
