@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import random
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from obscura.limits import SAM_LINE_BYTES
+from obscura.transport import sam as sam_client
 from obscura.transport.sam import Sam, SamFault
 from obscura.wire.address import Endpoint, Network
 from sam_fakes import LOOPBACK, FakeSam, private_destination
@@ -67,6 +71,32 @@ def test_a_session_is_over_when_its_control_connection_is() -> None:
             await session.closed.wait()
             with pytest.raises(SamFault):
                 await waiting
+
+    run(scenario)
+
+
+def test_a_router_whose_machine_lost_its_power_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends no end, and who accepts waits as long as it takes: the system has to ask, and the fault is the router's."""
+
+    async def scenario() -> None:
+        async with FakeSam().running() as bridge:
+            sam = Sam(bridge.place)
+            with await sam.open() as sock:
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            async with sam.session(RNG, {}) as session:
+                read, is_waiting = sam_client._line, False
+
+                async def line(sock: socket.socket) -> str:
+                    nonlocal is_waiting
+                    if is_waiting:  # what the system says of the connection after questions without an answer
+                        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                    text = await read(sock)
+                    is_waiting = text.startswith("STREAM STATUS")
+                    return text
+
+                monkeypatch.setattr(sam_client, "_line", line)
+                with pytest.raises(SamFault, match="ended the connection"):
+                    await session.accept()
 
     run(scenario)
 

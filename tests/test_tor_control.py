@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -138,6 +139,15 @@ def test_nothing_is_proved_of_a_file_that_is_no_cookie(size: int, tmp_path: Path
 def test_a_pipe_in_place_of_the_cookie_holds_nothing_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "cookie")
     assert "it is no cookie of tor" in refused(FakeTor(tmp_path / "cookie"))
+
+
+def test_a_tor_whose_machine_lost_its_power_is_missed(tmp_path: Path) -> None:
+    """It sends no end, and an onion service is made anew only once the connection to the old one is seen to be lost."""
+
+    async def scenario(control: TorControl) -> None:
+        assert control._writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    talk(FakeTor(cookie(tmp_path)), scenario)
 
 
 def test_a_directory_in_place_of_the_cookie_costs_no_descriptor(tmp_path: Path) -> None:

@@ -366,10 +366,10 @@ TOR_CONNECT_S: Final = 75.0  # seconds for a circuit and a stream; a client with
 TOR_FIRST_TRY_S: Final = 25.0  # of them for an onion service whose descriptor may be stale; then it is fetched anew
 TOR_DESCRIPTOR_S: Final = 10.0  # seconds to fetch a descriptor
 SOCKS_CREDENTIAL_BYTES: Final = 16  # random bytes of a user and of a password: never the same twice
-# bytes of one line of the control port. Security: it is local, but may be no tor at all.
-TOR_LINE_BYTES: Final = 64 << 10
+TOR_LINE_BYTES: Final = 64 << 10  # bytes of one line of the control port. Security: local, but perhaps no tor at all.
 TOR_REPLY_LINES: Final = 10_000  # lines of one answer (circuit-status of a busy tor has hundreds)
 TOR_REPLY_S: Final = 20.0  # seconds for an answer of the control port
+HELPER_KEEP_ALIVE: Final = (60, 15, 4)  # seconds until tor's or the router's silent machine is asked, between; times
 TOR_COOKIE_BYTES: Final = 32  # bytes of the cookie file (control-spec 3.24). Security: no other file is ever sent.
 TOR_START_S: Final = 30.0  # seconds for an own tor to open its control port
 TOR_STOP_S: Final = 5.0  # seconds for an own tor to end before it is killed

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from obscura.limits import I2P_SESSION_S, SAM_LINE_BYTES, SAM_LOOKUP_S, SAM_REPLY_S
 from obscura.transport import sam_words
 from obscura.transport.sam_words import ABSENT, Destination, PrivateDestination, Reply, parse_reply
-from obscura.transport.through import ThroughFault
+from obscura.transport.through import ThroughFault, keep_alive
 from obscura.wire.address import Endpoint
 
 
@@ -112,6 +112,7 @@ class Sam:
                     is_offline=True,
                 ) from None
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            keep_alive(sock)
             reply = await _ask(sock, sam_words.hello(), "HELLO REPLY", SAM_REPLY_S)
             self.version = reply.values.get("VERSION", "")[:16]
             until_greeted.pop_all()
@@ -146,7 +147,10 @@ class Session:
         with contextlib.ExitStack() as until_open:
             sock = until_open.enter_context(await self._sam.open())
             await _ask(sock, sam_words.accept(self._name), "STREAM STATUS", SAM_REPLY_S)
-            line = await _line(sock)  # as long as it takes; SAM 3.2 adds ports behind the destination
+            try:
+                line = await _line(sock)  # as long as it takes; SAM 3.2 adds ports behind the destination
+            except TimeoutError:  # the router's machine is gone
+                raise SamFault(_GONE, is_offline=True) from None
             try:
                 peer = Destination.parse((line.split() or [""])[0])
             except ValueError:

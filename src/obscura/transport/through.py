@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 
+from obscura.limits import HELPER_KEEP_ALIVE
+
 OpenSocket = Callable[[str, int], Awaitable[socket.socket]]  # host (a name too), port; raises ``ThroughFault``
 
 
@@ -15,3 +17,12 @@ class ThroughFault(OSError):
         super().__init__(why)
         self.is_offline = is_offline
         self.is_late = is_late  # the time was over
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """See that the helper's machine is still there, for who waits on an idle TCP connection to it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
+    for name, value in zip(("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"), HELPER_KEEP_ALIVE, strict=True):
+        option = getattr(socket, name, None)  # not every system has each
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from obscura.errors import UserError
 from obscura.limits import TOR_COOKIE_BYTES, TOR_LINE_BYTES, TOR_POW_RATE, TOR_REPLY_LINES, TOR_REPLY_S
+from obscura.transport.through import keep_alive
 from obscura.transport.tor_words import KEY_TYPE, endpoint_of, is_private_key, progress_of, quoted, unquoted, x25519_key
 from obscura.wire.address import Endpoint
 
@@ -94,6 +95,7 @@ class TorControl:
                     reader, writer = await asyncio.open_unix_connection(place, limit=TOR_LINE_BYTES)
                 else:
                     reader, writer = await asyncio.open_connection(place.host_text, place.port, limit=TOR_LINE_BYTES)
+                    keep_alive(writer.get_extra_info("socket"))
         except PermissionError:
             raise TorFault(f"tor's control socket {place} may not be opened: {_JOIN_GROUP}") from None
         except OSError:
