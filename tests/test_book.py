@@ -116,6 +116,53 @@ def test_a_tried_place_keeps_its_cell_if_it_still_answers_and_loses_it_if_it_fai
         assert not own._tests
 
 
+def test_a_test_that_began_while_the_clock_was_ahead_is_decided_all_the_same() -> None:
+    clock = Clock()
+    own = book(clock)
+    flood(own, 4_000, b"4xx")
+    clock.now += 365 * 86_400
+    for entry in list(own.entries()):
+        own.good(entry.place, key(1))
+        if own._tests:
+            break
+    clock.now -= 365 * 86_400
+    (newcomer,) = own._tests
+    rival = own.test_due()
+    assert rival is not None
+    clock.now += 1
+    own.attempt(rival.place)
+    clock.now += 61
+    own.test_due()
+    assert not own._tests
+    assert [own.get(newcomer).is_tried, rival.is_tried] == [True, False]
+
+
+def test_who_fails_its_test_may_push_out_another_that_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("NEW_BUCKETS", 1), ("TRIED_BUCKETS", 1), ("BOOK_CELLS", 2)):
+        monkeypatch.setattr(f"obscura.node.book.{name}", value)
+
+    def waiting(seed: int) -> tuple[Clock, Book] | None:
+        """A book of two cells each in which two wait for one that would take the second one's cell."""
+        clock = Clock()
+        own = book(clock, seed)
+        entries = []
+        for n in range(3):
+            entry = learn(own, f"20.{n}.0.1", b"4xx")
+            if entry is None:
+                return None
+            entries.append(entry)
+            own.good(entry.place, key(1))
+        rival, _, second = entries
+        fits = len(own._tests) == 2 and own._new_cell(rival) == own._new_cell(second)
+        return (clock, own) if fits else None
+
+    clock, own = next(found for found in map(waiting, range(1_000)) if found is not None)
+    clock.now += 40 * 86_400  # all are unseen for long
+    own.test_due()
+    assert not own._tests
+    assert sorted(entry.is_tried for entry in own.entries()) == [False, True]
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 40)), max_size=120), st.integers(0, 99))
 def test_tables_entries_and_pools_always_agree(steps: list[tuple[int, int]], seed: int) -> None:

@@ -386,7 +386,11 @@ class Book:
     def _settle_tests(self, unix: float) -> None:
         """Decide the tests that can be: who answered lately stays, who failed its test or got none in time goes."""
         for place, since in list(self._tests.items()):
-            entry = self._entries[place]
+            entry = self._entries.get(place)
+            if entry is None:
+                continue  # it has just lost its cell to one that failed another test
+            if since > unix:  # of a clock that was wrong
+                since = self._tests[place] = unix
             holder = self._tried.get(self._tried_cell(entry))
             rival = self._entries[holder] if holder is not None else None
             if rival is not None and 0 <= unix - rival.succeeded < RECENT_SUCCESS_S:
