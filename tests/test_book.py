@@ -318,6 +318,14 @@ def test_the_book_survives_a_restart_and_its_cells_are_the_same() -> None:
         ("2001:db8::1", 9_733, TLS, False),
         ("2a01:4f8::1", 9_733, TLS, True),
         ("fe80::1", 9_733, TLS, False),
+        ("fec0::1", 443, TLS, False),  # site-local of before RFC 3879
+        ("::c0a8:101", 443, TLS, False),  # 192.168.1.1 in each of these
+        ("::ffff:0:c0a8:101", 443, TLS, False),
+        ("2002:c0a8:101::1", 443, TLS, False),
+        ("64:ff9b::c0a8:101", 443, TLS, False),
+        ("64:ff9b:1::c0a8:101", 443, TLS, False),
+        ("64:ff9b::1401:1", 443, TLS, True),  # 20.1.0.1, as who has IPv6 alone reaches it
+        ("2002:1401:1::1", 443, TLS, True),
     ],
 )
 def test_gossip_cannot_aim_the_network_at_others(host: str, port: int, carrier: int, is_fine: bool) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
-from ipaddress import ip_address
+from ipaddress import IPv6Network, ip_address
 
 from obscura.limits import LOW_PORTS, SERVICE_PORTS
 from obscura.node.face import Face
+from obscura.node.groups import embedded_ipv4
 from obscura.wire.address import CarrierNumber, Endpoint, Network
 
 _CARRIERS = frozenset(int(number) for number in CarrierNumber if number is not CarrierNumber.BARE)
+_UNICAST = IPv6Network("2000::/3")
 ANONYMOUS = frozenset({Network.TORV3, Network.I2P})
 
 
@@ -37,8 +39,16 @@ def may_learn(endpoint: Endpoint, carrier: int, *, loopback: bool) -> bool:
         return False
     if endpoint.is_loopback:
         return loopback and is_plain and endpoint.port >= 1_024
-    address = ip_address(endpoint.host)
-    return not is_plain and address.is_global and not address.is_multicast and _is_harmless(endpoint.port)
+    return not is_plain and _is_public(endpoint) and _is_harmless(endpoint.port)
+
+
+def _is_public(endpoint: Endpoint) -> bool:
+    """Of IPv6 global unicast alone (RFC 4291, 2.4), and what leads to IPv4 (6to4, NAT64) only if that is public too."""
+    address, inner = ip_address(endpoint.host), embedded_ipv4(endpoint)
+    if inner is None and address not in _UNICAST:
+        return False
+    places = [address] if inner is None else [address, ip_address(inner)]
+    return all(place.is_global and not place.is_multicast for place in places)
 
 
 def _is_harmless(port: int) -> bool:
