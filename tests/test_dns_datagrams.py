@@ -139,3 +139,11 @@ def test_a_defect_costs_one_answer(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     loop.run()
     assert [addr for _, addr in wire.sent] == [THERE]
     assert "an answer over UDP: ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["fd87:d87e:eb43::1", "fd60:db4d:ddb5::1", "fe80::1%eth0"])
+def test_a_source_that_stands_for_a_tor_or_i2p_address_is_answered_and_raises_nothing(host: str) -> None:
+    asked, loop, wire = socket()
+    asked.datagram_received(QUERY, (host, 4_000))
+    loop.run()
+    assert wire.to((host, 4_000)) == 1

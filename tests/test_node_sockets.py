@@ -136,3 +136,26 @@ def test_a_system_without_ipv6_is_a_sentence_and_no_trace(monkeypatch: pytest.Mo
         assert try_port(place).fault == "address family not supported by protocol"
 
     run(scenario)
+
+
+class Neighbour(asyncio.Transport):
+    """A connection from whoever gave itself this address."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__({"peername": (host, 4_000, 0, 0)})
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("host", "is_seen"), [("fd87:d87e:eb43::1", False), ("fd60:db4d:ddb5::1", False), ("fe80::1%eth0", True)]
+)
+def test_a_neighbour_whose_address_stands_for_a_tor_or_i2p_address_comes_up_as_one_without(
+    host: str, is_seen: bool
+) -> None:
+    """Else its connection would be in no count, with no time at which it ends."""
+    owner = Owner()
+    socket_of_its = tcp.Socket(owner, 1)
+    socket_of_its.connection_made(Neighbour(host))
+    assert owner.socket is socket_of_its
+    assert (owner.socket.remote is not None) is is_seen

@@ -20,7 +20,7 @@ from obscura.limits import DNS_UDP_ALL, DNS_UDP_BYTES, DNS_UDP_GROUP, DNS_UDP_GR
 from obscura.morph.dns_answer import Answer, NameServer
 from obscura.node.admission import group_of
 from obscura.node.ratelimit import TokenBucket
-from obscura.wire.address import Endpoint, join_host_port
+from obscura.wire.address import endpoint_seen, join_host_port
 
 log = logging.getLogger(__name__)
 Sender = tuple[str | Any, int]
@@ -37,7 +37,7 @@ class Budget:
     def take(self, host: str, size: int, now: float) -> bool:
         """Whether a request of ``size`` bytes may be answered now."""
         cost = float(1 + size // DNS_UDP_BYTES[0])
-        group = group_of(Endpoint.of(host.partition("%")[0], 1))
+        group = group_of(endpoint_seen(host, 1))
         return (group is None or self._bucket(group, now).take(cost, now)) and self._all.take(cost, now)
 
     def _bucket(self, group: bytes, now: float) -> TokenBucket:

@@ -23,7 +23,7 @@ from obscura.limits import (
 )
 from obscura.transport.profile import STOCK, TcpValues, apply
 from obscura.transport.through import OpenSocket, ThroughFault
-from obscura.wire.address import Address, Endpoint, join_host_port
+from obscura.wire.address import Address, Endpoint, endpoint_seen, join_host_port
 
 
 class Owner(Protocol):
@@ -138,11 +138,7 @@ class Socket(asyncio.BufferedProtocol):
         if self._far is not None:
             return self._far
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        if not isinstance(name, tuple):
-            return None
-        with contextlib.suppress(ValueError):
-            return Endpoint.of(str(name[0]).partition("%")[0], int(name[1]))
-        return None
+        return endpoint_seen(str(name[0]), int(name[1])) if isinstance(name, tuple) else None
 
     def write(self, pieces: list[bytes], *, resets: bool = False) -> None:
         """Queue bytes; nothing happens once the socket is closing. ``resets``: the last ones before a reset; several pieces are

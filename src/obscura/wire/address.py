@@ -233,6 +233,17 @@ class Address(msgspec.Struct, frozen=True):
         return f"{SCHEME}{key}{join_host_port(self.host, self.port)}{'?' if query else ''}{query}"
 
 
+def endpoint_seen(host: str, port: int) -> Endpoint | None:
+    """Where a socket says that somebody is; ``None`` for an address that no endpoint has.
+
+    Security: whoever is on the same network may give itself one that stands for a Tor or I2P address.
+    """
+    try:
+        return Endpoint.of(host.partition("%")[0], port)
+    except (ValueError, AddressError):
+        return None
+
+
 def key_text(key: bytes) -> str:
     """A channel key for people: 52 characters of base32, lower case, no padding."""
     return _base32(key)
