@@ -6,18 +6,26 @@ import random
 from itertools import pairwise
 from math import isclose
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obscura.channel.records import Opener, Sealer
+from obscura.limits import RETRY_S
+from obscura.node.dialable import DIRECT
 from obscura.node.effects import AwaitRoom, LinkId
+from obscura.node.face import Face
+from obscura.node.rotation import Rotation, RotationSettings
 from obscura.outbox import Outbox
 from obscura.shaping.levels import CONSTANT_SLOT_MS, LEVELS, PrivacyLevel, knobs_of
 from obscura.shaping.padding import Cells
 from obscura.shaping.schedule import IMMEDIATE, Gate, Pace, Schedule, Slots
 from obscura.sim.network import SimNode
+from obscura.wire.address import Address, CarrierNumber, Endpoint
 from obscura.wire.frame import FrameDecoder
+from obscura.wire.messages.privacy import Rotate
+from peer_examples import Clock, book, endpoint, peer
 from playbook import QUIET
 from rotating import KINDS, Numbered, Pair
 
@@ -191,3 +199,36 @@ def test_what_is_shown_is_where_it_runs_now() -> None:
         assert (after["peer"], after["rotations"]) == (side.link, 1)
         assert 5.0 < after["rotated_s"] <= 10.0
         assert after["session_id"] != before["session_id"]
+
+
+KEY = bytes(31) + b"\2"
+
+
+def test_looking_for_a_place_to_move_to_costs_little_however_many_the_book_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer asks for it by ``rotate``, and a turn that takes long shows at the links of every face."""
+    clock = Clock()
+    known = book(clock)
+    for n in range(500):
+        known.learn(endpoint(f"20.{n // 250}.{n % 250}.1"), CarrierNumber.TLS, Face.CLEARNET, bytes([n % 250]), clock())
+    other = known.learn(endpoint("30.1.0.1", 2_222), CarrierNumber.SSH, Face.CLEARNET, b"x", clock())
+    assert other is not None
+    known.told_key(other, KEY, b"x", is_own_word=False)
+    known.good(other.place, KEY)
+    clock.now += RETRY_S
+    carriers = ("tls", "ssh")
+    rotation = Rotation(RotationSettings(), known, random.Random(1), clock, carriers=carriers, ways=DIRECT)
+    link = msgspec.structs.replace(
+        peer(1, "30.1.0.1", inbound=False), dialled=Address(KEY, "30.1.0.1", 9_733, CarrierNumber.TLS)
+    )
+    rotation.on_established(link, 0.0)
+    texts = 0
+    text_of = Endpoint.host_text.fget
+
+    def counted(place: Endpoint) -> str:
+        nonlocal texts
+        texts += 1
+        return text_of(place)
+
+    monkeypatch.setattr(Endpoint, "host_text", property(counted))
+    assert [effect.address.carrier for effect in rotation.on_rotate(link, Rotate(), 1.0)] == [CarrierNumber.SSH]
+    assert texts < 50

@@ -204,13 +204,16 @@ class Rotation(Part):
         found |= {place: None for place in self._named if place.host == here.host}
         endpoint = here.endpoint
         if endpoint is not None and not endpoint.is_loopback:  # there, many nodes share one host
-            found |= {place: None for entry in self._book.entries() if (place := self._told(entry, here)) is not None}
+            network, host = endpoint.network, endpoint.host
+            # Security: the peer may ask. As texts a full book would take a third of a second, which all links would show.
+            near = [e for e in self._book.entries() if e.endpoint.host == host and e.endpoint.network is network]
+            found |= {place: None for entry in near if (place := self._told(entry, here)) is not None}
         return [place for place in found if place not in moving.strangers and self._may_use(place, here)]
 
     def _told(self, entry: Entry, here: Address) -> Address | None:
-        """How to dial an entry of the book, if it may be the same peer and may be tried now."""
+        """How to dial an entry of the same host, if it may be the same peer and may be tried now."""
         place, keys = (entry.endpoint.port, entry.carrier), entry.keys
-        if entry.endpoint.host_text != here.host or place == (here.port, here.carrier):
+        if place == (here.port, here.carrier):
             return None
         if entry.face is not face_of(here) or not entry.may_try(self._unix()):
             return None
