@@ -417,8 +417,9 @@ def test_ok_of_the_router_is_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run(scenario)
 
 
+@pytest.mark.parametrize("key", [None, bytes(31) + b"\1"], ids=["without a key", "with one"])
 def test_after_an_unanswered_stream_sessions_apart_are_tried_until_one_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: bytes | None
 ) -> None:
     """The router knows an old LeaseSet under the session of before, and a new session may miss the new one at first."""
     monkeypatch.setattr("obscura.connection.HANDSHAKE_S", 0.2)
@@ -437,7 +438,7 @@ def test_after_an_unanswered_stream_sessions_apart_are_tried_until_one_stands(
             bridge.names[NOBODY.host] = bridge.sessions["silent"] = NOBODY  # a session that accepts nothing
             for _ in range(5):
                 with pytest.raises(Unreachable):
-                    await alice.connect(NAME)
+                    await alice.connect(Address(key, NOBODY.host, 0))
             assert len(set(asked)) == len(asked) == 5  # the common session, then one after the other of its own
 
     run(scenario)

@@ -23,13 +23,15 @@ from obscura.node.dialable import Way, face_of
 from obscura.node.effects import Notify
 from obscura.node.face import Face
 from obscura.node.io import Listener
+from obscura.node.link import UNPROVEN
 from obscura.transport import socks5, tcp
 from obscura.transport.profile import TcpValues
 from obscura.transport.through import OpenSocket, ThroughFault
 from obscura.wire.address import Address, Endpoint
 from obscura.wire.address import Network as AddressNetwork
 
-_UNANSWERED = (Reason.TIMEOUT.value, Reason.LOST.value)  # of a dial whose stream stood
+# of a dial whose stream stood, without a known key and with one
+_UNANSWERED = (Reason.TIMEOUT.value, Reason.LOST.value, UNPROVEN)
 OnWay = Callable[[str, dict[str, Any], Address | None], None]  # kind of an event, its fields, a new own address
 
 
@@ -136,7 +138,7 @@ class Routes:
 
     def told(self, notice: Notify) -> None:
         """What the node tells: where a connection stood, and who was dialled never answered over it."""
-        if self.i2p is not None and notice.kind == "dial-failed" and notice.fields["why"] in _UNANSWERED:
+        if self.i2p is not None and notice.kind == "dial-failed" and notice.fields["why"].endswith(_UNANSWERED):
             self.i2p.unanswered(Address.parse(notice.fields["address"]).host)
 
     async def _by_i2p(self, host: str, port: int) -> socket.socket:

@@ -16,6 +16,8 @@ from obscura.node.ratelimit import Meter, Rates
 from obscura.security import Bare, Dialling
 from obscura.wire.address import Address, CarrierNumber, Endpoint
 
+UNPROVEN = "did not prove its key: offline, key changed, wrong clock, or interference"
+
 
 class Link:
     """The engine's record of one socket."""
@@ -145,7 +147,7 @@ def failure_of(link: Link, reason: Reason, why: str) -> tuple[Failure, str]:
     failure = _failure_of(link, reason)
     if failure is Failure.UNPROVEN and link.dialled is not None:
         place = f"{link.dialled.host}:{link.dialled.port}"
-        why = f"{place} did not prove its key: offline, key changed, wrong clock, or interference"
+        why = f"{place} {UNPROVEN}"
     return failure, why
 
 
