@@ -14,6 +14,7 @@ from obscura.node.assembly import Settings
 from obscura.shaping.levels import LEVELS, CustomKnobs, Knobs, PrivacyLevel
 from obscura.sim.kernel import Kernel
 from obscura.sim.network import SimNetwork, SimNode
+from rotating import Pair
 
 STANDARD, MEDIUM, HIGH = (LEVELS[PrivacyLevel(name)] for name in ("standard", "medium", "high"))
 
@@ -79,6 +80,29 @@ def test_a_blocked_socket_does_not_make_the_schedule_spin() -> None:
         engine.drain(now)
         turns += 1
     assert turns < 200
+
+
+def test_a_link_in_slots_that_ends_with_much_waiting_costs_its_side_no_points() -> None:
+    """All of it at once would be more records than slots, and the honest peer discouraged for a day."""
+    pair = Pair(knobs=HIGH)
+    for _ in range(40):
+        pair.one.send(100_000)
+    pair.run(5.0)
+    pair.one.node.disconnect(pair.one.link)
+    pair.run(30.0)
+    assert not pair.other.told("penalty")
+    assert len(pair.other.told("peer-disconnected")) == 1
+    assert pair.other.got == []
+
+
+def test_a_link_in_slots_that_ends_gives_what_little_waits() -> None:
+    pair = Pair(knobs=HIGH)
+    for size in (10, 10_000, 10):
+        pair.one.send(size)
+    pair.one.node.disconnect(pair.one.link)
+    pair.run(1.0)
+    assert pair.other.got == [0, 1, 2]
+    assert [told["reason"] for told in pair.other.told("peer-disconnected")] == ["closed cleanly"]
 
 
 def test_a_running_node_shows_its_privacy_and_its_cost(tmp_path: Path) -> None:

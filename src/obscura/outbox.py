@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from obscura.channel.records import Sealer
-from obscura.limits import FLUSH_BYTES, HEADER_BYTES
+from obscura.limits import BREACH_SLACK, FLUSH_BYTES, HEADER_BYTES
 from obscura.shaping.padding import Cells, Padding
 from obscura.shaping.schedule import IMMEDIATE, Schedule, Slots
 from obscura.wire.frame import frame_parts
@@ -164,10 +164,19 @@ class Outbox:
         self.clear()
 
     def seal_last(self, sealer: Sealer, give: Give, now: float) -> None:
-        """Give everything that waits, whole frames only, then a record with flag 2."""
-        self.schedule = IMMEDIATE
+        """Give everything that waits, whole frames only, then a record with flag 2.
+
+        Under slots no more at once than a peer lets pass, since it would show and cost points: the rest is lost, and where that
+        cuts a frame, the peer sees a lost link.
+        """
         body, left = _Gatherer(self._queue, self._position, self._inside), self.waiting
+        if isinstance(self.schedule, Slots):
+            head = _Gatherer(self._queue, self._position, self._inside)
+            most = min(left, BREACH_SLACK // 2 * sealer.capacity)
+            left = _whole_frames(head.take(most), self._cut_frame())
         self.clear()
+        if left < 0:
+            return
         while left > sealer.capacity:
             size = sealer.capacity
             left -= size
@@ -187,6 +196,17 @@ class Outbox:
         self._position = self._released = self._timed = 0
         self._inside, self._owed = False, None
         self.waiting = 0
+
+
+def _whole_frames(data: bytes | memoryview, at: int) -> int:
+    """Bytes up to the end of the last frame that ``data`` has whole, the first one ending at ``at``; -1 if it has none."""
+    end = -1
+    while at <= len(data):
+        end = at
+        if at + HEADER_BYTES > len(data):
+            break
+        at += HEADER_BYTES + int.from_bytes(data[at : at + 4], "little")
+    return end
 
 
 class _Gatherer:
