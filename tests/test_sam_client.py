@@ -226,6 +226,25 @@ def test_nobody_listens() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("what", ["STREAM CONNECT", "NAMING LOOKUP"])
+def test_a_router_that_waits_long_for_a_destination_says_something_of_that_one(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who is down is dialled again and again: that nothing could be sent is no attempt."""
+    monkeypatch.setattr("obscura.transport.sam.SAM_LOOKUP_S", 0.05)
+
+    async def scenario() -> None:
+        async with FakeSam(lambda line: " " if line.startswith(what) else None).running() as bridge:
+            sam, nobody = Sam(bridge.place), private_destination(99).public
+            async with sam.session(RNG, {}) as session:
+                with pytest.raises(SamFault, match="did not answer within") as fault:
+                    await (session.connect(nobody) if what == "STREAM CONNECT" else sam.lookup(nobody.host))
+                assert fault.value.is_late
+                assert not fault.value.is_offline
+
+    run(scenario)
+
+
 def test_a_bridge_that_says_nothing_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("obscura.transport.sam.SAM_REPLY_S", 0.05)
 

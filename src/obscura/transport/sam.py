@@ -197,9 +197,10 @@ async def _ask(
             await _send(sock, line)
             reply = parse_reply(await _line(sock))
     except TimeoutError:
-        raise SamFault(
-            f"the I2P router did not answer within {timeout_s:.0f} s", is_offline=True, is_late=True
-        ) from None
+        # It has said hello on this connection, and may wait for somebody itself: that says nothing of it.
+        is_ours = words not in ("STREAM STATUS", "NAMING REPLY")
+        why = f"the I2P router did not answer within {timeout_s:.0f} s"
+        raise SamFault(why, is_offline=is_ours, is_late=True) from None
     is_good = reply.result == "OK" or (words == "DEST REPLY" and "PRIV" in reply.values)
     if reply.words != words:
         raise SamFault(_NOT_UNDERSTOOD, is_offline=True)
