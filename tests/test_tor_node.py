@@ -16,6 +16,7 @@ from obscura.daemon.node import Node
 from obscura.daemon.ways import TorSettings
 from obscura.errors import AddressError, Unreachable
 from obscura.node.face import Face
+from obscura.transport import socks5
 from obscura.wire.address import Address, Endpoint, Network
 from tor_fakes import FakeSocks, FakeTor
 
@@ -288,6 +289,28 @@ def test_a_stale_descriptor_is_fetched_anew_within_one_dial(tmp_path: Path) -> N
             assert [asked for asked, *_ in proxy.asked] == [place, place]
             users = {user for _, user, _ in proxy.asked}
             assert len(users) == 2
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["at the second try", "at the first"])
+def test_a_tor_that_hangs_says_nothing_of_the_service(
+    first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = socks5.SocksFault("no connection within 1 s", is_offline=True, is_late=True)
+    found = [hangs] if first else [socks5.SocksFault("", reply=0xF2), hangs]
+
+    async def connect(*given: object, **named: object) -> None:
+        raise found.pop(0)
+
+    async def scenario() -> None:
+        async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as alice:
+            await published(alice)
+            monkeypatch.setattr(socks5, "connect", connect)
+            with pytest.raises(socks5.SocksFault) as fault:
+                await alice.routes.tor.open(ONION.host_text, ONION.port)
+            assert fault.value.is_offline
+            assert not found
 
     run(scenario)
 

@@ -105,7 +105,7 @@ class Tor:
         try:
             return await self._connect(host, port, TOR_CONNECT_S - TOR_FIRST_TRY_S - TOR_DESCRIPTOR_S)
         except socks5.SocksFault as fault:
-            if not fault.is_late:
+            if fault.is_offline or not fault.is_late:
                 raise
             late = f"no connection within {TOR_CONNECT_S:.0f} s: the onion service may be down, or may have just moved"
             raise socks5.SocksFault(late, is_late=True) from None
