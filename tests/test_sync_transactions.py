@@ -204,6 +204,19 @@ def test_no_more_than_100_are_asked_of_one_peer_at_once() -> None:
     assert len(pool(node)) == 100
 
 
+def test_who_no_longer_has_what_was_asked_for_is_asked_for_the_rest() -> None:
+    net = network()
+    node = node_in(net)
+    played, part = player(net, node)
+    say(played, Inv(items(*MANY[:250])))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    for transaction in MANY[:40]:
+        say(played, Tx(transaction.raw))
+    say(played, NotFound(items(*MANY[40:100])))  # mined since
+    net.kernel.run(until=net.kernel.now + 1.0)
+    assert asked(part) == [transaction.id for transaction in MANY[:200]]
+
+
 def test_a_second_source_is_asked_after_a_minute() -> None:
     net = network()
     node = node_in(net)

@@ -177,6 +177,9 @@ class TransactionRelay:
         for transaction_id in ids:
             if state.in_flight.pop(transaction_id, b"") is None:
                 effects += self._ask_another(state.side, transaction_id, now)
+        if len(state.in_flight) <= TX_IN_FLIGHT // 2:  # an answer like any other: it may be asked for the rest
+            state.paused_until = 0.0
+            effects += self._ask(link, state, now)
         return effects
 
     # --- Transactions of others ---------------------------------------------------------------------------------------
