@@ -161,6 +161,24 @@ def test_what_two_reorganisations_in_a_row_took_and_left_waits_again() -> None:
     assert pool(node) == {LOST.id}
 
 
+def test_what_two_blocks_at_once_have_does_not_wait_again_for_a_reorganisation_before_them() -> None:
+    """Nothing waits when they come, as the blocks that were left are still being read."""
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(LEDGER, [*START_BLOCKS, LEFT], read_s=1.0))
+    net.kernel.run(until=10.0)
+    branch = longer(3)
+    with_lost = block_with([*START_BLOCKS, *branch], LOST)
+    after = chain_of(LEDGER, 1, seed=94, parent=[*START_BLOCKS, *branch, with_lost])
+    for raw in branch:
+        submit(node, raw)
+    assert relay_of(node).chain.add(with_lost[:80], START + 10**9) is None
+    for raw in (*after, with_lost):  # as from two peers
+        submit(node, raw)
+    net.kernel.run(until=60.0)
+    assert relay_of(node).blocks.tip == LEDGER.block_id(after[-1][:80])
+    assert not pool(node)
+
+
 def test_a_branch_without_all_its_blocks_brings_nothing_back() -> None:
     net = network()
     archive = archive_of(LEDGER, [*START_BLOCKS, LEFT, *longer(3)])

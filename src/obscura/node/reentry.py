@@ -25,12 +25,12 @@ class _Job:
     def __init__(self, step: NewTip) -> None:
         self.connect = deque(step.way.connect[-KEPT_BLOCKS:])
         self.disconnect = deque(step.way.disconnect)
-        self._may_return = bool(self.disconnect)
+        self.has_left = bool(self.disconnect)  # its transactions may come back
         self.ids: set[bytes] = set()
         self.spent: set[bytes] = set()
 
     def confirm(self, transactions: Iterable[Transaction]) -> None:
-        for transaction in transactions if self._may_return else ():
+        for transaction in transactions if self.has_left else ():
             self.ids.add(transaction.id)
             self.spent.update(transaction.spends)
 
@@ -70,8 +70,9 @@ class Reentry:
             for job in self._jobs:  # all of them are older steps: what they left behind is in a block again
                 job.confirm(block.transactions)
             return ()
-        if not way.disconnect and not len(self._transactions.mempool):
-            return ()  # many blocks at once and nothing waits: nothing to look for in them
+        is_quiet = not len(self._transactions.mempool) and not any(job.has_left for job in self._jobs)
+        if not way.disconnect and is_quiet:
+            return ()  # many blocks at once and nothing waits, or is about to: nothing to look for in them
         self._jobs.append(_Job(step))
         return self._next(now) if len(self._jobs) == 1 else ()
 
