@@ -254,6 +254,28 @@ def test_another_source_is_asked_at_once_where_one_fails(how: str) -> None:
     assert asked(other_part) == [MANY[0].id]
 
 
+def test_a_peer_whose_share_is_full_does_not_keep_a_transaction_of_others_away() -> None:
+    net = network()
+    node = node_in(net)
+    full, _ = player(net, node)
+    other, other_part = player(net, node)
+    mempool = relay_of(node).transactions.mempool
+    mempool._max_bytes = 4 * limits.MEMPOOL_SHARE * (len(MANY[0].raw) + limits.MEMPOOL_ENTRY_BYTES)
+    say(full, Inv(items(*MANY[:5])))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    say(other, Inv(items(MANY[4])))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    for transaction in MANY[:5]:
+        say(full, Tx(transaction.raw))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    assert pool(node) == {transaction.id for transaction in MANY[:4]}
+    assert asked(other_part) == [MANY[4].id]
+    say(other, Tx(MANY[4].raw))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    assert pool(node) == {transaction.id for transaction in MANY[:5]}
+    assert not told(node, "penalty")
+
+
 def test_faults_of_transactions_cost_points() -> None:
     coinbase = LEDGER.decode_block(chain_of(LEDGER, 1)[0]).transactions[0]
     cases = {

@@ -194,18 +194,22 @@ class TransactionRelay:
         except DecodeError as error:
             return [Penalise(link, MALFORMED_POINTS, f"a transaction: {error}")]
         transaction_id = transaction.id
-        if state.in_flight.pop(transaction_id, b"") is not None and state.late.pop(transaction_id, b"") is not None:
+        is_late = state.in_flight.pop(transaction_id, b"") is not None
+        if is_late and state.late.pop(transaction_id, b"") is not None:
             return [Penalise(link, UNREQUESTED_POINTS, "a transaction that nobody asked for")]
         self._has(state, transaction_id)
         side = state.side
-        self._settled(side, transaction_id)
         verdict, effects = self.admit(transaction, link, now)
+        if verdict is not Verdict.SHARE:
+            self._settled(side, transaction_id)
+        elif not is_late:
+            effects += self._ask_another(side, transaction_id, now)
         if verdict is Verdict.KNOWN and transaction_id in side.entering:
             self._enter(side, transaction_id, now)
             verdict = Verdict.ACCEPTED
         if verdict is Verdict.ACCEPTED:
             effects.append(Credit(link, Merit.TRANSACTION))
-        elif verdict is not Verdict.KNOWN:
+        elif verdict not in (Verdict.KNOWN, Verdict.SHARE):  # for want of room at one peer it may come from any other
             side.refused[transaction_id] = True
             if verdict.is_fault:
                 effects.append(Penalise(link, BAD_TX_POINTS, f"a transaction: {verdict.value}"))
