@@ -254,6 +254,21 @@ def test_another_source_is_asked_at_once_where_one_fails(how: str) -> None:
     assert asked(other_part) == [MANY[0].id]
 
 
+def test_who_dials_in_numbers_and_gives_nothing_does_not_keep_a_transaction_of_a_dialled_peer_away() -> None:
+    net = network()
+    node = node_in(net)
+    dialled = Scripted({GetData: lambda peer, message: [Tx(MANY[0].raw)], MempoolRequest: nothing, GetHeaders: nothing})
+    chosen = net.add(SETTINGS, parts=[dialled])
+    node.connect(chosen.address)
+    strangers = [player(net, node)[0] for _ in range(limits.TX_SOURCES + 2)]
+    for stranger in strangers:
+        say(stranger, Inv(items(MANY[0])))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    say(chosen, Inv(items(MANY[0])))
+    net.kernel.run(until=net.kernel.now + limits.TX_SECOND_SOURCE_S + 1.0)
+    assert pool(node) == {MANY[0].id}
+
+
 def test_a_peer_whose_share_is_full_does_not_keep_a_transaction_of_others_away() -> None:
     net = network()
     node = node_in(net)

@@ -130,8 +130,8 @@ class TransactionRelay:
             if transaction_id in state.in_flight or transaction_id in state.announcements:
                 continue
             sources = side.sources.setdefault(transaction_id, [])
-            if len(state.announcements) < TX_ANNOUNCED and len(sources) < TX_SOURCES:
-                sources.append(link)
+            if len(state.announcements) < TX_ANNOUNCED and (state.is_dialled or len(sources) < TX_SOURCES):
+                sources.insert(0 if state.is_dialled else len(sources), link)
                 state.announcements[transaction_id] = None
             elif not sources:
                 del side.sources[transaction_id]

@@ -38,3 +38,8 @@ class TxPeer:
         self.paused_until = 0.0
         self.mempool_at = -inf
         self.takes_part = not peer.is_inbound  # whoever was dialled by us has to; who dialled us has shown it
+
+    @property
+    def is_dialled(self) -> bool:
+        """Whether we made the link: those who dial us may be many, and give nothing of what they announce."""
+        return self.audience > 0
