@@ -192,6 +192,7 @@ def test_a_new_block_costs_only_what_is_missing(missing: int) -> None:
     assert at_node.count(CmpctBlock) == 1
     assert at_node.count(BlockMessage) == 0
     assert at_maker.count(GetBlockTxn) == (missing > 0)
+    assert "last_block_s" in node.assembly.core.describe(node.peers[0].link, net.kernel.now), "its merit"
     assert not len(relay_of(node).transactions.mempool)
 
 

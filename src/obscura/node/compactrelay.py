@@ -25,7 +25,7 @@ from obscura.node.blocks import KNOWN, Blocks
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.compact import Reconstruction, compact_form, read_transactions, transactions_of
 from obscura.node.download import Download
-from obscura.node.effects import Effect, LinkId, Penalise, Send
+from obscura.node.effects import Credit, Effect, LinkId, Merit, Penalise, Send
 from obscura.node.face import Face
 from obscura.node.serving import Wanted
 from obscura.node.timers import Timers
@@ -210,7 +210,7 @@ class CompactRelay:
             return [*effects, self._ask_whole(peer.link, found.block_id)]  # a collision of short ids: nobody's fault
         self._download.arrived(peer.link, found.block_id, now)
         if fault is None:
-            effects += self.delivered(peer)
+            effects += [*self.delivered(peer), Credit(peer.link, Merit.BLOCK)]
         elif fault is not KNOWN:
             effects += self._download.failed(peer.link, found.block_id, now)
         return effects
