@@ -221,6 +221,22 @@ def test_who_brings_blocks_first_may_send_them_unasked() -> None:
     assert relay_of(node).blocks.tip == LEDGER.block_id(blocks[-1][:80])
 
 
+def test_while_many_blocks_come_from_many_peers_each_goes_on_reading_what_we_say() -> None:
+    net = network()
+    blocks = chain_of(LEDGER, 60)
+    makers = [net.add(SETTINGS, archive=archive_of(LEDGER)) for _ in range(5)]
+    node = net.add(SETTINGS, archive=archive_of(LEDGER))
+    for maker in makers:
+        maker.connect(node.address)
+    net.kernel.run(until=2.0)
+    for number, raw in enumerate(blocks):
+        submit(makers[number % 5], raw)
+        net.kernel.run(until=net.kernel.now + 1.0)
+        assert relay_of(node).blocks.tip == LEDGER.block_id(raw[:80])
+    late = [link.meter.late for maker in makers for link in maker.assembly.engine.links.values()]
+    assert late == [0] * 5, "nothing is read of a peer while something of it waits for its rate"
+
+
 def liar_with(**answers: object) -> Scripted:
     base = {
         GetHeaders: lambda peer, message: [Headers((BLOCK.header,))],

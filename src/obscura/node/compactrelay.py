@@ -19,6 +19,7 @@ from obscura.limits import (
     COMPACT_VERSION,
     HIGH_BANDWIDTH_PEERS,
     MALFORMED_POINTS,
+    RATES,
     UNREQUESTED_POINTS,
 )
 from obscura.node.blocks import KNOWN, Blocks
@@ -27,6 +28,7 @@ from obscura.node.compact import Reconstruction, compact_form, read_transactions
 from obscura.node.download import Download
 from obscura.node.effects import Credit, Effect, LinkId, Merit, Penalise, Send
 from obscura.node.face import Face
+from obscura.node.ratelimit import TokenBucket
 from obscura.node.serving import Wanted
 from obscura.node.timers import Timers
 from obscura.wire.fields import U64
@@ -64,6 +66,8 @@ class CompactRelay:
         self._rng = rng
         self._secret = rng.randbytes(32)
         self._chosen: list[LinkId] = []  # our high-bandwidth peers, the newest last
+        # Over its rate of sendcmpct a peer reads nothing more of us, for minutes while many blocks come from many peers.
+        self._choices = TokenBucket(RATES["sendcmpct"][0], RATES["sendcmpct"][1] / 2, now=0.0)
         self._open: dict[LinkId, Reconstruction] = {}
         self._timers: Timers[LinkId] = Timers()
         self._overdue: dict[LinkId, dict[bytes, None]] = {}  # blocks of which blocktxn was asked, and is not waited for
@@ -85,10 +89,10 @@ class CompactRelay:
 
     # --- Who sends unasked --------------------------------------------------------------------------------------------
 
-    def delivered(self, peer: ChainPeer) -> list[Effect]:
+    def delivered(self, peer: ChainPeer, now: float) -> list[Effect]:
         """The peer was the first with a new tip: it may send the next one unasked (BIP152, high-bandwidth mode)."""
         link = peer.link
-        if not peer.has_compact or link in self._chosen:
+        if not peer.has_compact or link in self._chosen or not self._choices.take(1, now):
             return []
         self._chosen.append(link)
         effects: list[Effect] = [Send(link, SendCmpct(True, COMPACT_VERSION))]
@@ -210,7 +214,7 @@ class CompactRelay:
             return [*effects, self._ask_whole(peer.link, found.block_id)]  # a collision of short ids: nobody's fault
         self._download.arrived(peer.link, found.block_id, now)
         if fault is None:
-            effects += [*self.delivered(peer), Credit(peer.link, Merit.BLOCK)]
+            effects += [*self.delivered(peer, now), Credit(peer.link, Merit.BLOCK)]
         elif fault is not KNOWN:
             effects += self._download.failed(peer.link, found.block_id, now)
         return effects

@@ -217,7 +217,7 @@ class ChainRelay(Part):
         if fault is None:
             peer = self._peers[link]
             if self._headers.caught_up and self.chain.tip == block_id:
-                effects += self._compact.delivered(peer)
+                effects += self._compact.delivered(peer, now)
             peer.showed(self.chain, block_id)
             return [*effects, Credit(link, Merit.BLOCK)]
         if fault is KNOWN or fault.kind is FaultKind.EARLY:
