@@ -27,6 +27,7 @@ from obscura.ledger.header import Header
 from obscura.ledger.merkle import merkle_root
 from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
+from obscura.node import download
 from obscura.node import headers as headers_module
 from obscura.sim.network import SimNetwork, SimNode
 from obscura.wire.messages.blocks import Block, GetBlocks, GetHeaders, Headers, Inv, InventoryItem, InventoryKind
@@ -445,6 +446,15 @@ def test_the_heavier_branch_wins_at_any_depth(depth: int) -> None:
     (seen,) = told(one, "reorganisation")
     assert (seen["fork_height"], seen["disconnected"], seen["connected"]) == (300 - depth, depth, depth + 1)
     assert relay_of(other).blocks.tip == new_tip
+
+
+def test_a_branch_that_is_longer_than_the_window_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "BLOCK_WINDOW", 20)
+    net = network()
+    heavier = [*BLOCKS[:10], *chain_of(LEDGER, 291, seed=8, parent=BLOCKS[:10])]
+    one, other = honest(net), honest(net, heavier)
+    one.connect(other.address)
+    run_until_tip(net, one, LEDGER.block_id(heavier[-1][:80]))
 
 
 def chain_with(parents: list[bytes], inside: list[Transaction]) -> list[bytes]:

@@ -32,7 +32,19 @@ _LATE = 2 * MOST_IN_FLIGHT  # ids remembered as asked of a peer that somebody el
 
 
 class _Source:
-    __slots__ = ("aim", "cursor", "excluded", "in_flight", "late", "path", "path_to", "peer", "progress", "rests_until")
+    __slots__ = (
+        "aim",
+        "cursor",
+        "excluded",
+        "in_flight",
+        "late",
+        "path",
+        "path_to",
+        "peer",
+        "progress",
+        "rests_until",
+        "whole",
+    )
 
     def __init__(self, peer: ChainPeer) -> None:
         self.peer = peer
@@ -41,6 +53,7 @@ class _Source:
         self.excluded: dict[bytes, None] = {}  # blocks that it does not have, or gave wrongly
         self.aim: bytes | None = None  # the header at whose branch ``cursor`` looked
         self.cursor = 0  # heights below it are asked for or there
+        self.whole = 0  # up to this height of that branch all blocks are there
         self.progress = inf  # when its last block came, or when it was first asked
         self.rests_until = 0.0
         self.path: list[bytes] = []  # ids from the fork with the best chain upwards, where its chain is not that
@@ -133,12 +146,15 @@ class Download:
             return []
         chain = self._chain
         wanted: list[bytes] = []
-        fork = chain.height(chain.fork_point(chain.tip, best))
         if source.aim is not None and source.aim != best:  # heights of another branch say nothing of this one
-            source.cursor = min(source.cursor, chain.height(chain.fork_point(source.aim, best)) + 1)
+            fork = chain.height(chain.fork_point(source.aim, best))
+            source.cursor, source.whole = min(source.cursor, fork + 1), min(source.whole, fork)
         source.aim = best
-        end = min(chain.height(best), fork + BLOCK_WINDOW)
-        height = max(source.cursor, fork + 1)
+        source.whole = max(source.whole, chain.height(chain.fork_point(chain.tip, best)))
+        while source.whole < chain.height(best) and chain.has_body(self._at(source, best, source.whole + 1)):
+            source.whole += 1  # a long branch is whole far above the fork before it has more work than the tip
+        end = min(chain.height(best), source.whole + BLOCK_WINDOW)
+        height = max(source.cursor, source.whole + 1)
         while len(wanted) < room and height <= end:
             block_id = self._at(source, best, height)
             if block_id not in self._requests and block_id not in source.excluded and not chain.has_body(block_id):
