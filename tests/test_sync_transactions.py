@@ -236,6 +236,23 @@ def test_a_second_source_is_asked_after_a_minute() -> None:
     assert not told(node, "penalty")
 
 
+def test_a_slow_peer_is_not_asked_for_more_than_it_answers() -> None:
+    net = network()
+    node = node_in(net)
+    slow, part = player(net, node)
+    for at in range(0, 300, 100):
+        say(slow, Inv(items(*MANY[at : at + 100])))
+    net.kernel.run(until=net.kernel.now + 4 * limits.TX_SECOND_SOURCE_S)
+    assert asked(part) == [transaction.id for transaction in MANY[:100]]
+    for transaction in MANY[:50]:  # blocks were before them
+        say(slow, Tx(transaction.raw))
+    say(slow, NotFound(items(*MANY[50:100])))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    assert asked(part) == [transaction.id for transaction in MANY[:200]]
+    assert len(pool(node)) == 50
+    assert not told(node, "penalty")
+
+
 @pytest.mark.parametrize("how", ["notfound", "gone"])
 def test_another_source_is_asked_at_once_where_one_fails(how: str) -> None:
     net = network()

@@ -138,7 +138,7 @@ class TransactionRelay:
         return self._ask(link, state, now)
 
     def _ask(self, link: LinkId, state: TxPeer, now: float) -> list[Effect]:
-        room = TX_IN_FLIGHT - len(state.in_flight)
+        room = TX_IN_FLIGHT - state.owed
         if not state.announcements or now < state.paused_until:
             return []
         if room <= 0:
@@ -177,7 +177,9 @@ class TransactionRelay:
         for transaction_id in ids:
             if state.in_flight.pop(transaction_id, b"") is None:
                 effects += self._ask_another(state.side, transaction_id, now)
-        if len(state.in_flight) <= TX_IN_FLIGHT // 2:  # an answer like any other: it may be asked for the rest
+            else:
+                state.late.pop(transaction_id, None)
+        if state.owed <= TX_IN_FLIGHT // 2:  # an answer like any other: it may be asked for the rest
             state.paused_until = 0.0
             effects += self._ask(link, state, now)
         return effects
@@ -213,7 +215,7 @@ class TransactionRelay:
             side.refused[transaction_id] = True
             if verdict.is_fault:
                 effects.append(Penalise(link, BAD_TX_POINTS, f"a transaction: {verdict.value}"))
-        if len(state.in_flight) in (0, TX_IN_FLIGHT // 2):
+        if state.owed in (0, TX_IN_FLIGHT // 2):
             state.paused_until = 0.0
             effects += self._ask(link, state, now)
         return effects
@@ -229,8 +231,6 @@ class TransactionRelay:
     def _move_to_late(self, state: TxPeer, transaction_id: bytes) -> None:
         if state.in_flight.pop(transaction_id, b"") is None:
             state.late[transaction_id] = None
-            if len(state.late) > TX_IN_FLIGHT:
-                del state.late[next(iter(state.late))]
 
     # --- The mempool --------------------------------------------------------------------------------------------------
 

@@ -43,3 +43,8 @@ class TxPeer:
     def is_dialled(self) -> bool:
         """Whether we made the link: those who dial us may be many, and give nothing of what they announce."""
         return self.audience > 0
+
+    @property
+    def owed(self) -> int:
+        """Answers that are to come: each question has one, however late."""
+        return len(self.in_flight) + len(self.late)
