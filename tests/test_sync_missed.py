@@ -22,6 +22,7 @@ from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
 from obscura.limits import REENTRY_DEPTH
+from obscura.node import reentry
 from obscura.node.effects import Dial
 from obscura.node.face import Face, Purpose
 from obscura.sim.network import SimNetwork, SimNode
@@ -157,6 +158,18 @@ def test_what_two_reorganisations_in_a_row_took_and_left_waits_again() -> None:
         submit(node, raw)
     net.kernel.run(until=10.5)
     assert relay_of(node).blocks.tip == LEDGER.block_id(longer(3)[-1][:80])
+    net.kernel.run(until=60.0)
+    assert pool(node) == {LOST.id}
+
+
+def test_what_the_oldest_block_of_a_long_branch_has_does_not_wait_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reentry, "KEPT_BLOCKS", 3)
+    net = network()
+    left = [LEFT, *chain_of(LEDGER, 5, seed=95, parent=[*START_BLOCKS, LEFT])]
+    node = net.add(SETTINGS, archive=archive_of(LEDGER, [*START_BLOCKS, *left]))
+    net.kernel.run(until=10.0)
+    for raw in longer(7):
+        submit(node, raw)
     net.kernel.run(until=60.0)
     assert pool(node) == {LOST.id}
 

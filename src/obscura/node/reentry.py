@@ -23,9 +23,9 @@ class _Job:
     """One reorganisation: first the blocks that came in are read, then those that went out, the newest first."""
 
     def __init__(self, step: NewTip) -> None:
-        self.connect = deque(step.way.connect[-KEPT_BLOCKS:])
         self.disconnect = deque(step.way.disconnect)
-        self.has_left = bool(self.disconnect)  # its transactions may come back
+        self.has_left = bool(self.disconnect)  # its transactions may come back, unless any of the new blocks has them
+        self.connect = deque(step.way.connect if self.has_left else step.way.connect[-KEPT_BLOCKS:])
         self.ids: set[bytes] = set()
         self.spent: set[bytes] = set()
 
