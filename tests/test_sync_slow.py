@@ -170,3 +170,25 @@ def test_a_slow_peer_of_the_older_way_is_waited_for(every_s: float) -> None:
     assert told(node, "penalty") == []
     assert relay_of(node).chain.tip_height >= 8
     assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("has_less_work", [True, False])
+def test_blocks_that_were_asked_for_the_older_way_may_come_after_headers(has_less_work: bool) -> None:
+    """Those of a branch with less work are wanted no more then, those of another one are asked for once more."""
+    net = network()
+    branch = chain_of(LEDGER, 6, seed=2, parent=BLOCKS[:2])
+    part = Scripted({GetHeaders: nothing, GetBlocks: nothing, GetData: nothing})
+    node, old = node_with(net, BLOCKS if has_less_work else BLOCKS[:2]), net.add(SETTINGS, parts=[part])
+    old.connect(node.address)
+    net.kernel.run(until=limits.HEADERS_S + 1.0)
+    listed = tuple(InventoryItem(InventoryKind.BLOCK, LEDGER.block_id(raw[:80])) for raw in branch)
+    for message in (Inv(listed), Headers(tuple(raw[:80] for raw in branch))):
+        old.send(old.peers[0].link, message)
+        net.kernel.run(until=net.kernel.now + 0.5)
+    asked = [item.hash for message in part.of(GetData) for item in message.items]  # type: ignore[attr-defined]
+    assert len(asked) == len(branch) * (1 if has_less_work else 2)
+    for block_id in asked:
+        old.send(old.peers[0].link, Block(next(raw for raw in branch if LEDGER.block_id(raw[:80]) == block_id)))
+        net.kernel.run(until=net.kernel.now + 0.5)
+    assert told(node, "penalty") == []
+    assert relay_of(node).chain.tip_height == (10 if has_less_work else 8)

@@ -111,6 +111,12 @@ class Download:
         source = self._sources.get(link)
         return source is not None and (block_id in source.in_flight or block_id in source.late)
 
+    def owed(self, link: LinkId, ids: Iterable[bytes]) -> None:
+        """Somebody else asked this peer for these, and waits for them no longer: they may come all the same."""
+        source = self._sources.get(link)
+        if source is not None:
+            self._add_late(source, ids)
+
     # --- Links --------------------------------------------------------------------------------------------------------
 
     def joined(self, peer: ChainPeer) -> None:
@@ -324,9 +330,11 @@ class Download:
         return bool(heights)
 
     def _move_to_late(self, source: _Source, ids: Iterable[bytes]) -> None:
+        self._add_late(source, [block_id for block_id in ids if source.in_flight.pop(block_id, b"") is None])
+
+    def _add_late(self, source: _Source, ids: Iterable[bytes]) -> None:
         for block_id in ids:
-            if source.in_flight.pop(block_id, b"") is None:
-                source.late[block_id] = source.late.get(block_id, 0) + 1
+            source.late[block_id] = source.late.get(block_id, 0) + 1
         source.forget_late()
 
     def _reopen(self, height: int) -> None:

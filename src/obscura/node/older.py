@@ -42,8 +42,10 @@ class OlderWay:
         self._links.setdefault(link, _Link())
         return self._ask_list(link)
 
-    def left(self, link: LinkId) -> None:
-        self._links.pop(link, None)
+    def left(self, link: LinkId) -> Iterable[bytes]:
+        """The peer is gone, or answers getheaders after all: what it was asked for, and may send all the same."""
+        state = self._links.pop(link, None)
+        return () if state is None else (*state.late, *state.in_flight)
 
     def told(self, link: LinkId, ids: Iterable[bytes], now: float) -> list[Effect]:
         """An inv of blocks."""
@@ -75,7 +77,9 @@ class OlderWay:
 
     def unconnected(self, link: LinkId) -> list[Effect]:
         """The parent of a block is not known: something is missing before it."""
-        state = self._links[link]
+        state = self._links.get(link)
+        if state is None:
+            return []
         state.wanted.clear()
         return self._ask_list(link)
 

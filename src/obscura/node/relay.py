@@ -182,7 +182,7 @@ class ChainRelay(Part):
     # --- Headers ------------------------------------------------------------------------------------------------------
 
     def on_headers(self, peer: Peer, message: Headers, now: float) -> Iterable[Effect]:
-        self._older.left(peer.link)  # slow, but it does answer
+        self.download.owed(peer.link, self._older.left(peer.link))  # slow, but it does answer
         effects = self._headers.take(peer.link, message.headers, now)
         return effects + self.download.assign(now)
 
@@ -202,7 +202,7 @@ class ChainRelay(Part):
         if not self.download.arrived(link, block_id, now) and not is_older:
             return (Penalise(link, UNREQUESTED_POINTS, "a block that nobody asked for"),)
         self._compact.arrived(link, block_id)
-        if is_older:
+        if is_older or block_id not in self.chain:
             effects = self._older_block(link, block_id, raw, now)
         elif self.chain.has_body(block_id):
             effects = []  # somebody else was faster
