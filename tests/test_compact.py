@@ -49,7 +49,7 @@ from obscura.wire.messages.blocks import (
     InventoryKind,
     SendCmpct,
 )
-from obscura.wire.messages.transactions import GetData
+from obscura.wire.messages.transactions import GetData, NotFound
 from shared_data import real_blocks
 from small_chains import START, mined
 
@@ -262,6 +262,27 @@ def test_a_peer_that_withholds_the_missing_ones_is_asked_for_the_whole_block() -
     player.send(player.peers[0].link, BlockMessage(BLOCK.raw))
     net.kernel.run(until=13.0)
     assert relay_of(node).blocks.tip == BLOCK.id
+
+
+def test_a_peer_that_has_not_the_missing_ones_is_asked_for_the_whole_block_at_once() -> None:
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(LEDGER))
+    none = NotFound((InventoryItem(InventoryKind.COMPACT_BLOCK, BLOCK.id),))
+    part = liar_with(
+        greet=[compact_form(BLOCK, 1)],
+        more={
+            GetHeaders: nothing,
+            GetBlockTxn: lambda peer, message: [none],
+            GetData: lambda peer, message: [BlockMessage(BLOCK.raw)],
+        },
+    )
+    player = net.add(SETTINGS, parts=[part])
+    make_compact(player)
+    player.connect(node.address)
+    net.kernel.run(until=2.0)
+    assert relay_of(node).blocks.tip == BLOCK.id
+    net.kernel.run(until=2.0 + 2 * limits.COMPACT_S)
+    assert not told(node, "penalty"), "it was asked once"
 
 
 def make_compact(player: SimNode) -> None:

@@ -222,6 +222,14 @@ class CompactRelay:
     def _ask_whole(self, link: LinkId, block_id: bytes) -> Send:
         return Send(link, GetData((InventoryItem(InventoryKind.BLOCK, block_id),)))
 
+    def not_found(self, link: LinkId, block_id: bytes) -> list[Effect]:
+        """The peer does not give the missing ones: it is asked for the whole block. Nothing where it was not asked for any."""
+        found = self._open.get(link)
+        if found is None or found.block_id != block_id:
+            return []
+        self._give_up(link)
+        return [self._ask_whole(link, block_id)]
+
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     def arrived(self, link: LinkId, block_id: bytes) -> None:

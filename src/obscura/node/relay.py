@@ -280,6 +280,8 @@ class ChainRelay(Part):
             if item.kind in _BLOCK_KINDS:
                 if self._older.arrived(link, item.hash):
                     effects += self._older.go_on(link, now)
+                elif whole := self._compact.not_found(link, item.hash):
+                    effects += whole
                 elif self.download.is_expected_of(link, item.hash):
                     effects += self.download.failed(link, item.hash, now)
         return effects
