@@ -28,7 +28,7 @@ from obscura.node.reputation import _Score
 from obscura.sim.network import UNIX_AT_START, SimNode
 from obscura.wire.frame import encode_raw
 from obscura.wire.message import Message
-from obscura.wire.messages.blocks import BlockTxn, GetBlockTxn, Headers, Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.blocks import BlockTxn, GetBlockTxn, GetHeaders, Headers, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.network import OBSERVED_ADDRESS, Addr, AddrEntry, Extension, GetAddr, Ping, Version
 from obscura.wire.messages.transactions import GetData, Tx
 
@@ -161,6 +161,21 @@ def tip_in_the_handshake(world: World) -> float:
             if _said(world, face).best_block_height > 1:
                 since.setdefault(face, world.kernel.now)
     return near(since.get(CLEAR, inf), since.get(ONION, inf))
+
+
+def tip_asked_for(world: World) -> float:
+    """Both faces asked for headers again and again while a block is new, at first not even on the disk."""
+    world.dial_both()
+    for node in world.victims:
+        assert node.archive is not None
+        node.archive.write_s = 0.5
+    question = GetHeaders(1, (easy_ledger().block_id(world.blocks[0][:80]),), bytes(32))
+    world.give_block(1)
+    for _ in range(100):
+        for face in (CLEAR, ONION):
+            world.send(face, question)
+        world.run(0.05)
+    return near(*(world.first(face, Headers, lambda message: message.headers) for face in (CLEAR, ONION)))
 
 
 def _said(world: World, face: Face) -> Version:
@@ -608,6 +623,7 @@ ATTACKS = {
     "inventory: refuses what the other face refused": Attack(refuses_what_the_other_face_refused, one_side),
     "tip: told at the same time": Attack(tip_at_the_same_time, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
     "tip: in the handshake": Attack(tip_in_the_handshake, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
+    "tip: asked for": Attack(tip_asked_for, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
     "tip: transactions of a block not shown yet": Attack(
         gives_of_the_block_of_the_other_face, patch=NO_LAG, is_exact=False
     ),

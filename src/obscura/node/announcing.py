@@ -7,6 +7,7 @@ the same moment, block after block.
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Container, Iterable, Mapping, Sequence
 from math import inf
 
@@ -41,7 +42,8 @@ class Announcing:
         self._told_at = -inf
         self._rng = rng
         self._faces = frozenset(faces)
-        self._shown: dict[Face, bytes] = {}  # tips that faces show; what is missing shows the newest
+        # Tips that the faces of a node with several show; a single one shows the newest.
+        self._shown: dict[Face, bytes] = dict.fromkeys(self._faces, blocks.tip) if len(self._faces) > 1 else {}
         self._steps: dict[Face, NewTip] = {}  # not shown yet
         self._lags: Timers[Face] = Timers()
 
@@ -52,13 +54,16 @@ class Announcing:
         return self._shown.get(face, self._blocks.tip)
 
     def is_hidden(self, face: Face, block_id: bytes) -> bool:
-        """Whether the block came lately and this face does not show it yet."""
+        """Whether the block came lately, is perhaps not even on the disk, and this face does not show it yet."""
         chain = self._blocks.chain
-        return face in self._lags and block_id in chain and chain.height(block_id) > chain.height(self.shown(face))
+        return face in self._shown and block_id in chain and chain.height(block_id) > chain.height(self.shown(face))
 
     def visible(self, face: Face, ids: Sequence[bytes]) -> Sequence[bytes]:
         """Those of the ids, in order of height, that this face shows."""
-        return [block_id for block_id in ids if not self.is_hidden(face, block_id)] if face in self._lags else ids
+        if face not in self._shown:
+            return ids
+        chain = self._blocks.chain
+        return ids[: bisect_right(ids, chain.height(self.shown(face)), key=chain.height)]
 
     # --- News ---------------------------------------------------------------------------------------------------------
 
@@ -70,12 +75,9 @@ class Announcing:
         self._late, self._told_at = None, now
         if len(self._faces) < 2:
             return self._tell(step, self._peers.values())
-        chain, way = self._blocks.chain, step.way
-        before = chain.ledger.parent_id(chain.header(way.connect[0] if way.connect else step.tip))
         for face in sorted(self._faces):
             self._steps[face] = step
             if face not in self._lags:
-                self._shown.setdefault(face, before)
                 self._lags.set(face, now + self._rng.uniform(0, TIP_LAG_S))
         return []
 
