@@ -420,3 +420,28 @@ def test_deep_blocks_are_sent_whole() -> None:
     player.connect(node.address)
     net.kernel.run(until=3.0)
     assert got == [BlockMessage, CmpctBlock, BlockMessage, BlockTxn]
+
+
+def test_how_deep_a_block_is_does_not_show_a_tip_that_the_face_does_not_show_yet() -> None:
+    blocks = chain_of(LEDGER, limits.COMPACT_DEPTH + 2)
+    net = network()
+    both = msgspec.structs.replace(SETTINGS, faces=frozenset({Face.CLEARNET, Face.ONION}))
+    node = net.add(both, archive=archive_of(LEDGER, blocks[:-1]))
+    got: list[type] = []
+
+    def noted(peer: object, message: object) -> None:
+        got.append(type(message))
+
+    part = Scripted({BlockMessage: noted, CmpctBlock: noted, GetHeaders: nothing})
+    player = net.add(SETTINGS, parts=[part])
+    player.connect(node.address)
+    net.kernel.run(until=1.0)
+    submit(node, blocks[-1])
+    question = GetData((InventoryItem(InventoryKind.COMPACT_BLOCK, LEDGER.block_id(blocks[0][:80])),))
+    for _ in range(60):
+        player.send(player.peers[0].link, question)
+        net.kernel.run(until=net.kernel.now + 0.05)
+    net.kernel.run(until=net.kernel.now + 1.0)
+    last = got.count(CmpctBlock)
+    assert got == [CmpctBlock] * last + [BlockMessage] * (60 - last)
+    assert last > 1, "the face has shown the new block later than it came"

@@ -112,22 +112,23 @@ class CompactRelay:
         nonce = sha256(self._secret + bytes([face]) + block.id).digest()[: U64.size]
         return compact_form(block, int.from_bytes(nonce, "little"))
 
-    def wanted(self, item: InventoryItem, face: Face) -> Wanted:
-        """A getdata for a compact block: deep ones are sent whole."""
-        return Wanted(item, (lambda block: self.form(block, face)) if self._depth(item.hash) <= COMPACT_DEPTH else None)
+    def wanted(self, item: InventoryItem, face: Face, tip: bytes) -> Wanted:
+        """A getdata for a compact block: what is deep below ``tip``, which the face shows, is sent whole."""
+        is_near = self._depth(item.hash, tip) <= COMPACT_DEPTH
+        return Wanted(item, (lambda block: self.form(block, face)) if is_near else None)
 
-    def wanted_transactions(self, message: GetBlockTxn) -> Wanted:
-        """A getblocktxn: of deep blocks all is sent."""
+    def wanted_transactions(self, message: GetBlockTxn, tip: bytes) -> Wanted:
+        """A getblocktxn: of blocks deep below ``tip`` all is sent."""
         item = InventoryItem(InventoryKind.COMPACT_BLOCK, message.block_hash)
 
         def chosen(block: Block) -> Message | None:
             return transactions_of(block, message.indexes)
 
-        return Wanted(item, chosen if self._depth(message.block_hash) <= BLOCKTXN_DEPTH else None)
+        return Wanted(item, chosen if self._depth(message.block_hash, tip) <= BLOCKTXN_DEPTH else None)
 
-    def _depth(self, block_id: bytes) -> int:
+    def _depth(self, block_id: bytes, tip: bytes) -> int:
         chain = self._blocks.chain
-        return chain.tip_height - chain.height(block_id) if block_id in chain else 0
+        return chain.height(tip) - chain.height(block_id) if block_id in chain else 0
 
     # --- What comes ---------------------------------------------------------------------------------------------------
 

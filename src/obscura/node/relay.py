@@ -266,7 +266,7 @@ class ChainRelay(Part):
             if self._announcing.is_hidden(peer.face, item.hash):
                 early.append(item)
             elif item.kind == InventoryKind.COMPACT_BLOCK:
-                wanted.append(self._compact.wanted(item, peer.face))
+                wanted.append(self._compact.wanted(item, peer.face, self._announcing.shown(peer.face)))
             elif item.kind in _KNOWN_KINDS:
                 wanted.append(Wanted(item))
         effects = self._serving.ask(peer.link, wanted)
@@ -314,7 +314,7 @@ class ChainRelay(Part):
         return [*(effects or ()), *self.download.fill(link, now)]
 
     def on_getblocktxn(self, peer: Peer, message: GetBlockTxn, now: float) -> Iterable[Effect]:
-        wanted = self._compact.wanted_transactions(message)
+        wanted = self._compact.wanted_transactions(message, self._announcing.shown(peer.face))
         if self._announcing.is_hidden(peer.face, message.block_hash):
             return (Send(peer.link, NotFound((wanted.item,))),)
         return self._serving.ask(peer.link, [wanted])
