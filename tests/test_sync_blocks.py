@@ -457,6 +457,39 @@ def test_a_branch_that_is_longer_than_the_window_wins(monkeypatch: pytest.Monkey
     run_until_tip(net, one, LEDGER.block_id(heavier[-1][:80]))
 
 
+def test_a_branch_of_many_messages_is_followed_below_what_the_peer_showed_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Headers, "most", classmethod(lambda cls, header_bytes: 3))
+    net = network()
+    one, other = honest(net, []), honest(net, BLOCKS[:12])
+    one.connect(other.address)
+    run_until_tip(net, one, LEDGER.block_id(BLOCKS[11][:80]))
+    for raw in chain_of(LEDGER, 12, seed=8, parent=BLOCKS[:3]):
+        submit(other, raw)
+    run_until_tip(net, one, relay_of(other).chain.tip)
+    assert relay_of(one).blocks.tip_height == 15
+
+
+def test_a_branch_of_many_messages_that_is_known_in_part_is_followed_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Headers, "most", classmethod(lambda cls, header_bytes: 3))
+    monkeypatch.setattr(limits, "MAX_HEADERS", 3)
+    net = network()
+    branch = [raw[:80] for raw in (*BLOCKS[:3], *chain_of(LEDGER, 12, seed=8, parent=BLOCKS[:3]))]
+    part = Scripted({GetHeaders: shows(branch[:9]), GetData: nothing})
+    node = honest(net, BLOCKS[:12])
+    player = liar(net, part)
+    player.connect(node.address)
+    net.kernel.run(until=2.0)
+    assert LEDGER.block_id(branch[8]) in relay_of(node).chain
+    part.answers[GetHeaders] = shows(branch)  # type: ignore[index]
+    player.send(player.peers[0].link, Inv((InventoryItem(InventoryKind.BLOCK, LEDGER.block_id(branch[-1])),)))
+    net.kernel.run(until=4.0)
+    assert relay_of(node).chain.best == LEDGER.block_id(branch[-1])
+
+
 def chain_with(parents: list[bytes], inside: list[Transaction]) -> list[bytes]:
     """One block with these transactions."""
     chain = Chain(LEDGER)

@@ -40,7 +40,7 @@ class _State:
         self.unconnecting = 0
         self.answers = False  # it has answered getheaders once
         self.paused = False  # it has more, but we are too far behind with blocks
-        self.last = 0  # height of the newest header of a full message
+        self.last: bytes | None = None  # the newest header of a full message
 
 
 class HeaderSync:
@@ -249,9 +249,9 @@ class HeaderSync:
         last = chain.ledger.block_id(headers[-1])
         state.peer.showed(chain, last)
         height = chain.height(last)
-        if len(headers) < self._most or height <= state.last:
+        if len(headers) < self._most or last == state.last:
             return effects + self._finished(link, now)
-        state.last = height
+        state.last = last
         if height - self._blocks.tip_height > HEADERS_LEAD:
             state.paused = True
             return effects + self._finished(link, now)
