@@ -172,6 +172,28 @@ def test_a_slow_peer_of_the_older_way_is_waited_for(every_s: float) -> None:
     assert len(asked) == len(set(asked))
 
 
+@pytest.mark.parametrize("gives_blocks", [True, False])
+def test_headers_that_come_after_blocks_may_be_late(gives_blocks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Headers, "most", classmethod(lambda cls, header_bytes: 6))
+    net = network()
+    headers = [Headers(tuple(raw[:80] for raw in part)) for part in (BLOCKS[:6], BLOCKS[6:])]
+    part = Scripted({GetHeaders: nothing, GetData: nothing}, greet=headers[:1])
+    node, slow = node_with(net, []), net.add(SETTINGS, parts=[part])
+    node.assembly.engine.dial(slow.address, net.kernel.now)
+    node.turn()
+    net.kernel.run(until=1.0)
+    assert len(part.of(GetHeaders)) == 2
+    for raw in BLOCKS[:5] if gives_blocks else []:
+        net.kernel.run(until=net.kernel.now + limits.BLOCK_PATIENCE_S[0] - 1.0)
+        slow.send(slow.peers[0].link, Block(raw))
+    net.kernel.run(until=net.kernel.now + (1.0 if gives_blocks else 200.0))
+    assert len(node.peers) == gives_blocks
+    if gives_blocks:
+        slow.send(slow.peers[0].link, headers[1])
+        net.kernel.run(until=net.kernel.now + 1.0)
+        assert relay_of(node).chain.best_height == len(BLOCKS)
+
+
 @pytest.mark.parametrize("has_less_work", [True, False])
 def test_blocks_that_were_asked_for_the_older_way_may_come_after_headers(has_less_work: bool) -> None:
     """Those of a branch with less work are wanted no more then, those of another one are asked for once more."""

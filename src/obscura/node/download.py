@@ -106,6 +106,11 @@ class Download:
         source = self._sources.get(link)
         return len(source.in_flight) if source is not None else 0
 
+    def owes(self, link: LinkId) -> bool:
+        """Whether this peer was asked for blocks that have not come."""
+        source = self._sources.get(link)
+        return source is not None and bool(source.in_flight or source.late)
+
     def is_expected_of(self, link: LinkId, block_id: bytes) -> bool:
         """Whether this peer was asked for it."""
         source = self._sources.get(link)

@@ -46,7 +46,9 @@ class _State:
 class HeaderSync:
     """Asks for headers, one peer after the other, and takes them."""
 
-    def __init__(self, blocks: Blocks, rng: random.Random) -> None:
+    def __init__(self, blocks: Blocks, rng: random.Random, owes_blocks: Callable[[LinkId], bool]) -> None:
+        """``owes_blocks``: whether blocks were asked of a link, which may come before its answer to getheaders."""
+        self._owes_blocks = owes_blocks
         self._blocks = blocks
         self._chain: Chain = blocks.chain
         self._rng = rng
@@ -124,13 +126,18 @@ class HeaderSync:
         return min(self._timers.deadline(), self._early.deadline())
 
     def due(self, now: float) -> list[Effect]:
-        """Peers that did not answer: one that always did before is ended, one that never did is asked the older way."""
+        """Peers that did not answer: one that always did before is ended, one that never did is asked the older way.
+
+        Who has blocks to give first is slow perhaps, and no more: the download watches over that. Somebody else leads meanwhile.
+        """
         effects = [effect for link in list(self._early.due(now)) for effect in self.ask(link, now)]
         for link in self._timers.due(now):
             state = self._states[link]
             state.presync = None
             if not state.answers:
                 self._silent.append(link)
+            elif self._owes_blocks(link):
+                self._timers.set(link, now + HEADERS_S)
             elif not state.peer.peer.is_manual:
                 effects.append(Disconnect(link, "no answer to getheaders"))
             if self._leader == link:

@@ -68,7 +68,7 @@ class ChainRelay(Part):
         self.download = Download(self.blocks, lambda: len(self.transactions.mempool) > 0)
         self._peers: dict[LinkId, ChainPeer] = {}
         self._inbound = 0  # links that others dialled
-        self._headers = HeaderSync(self.blocks, rng)
+        self._headers = HeaderSync(self.blocks, rng, self.download.owes)
         self._serving = Serving(self.blocks, self.transactions.may_have)
         self._compact = CompactRelay(
             self.blocks, self.download, self.transactions.public, rng, self._headers.refused_early
