@@ -116,6 +116,29 @@ def test_missing_transactions_of_a_compact_block_may_come_late() -> None:
     assert told(node, "penalty") == []
 
 
+def test_a_block_that_became_deep_may_come_whole_and_late_for_its_missing_transactions() -> None:
+    net = network()
+    peer, node = node_with(net, BLOCKS[:-1]), node_with(net, BLOCKS[:-1])
+    node.connect(peer.address)
+    net.kernel.run(until=5.0)
+    submit(peer, BLOCKS[-1])
+    net.kernel.run(until=10.0)
+
+    def slow_down() -> None:
+        net.weather = lambda a, b: 12.0
+
+    count(node, CmpctBlock, slow_down)
+    whole = count(node, Block)
+    submit(peer, NEWS)
+    net.kernel.run(until=11.0)
+    for raw in chain_of(LEDGER, limits.BLOCKTXN_DEPTH + 1, seed=3, parent=[*BLOCKS, NEWS]):
+        submit(peer, raw)
+    net.kernel.run(until=200.0)
+    assert [LEDGER.block_id(message.raw[:80]) for message in whole].count(TIP) == 2  # type: ignore[attr-defined]
+    assert told(node, "penalty") == []
+    assert relay_of(node).blocks.tip == relay_of(peer).blocks.tip
+
+
 def test_a_second_compact_block_does_not_end_the_wait_for_what_the_first_one_lacks() -> None:
     """Both are asked for in compact form if the node's own tip moves to another branch in between."""
     net = network(latency=0.3)

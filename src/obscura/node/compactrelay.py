@@ -223,6 +223,10 @@ class CompactRelay:
     def _ask_whole(self, link: LinkId, block_id: bytes) -> Send:
         return Send(link, GetData((InventoryItem(InventoryKind.BLOCK, block_id),)))
 
+    def is_late(self, link: LinkId, block_id: bytes) -> bool:
+        """Whether a whole block answers getblocktxn after the wait for that: it was deep below the peer's tip by then."""
+        return self._overdue.get(link, {}).pop(block_id, b"") is None
+
     def not_found(self, link: LinkId, block_id: bytes) -> list[Effect]:
         """The peer does not give the missing ones: it is asked for the whole block. Nothing where it was not asked for any."""
         found = self._open.get(link)

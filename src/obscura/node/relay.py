@@ -199,7 +199,8 @@ class ChainRelay(Part):
         raw = message.raw
         block_id = ledger.block_id(raw[: ledger.header_bytes])
         is_older = self._older.arrived(link, block_id)
-        if not self.download.arrived(link, block_id, now) and not is_older:
+        is_asked = self.download.arrived(link, block_id, now) or is_older
+        if not is_asked and not self._compact.is_late(link, block_id):
             return (Penalise(link, UNREQUESTED_POINTS, "a block that nobody asked for"),)
         self._compact.arrived(link, block_id)
         if is_older or block_id not in self.chain:
