@@ -418,6 +418,11 @@ def test_the_home_of_somebody_who_is_not_there_is_one_sentence(invoke: Invoke) -
     assert told == "Error: ~nobody-of-this-name/x: there is no such home directory\n"
 
 
+def test_an_argument_that_is_not_utf_8_is_one_sentence(invoke: Invoke, asked: list[Any]) -> None:
+    for words in (("connect", "\udcff"), ("rpc", "\udcff"), ("rpc", "ping", '{"\udcff": 1}'), ("ban", "add", "\udcff")):
+        assert "is not UTF-8 text" in invoke(*words, status=1).stderr
+
+
 def test_version(invoke: Invoke) -> None:
     assert json.loads(invoke("version", "--json").stdout)["protocol"] == 1
     assert invoke("version").stdout.startswith("obscura ")

@@ -310,6 +310,16 @@ def test_usage_has_its_own_status(tmp_path: Path) -> None:
     assert result.exit_code == 2
 
 
+def test_a_store_below_a_path_that_is_no_text_is_looked_at(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"j\xf6rg")
+    folder.mkdir()
+    with contextlib.closing(sqlite3.connect(os.fsencode(folder / "chain.sqlite"))) as made:
+        made.execute("CREATE TABLE t (x BLOB)")
+    checked = check_structure(folder, 10)
+    assert checked is not None
+    assert checked.fault is None
+
+
 def test_a_damaged_store_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "chain.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as made:

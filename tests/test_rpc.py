@@ -282,6 +282,15 @@ def test_a_result_that_json_cannot_say_is_an_internal_error() -> None:
     assert code(call("unspeakable")) == (jsonrpc.INTERNAL_ERROR, 1)
 
 
+def test_a_result_with_a_path_that_is_no_text_is_told_with_its_bytes_written_out() -> None:
+    assert jsonrpc.line({"a\udcff": ["/home/j\udcf6rg", 1, None]}) == b'{"a\\\\udcff":["/home/j\\\\udcf6rg",1,null]}\n'
+
+
+def test_a_call_that_json_cannot_carry_is_refused_in_words() -> None:
+    with pytest.raises(UserError, match=r"'j.*udcf6rg' is not UTF-8 text"):
+        jsonrpc.request("connect", {"address": "j\udcf6rg"}, 1)
+
+
 def test_methods_are_listed_with_signature_and_help() -> None:
     listed = {item["name"]: item for item in call("rpc.methods")["result"]}
     assert listed["subtract"]["signature"] == "subtract(minuend, subtrahend)"

@@ -67,8 +67,13 @@ def code_of(error: UserError) -> int:
 
 
 def request(method: str, params: list[Any] | dict[str, Any] | None, id: Id) -> bytes:
-    """The line of a call, with its line end."""
-    return line({"jsonrpc": "2.0", "method": method, "params": params or {}, "id": id})
+    """The line of a call, with its line end. Raises ``UserError`` for text with bytes that are not UTF-8: JSON cannot hold it."""
+    try:
+        return msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params or {}, "id": id}) + b"\n"
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"'{escaped(error.object)[:80]}' is not UTF-8 text, and no call can carry anything else"
+        ) from None
 
 
 def answer(result: object, id: Id | UnsetType) -> dict[str, object]:
@@ -91,7 +96,23 @@ def notification(method: str, params: object) -> dict[str, object]:
 
 def line(value: object) -> bytes:
     """A value as one line. JSON escapes line ends, so the only one is the last byte."""
-    return msgspec.json.encode(value) + b"\n"
+    try:
+        return msgspec.json.encode(value) + b"\n"
+    except UnicodeEncodeError:  # a path of this machine may have bytes that are no text
+        return msgspec.json.encode(escaped(value)) + b"\n"
+
+
+def escaped(value: Any) -> Any:
+    r"""The value with what its texts hold of bytes that are not UTF-8 written out.
+
+    >>> print(escaped("/home/j\udcf6rg"))
+    /home/j\udcf6rg
+    """
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {escaped(name): escaped(item) for name, item in value.items()}
+    return [escaped(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def result(reply: dict[str, Any]) -> Any:

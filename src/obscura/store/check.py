@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -33,7 +34,7 @@ def check_structure(directory: Path, seconds: float) -> Checked | None:
     size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
     end = time.monotonic() + seconds
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1.0)
+        connection = sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, timeout=1.0)
     except sqlite3.Error as error:
         return Checked(f"{path} cannot be opened: {error}", size)
     try:
