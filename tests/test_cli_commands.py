@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,10 @@ def test_what_config_show_prints_is_a_configuration(invoke: Invoke, tmp_path: Pa
     file = tmp_path / "again.toml"
     file.write_text(invoke("config", "show").stdout)
     assert invoke("config", "check", str(file)).stdout == f"{file} is valid (network dev)\n"
+    odd = f"{tmp_path}/a\u00a0b\u00adc\u202ed\U000e0001"  # what does not print is escaped as TOML has it
+    shown = invoke("--data-dir", odd, "config", "show").stdout
+    assert shown.isascii()
+    assert tomllib.loads(shown)["data-dir"] == odd
     assert json.loads(invoke("config", "show", "--json", "--config", str(file)).stdout) == json.loads(
         invoke("config", "show", "--json").stdout
     )

@@ -344,10 +344,17 @@ def description(field: msgspec.structs.FieldInfo) -> str:
 
 def to_toml(value: object) -> str:
     """A value as TOML would have it."""
+def _toml_escape(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"  # there is no \x before TOML 1.1
+
+
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | Path):
-        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's basic strings bar DEL
+        quoted = json.dumps(str(value), ensure_ascii=False)
+        return "".join(
+            c if c.isprintable() else _toml_escape(c) for c in quoted
+        )  # basic strings bar DEL, terminals more
     if isinstance(value, list | tuple):
         return "[" + ", ".join(to_toml(item) for item in value) + "]"
     if isinstance(value, dict):
