@@ -216,6 +216,9 @@ def test_flags_win_over_environment_over_file_over_default(tmp_path: Path) -> No
         ('metrics = "0.0.0.0:1"', ":1: metrics: 0.0.0.0:1 is reached from other machines"),
         ("\n\nonly-net = ['tor']", ':3: only-net = ["tor"] needs tor'),
         ("[rotation]\nmin-hours = 90.0", ":2: rotation: min-hours = 90.0 is more than"),
+        ('privacy = "high"\nrequired-features = ["x"]', ":2: required-features: there is no feature 'x'"),
+        ('required-privacy-features = ["x"]', ":1: required-privacy-features: there is no feature 'x'"),
+        ('\nexperimental = ["x"]', ":2: experimental: there is no feature 'x'"),
         ("[zzz]\n", ":1: unknown key zzz; `obscura config init -` lists all keys"),
     ],
 )

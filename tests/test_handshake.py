@@ -269,12 +269,12 @@ def test_the_words_that_go_out_are_these() -> None:
 
 def test_names_both_ways() -> None:
     every = [row.flag.name or "" for row in TABLE]
-    assert named(every).names == tuple(every)
-    assert named(["feature-bit-24", "PRIVACY-BIT-31"]) == Flags(1 << 24, 1 << 31)
+    assert named(every, "key").names == tuple(every)
+    assert named(["feature-bit-24", "PRIVACY-BIT-31"], "key") == Flags(1 << 24, 1 << 31)
     assert Flags(1 << 24, 1 << 31).names == ("feature-bit-24", "privacy-bit-31")
     for wrong in ("Dandelions", "feature-bit-32", "privacy-bit-", "feature-bit-²", ""):
-        with pytest.raises(ConfigError, match="obscura features"):
-            named([wrong])
+        with pytest.raises(ConfigError, match=r"^key: there is no .*`obscura features`"):
+            named([wrong], "key")
 
 
 def test_only_experimental_bits_are_switched_on_by_hand() -> None:

@@ -213,7 +213,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         layers.check(self)
         _ = self.knobs  # raises
         msgspec.structs.force_setattr(self, "data_dir", self.data_dir.expanduser().absolute())
-        named((*self.required_features, *self.required_privacy_features))
+        named(self.required_features, "required-features")
+        named(self.required_privacy_features, "required-privacy-features")
         experimental(self.experimental)
         if self.prune is not None:
             parse_bytes(self.prune)

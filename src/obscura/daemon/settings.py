@@ -18,7 +18,7 @@ def settings_of(config: Config, network: Network, folder: DataDir, extra: Flags)
         network_id=network.id,
         is_dev=network.name == "dev",
         knobs=config.knobs,
-        required=named((*config.required_features, *config.required_privacy_features)),
+        required=named((*config.required_features, *config.required_privacy_features), "required-features"),
         extra=extra,
         manual=tuple(Address.parse(text) for text in config.connect),
         max_inbound=config.max_inbound,

@@ -142,8 +142,11 @@ BUILT_BARE = Flags(BUILT.features, BUILT.privacy & ~_SEALED)
 BUILT_ANONYMOUS = _of([row for row in TABLE if row.built])  # shown on links of an anonymity network only
 
 
-def named(names: tuple[str, ...] | list[str]) -> Flags:
-    """The flags of a list of names from configuration, such as ``["DandelionPlusPlus", "feature-bit-24"]``."""
+def named(names: tuple[str, ...] | list[str], key: str) -> Flags:
+    """The flags of a list of names from configuration, such as ``["DandelionPlusPlus", "feature-bit-24"]``.
+
+    Raises ``ConfigError``, which begins with the ``key`` that holds them.
+    """
     by_name = {str(row.flag.name).lower(): row.flag for row in TABLE}
     features = privacy = 0
     for name in names:
@@ -157,13 +160,13 @@ def named(names: tuple[str, ...] | list[str]) -> Flags:
             features |= 1 << int(bit) if word == "feature" else 0
             privacy |= 1 << int(bit) if word == "privacy" else 0
         else:
-            raise ConfigError(f"There is no feature {name!r}: `obscura features` lists them")
+            raise ConfigError(f"{key}: there is no feature {name!r}; `obscura features` lists them")
     return Flags(features, privacy)
 
 
 def experimental(names: tuple[str, ...] | list[str]) -> Flags:
     """``named`` for features to switch on by hand. Raises ``ConfigError`` for one of another class: its bit would be a lie."""
-    flags = named(names)
+    flags = named(names, "experimental")
     others = Flags(flags.features & ~EXPERIMENTAL_BITS, flags.privacy & ~EXPERIMENTAL_BITS)
     if others:
         raise ConfigError(
