@@ -278,6 +278,12 @@ def test_the_home_of_somebody_who_is_not_there_is_one_sentence(tmp_path: Path) -
             asks()
 
 
+def test_an_empty_path_is_not_the_directory_that_somebody_happens_to_be_in(tmp_path: Path) -> None:
+    for variable in ("OBSCURA_DATA_DIR", "OBSCURA_CAPTURE"):
+        with pytest.raises(ConfigError, match=f'variable {variable}: .* is "", but a path is expected'):
+            load(None, environ={"HOME": str(tmp_path), variable: ""})
+
+
 def test_a_config_made_in_python_is_checked_too(tmp_path: Path) -> None:
     made = Config(network="dev", data_dir=tmp_path, listen=["127.0.0.1:0"])  # type: ignore[arg-type]
     assert made.listen == ("127.0.0.1:0",)
@@ -296,6 +302,8 @@ def test_a_config_made_in_python_is_checked_too(tmp_path: Path) -> None:
         ({"network": "man"}, "there is none called 'man'; did you mean main?"),
         ({"required_features": ["Nonsense"]}, "no feature 'Nonsense'"),
         ({"max_inbound": -1}, "a whole number from 0 to 10000"),
+        ({"capture": ""}, 'capture is "", but a path is expected'),
+        ({"asmap": "a\0b"}, r'asmap is "a\u0000b", but a path is expected'),
     ],
 )
 def test_what_no_node_can_be_told(given_values: dict[str, object], words: str, tmp_path: Path) -> None:

@@ -164,12 +164,21 @@ def test_names_and_paths(tmp_path: Path) -> None:
         load_network("mainnet")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load_network(str(tmp_path / "none.toml"))
+    for name in ("a\0b.toml", "~nobody-of-this-name/n.toml"):
+        with pytest.raises(ConfigError, match="cannot be read: no file has such a name"):
+            load_network(name)
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_network(str(tmp_path / "x.toml"))
     (tmp_path / "odd.toml").write_text("colour = 1\n" + GOOD)
     with pytest.raises(ConfigError, match=r"the network file .*/odd\.toml: colour is not a setting"):
         load_network(str(tmp_path / "odd.toml"))
+
+
+def test_a_file_below_the_home_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "ours.toml").write_text(GOOD)
+    assert load_network("~/ours.toml").id == read_network(GOOD).id
 
 
 @given(st.text(max_size=200))

@@ -268,6 +268,8 @@ def _decode(kind: type, value: object) -> object:
     assert issubclass(kind, Path), f"no setting can be a {kind.__name__}"
     if not isinstance(value, str | Path):
         raise ValueError("a path is a text")
+    if value == "" or "\0" in str(value):  # nothing is not the directory that somebody happens to be in
+        raise ValueError("no file has such a name")
     try:
         return expanded(value)
     except ConfigError as error:
@@ -342,12 +344,12 @@ def description(field: msgspec.structs.FieldInfo) -> str:
     return next((meta.description or "" for meta in getattr(field.type, "__metadata__", ())), "")
 
 
-def to_toml(value: object) -> str:
-    """A value as TOML would have it."""
 def _toml_escape(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"  # there is no \x before TOML 1.1
 
 
+def to_toml(value: object) -> str:
+    """A value as TOML would have it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | Path):

@@ -67,11 +67,13 @@ def load_network(name: str) -> Network:
     if "." not in name and "/" not in name:
         raise ConfigError(f"no network is called {name!r}: there are {', '.join(BUILT_IN)}, or a TOML file")
     try:
-        raw = Path(name).read_bytes()
+        raw = Path(name).expanduser().read_bytes()
         return read_network(raw.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"the network file {name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"the network file {name} is not UTF-8") from None
+    except (RuntimeError, ValueError):  # of a ~ that is nobody's, and of a NUL
+        raise ConfigError(f"the network file {name} cannot be read: no file has such a name") from None
     except ConfigError as error:
         raise ConfigError(f"the network file {name}: {error}") from None
