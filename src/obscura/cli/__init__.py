@@ -51,7 +51,7 @@ COMMANDS: dict[str, dict[str, Lazy]] = {
     },
     "Identity": {
         "address": Lazy("obscura.cli.identity", "address", "Print the addresses that others reach the node by."),
-        "key": Lazy("obscura.cli.identity", "key", "Show or forget the keys that peers have proven."),
+        "key": Lazy("obscura.cli.identity", "key", "Show own keys; show or forget those that peers have proven."),
     },
     "Tools": {
         "dandelion": Lazy("obscura.cli.dandelion", "dandelion", "Explain how own transactions are hidden."),

@@ -24,19 +24,19 @@ def address(globals: Globals) -> None:
 
 @click.group(cls=Group)
 def key() -> None:
-    """Show or forget the keys that peers have proven."""
+    """Show own keys; show or forget those that peers have proven."""
 
 
 @key.command()
 @click.argument("address", required=False)
 @pass_globals
 def show(globals: Globals, address: str | None) -> None:
-    """Show the known keys, all or of one address."""
+    """Show the keys of the own listening addresses, or those that are known of a peer's ADDRESS."""
     rows: list[Any] = globals.call("keys.show", address=address)
     if globals.json:
         show_json(rows)
     else:
-        show_rows(rows, "No keys are known yet.")
+        show_rows(rows, "This node listens nowhere, so it has no keys; `obscura key show ADDRESS` shows a peer's.")
 
 
 @key.command()
