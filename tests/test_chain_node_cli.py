@@ -132,6 +132,7 @@ WRONG = {
     "no digits": (["send-tx", "hello"], 1, "neither a file that can be read nor"),
     "no number": (["send-tx", "00", "--deadline", "nan"], 2, "'nan' is no finite number"),
     "no node": (["mine"], 3, "no node is running"),
+    "no chain": (["chain", "verify"], 1, "there is no chain at"),
     "no file": (["chain", "import", "nowhere"], 2, "does not exist"),
 }
 
@@ -139,7 +140,8 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_mistakes_are_said(case: str, tmp_path: Path) -> None:
     words, status, said = WRONG[case]
-    assert said in invoke(tmp_path, *words, status=status).output
+    assert said in invoke(tmp_path / "mistyped", *words, status=status).output
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_a_file_that_is_refused_says_where(tmp_path: Path) -> None:

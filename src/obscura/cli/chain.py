@@ -298,7 +298,11 @@ def _verify_store(globals: Globals, progress: Callable[[int, int, str], None]) -
     from obscura.daemon.chain_methods import body_is_sound
     from obscura.ledger.network import display_id
     from obscura.ledger.networks import load_network
+    from obscura.store.sqlite import FILE_NAME
 
+    file = globals.folder().path / FILE_NAME
+    if not file.exists():  # to make an empty one would call a mistyped directory sound
+        raise Failure(f"there is no chain at {file}: give the --data-dir and --network of one")
     damaged: list[str] = []
     blocks = 0
     ledger = load_network(globals.load().value.network).ledger
