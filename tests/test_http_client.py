@@ -149,6 +149,11 @@ def test_wrong_secrets_and_places_are_said(tmp_path: Path) -> None:
     assert "se/cret" not in str(raised.value)
     with pytest.raises(NoNode, match="cannot be read"):
         Client("http://127.0.0.1:1", tmp_path / "nothing")
+    (tmp_path / "noise").write_bytes(b"\xff\xfe")
+    for secret in ("sécret", "one\r\nX-More: two", tmp_path / "noise"):
+        with pytest.raises(ConfigError, match="characters that no secret does") as raised:
+            AsyncClient("http://127.0.0.1:1", secret)
+        assert str(secret) not in str(raised.value)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with (

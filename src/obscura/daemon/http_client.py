@@ -45,12 +45,14 @@ class Place:
         self.at = Loopback.parse(url.removeprefix(SCHEME).rstrip("/"), "the address of the RPC")
         if isinstance(secret, Path):
             try:
-                secret = secret.read_text()
+                secret = secret.read_text(errors="replace")
             except OSError as error:
                 raise NoNode(
                     f"{secret} cannot be read: {error.strerror}; the cookie is there while the node runs"
                 ) from None
         self._secret = (secret or "").strip()
+        if not (self._secret.isascii() and self._secret.isprintable()):
+            raise ConfigError("the secret holds characters that no secret does: give the token as it was printed")
 
     def head(self, method: str, target: str, body: bytes = b"") -> h11.Request:
         """The head of a request."""
