@@ -47,7 +47,7 @@ class AsyncClient:
         return await self._line.ask(jsonrpc.request(method, params, 1))
 
     def events(self, kinds: Collection[str] | None = None) -> AsyncIterator[dict[str, Any]]:
-        """Events as they happen, until the node goes. One stream per client."""
+        """Events from the first step of ``async for`` on, until the node goes. One stream per client."""
         return self._line.events(kinds)
 
 

@@ -60,7 +60,7 @@ class Client:
         return self._line.ask(jsonrpc.request(method, list(args) or kwargs, self._calls), self._calls)
 
     def events(self, kinds: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Events as they happen, without end; ``{"kind": "lost", "lost": N}`` stands where N are missing."""
+        """Events from the first ``next`` on, without end; ``{"kind": "lost", "lost": N}`` stands where N are missing."""
         return self._line.events(kinds)
 
 
