@@ -20,7 +20,9 @@ from obscura.connection import Bare, Connection, Dialling, Event, Reason
 from obscura.daemon import node as node_module
 from obscura.daemon.config import Config
 from obscura.daemon.node import Node
+from obscura.daemon.outbox import Following
 from obscura.errors import AddressError, Unreachable, UserError
+from obscura.ledger.mining import filler_transaction
 from obscura.limits import SEND_QUEUE_MAX
 from obscura.morph.plain import Plain
 from obscura.node.core import Part
@@ -232,6 +234,58 @@ def test_events_end_with_the_node(tmp_path: Path) -> None:
         async with Node(config(tmp_path, "a")) as node:
             everything = node.events()
         assert [event async for event in everything] == []
+
+    run(scenario())
+
+
+def test_a_node_is_entered_once_and_one_that_runs_goes_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        node, other = Node(config(tmp_path, "a")), Node(config(tmp_path, "b"))
+        async with node, other:
+            peer = await node.connect(other.addresses[0])
+            with pytest.raises(UserError, match="entered once"):
+                await node.__aenter__()
+            assert await node.ping(peer) > 0
+        with pytest.raises(UserError, match="entered once"):
+            await node.__aenter__()
+
+    run(scenario())
+
+
+def test_a_node_that_was_left_takes_nothing_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    raw = filler_transaction(random.Random(1))
+
+    async def followed(following: Following) -> None:
+        async for _ in following:
+            pass
+
+    async def scenario() -> None:
+        async with Node(config(tmp_path, "a")) as node:
+            waiting = asyncio.ensure_future(followed(node.broadcast(raw, policy="strict")))
+            with pytest.raises(UserError, match="policy 'secret': one of private, strict"):
+                node.broadcast(raw, policy="secret")
+        with pytest.raises(UserError, match="stopped before this transaction's last step"):
+            await waiting
+        with pytest.raises(UserError, match="has stopped"):
+            node.broadcast(filler_transaction(random.Random(2)))
+        with pytest.raises(UserError, match="has stopped"):
+            await node.submit_block(b"")
+        assert [event async for event in node.events()] == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("fault", [{"TYPE": "ping"}, {"TYPE": "ballast"}, {"TYPE": "huge", "MAX_SIZE": 5 * MIB}])
+def test_a_message_that_cannot_be_is_refused_when_it_is_registered(fault: dict[str, Any], tmp_path: Path) -> None:
+    node = Node(config(tmp_path, "a"))
+    node.register(Ballast, lambda peer, message, now: None)
+    wrong = type("Wrong", (Ballast,), fault, frozen=True)
+    with pytest.raises(ValueError, match=r"is taken|MAX_SIZE is 0 to"):
+        node.register(wrong, lambda peer, message, now: None)
+
+    async def scenario() -> None:
+        async with node:  # what was refused is not there
+            pass
 
     run(scenario())
 

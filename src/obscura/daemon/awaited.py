@@ -41,8 +41,11 @@ class Awaited:
         self._drained.setdefault(link, []).append(room)
         return room
 
-    def told(self, told: Notify, link: LinkId) -> None:
-        """Something happened on a link."""
+    def told(self, told: Notify) -> None:
+        """Something happened, perhaps on a link."""
+        link = told.fields.get("peer")
+        if not isinstance(link, int):
+            return
         if told.kind in ("peer-connected", "dial-failed"):
             outcome = self._outcomes.get(link)
             if outcome is not None and not outcome.done():

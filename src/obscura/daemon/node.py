@@ -52,6 +52,7 @@ from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store
 from obscura.transport.profile import TcpProfile
 from obscura.wire.address import Address
+from obscura.wire.catalogue import CATALOGUE, Catalogue
 from obscura.wire.message import Message
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Node:
             peer = await node.connect("obscura://KEY@127.0.0.1:19733")
             print(await node.ping(peer))
 
-    Several nodes in one process are fine. All methods belong to the event loop that entered the node.
+    Several nodes in one process are fine. All methods belong to the event loop that entered the node. A node is entered once.
     """
 
     def __init__(self, config: Config | None = None, *, rng: random.Random | None = None) -> None:
@@ -89,7 +90,7 @@ class Node:
         self._tcp = TcpProfile(self.config.tcp_profile, self._rng)
         self.routes = Routes(self.config, self.network, self.data_dir, self._rng, self._on_way)
         self._awaited = Awaited()
-        self._resources = contextlib.AsyncExitStack()
+        self._resources: contextlib.AsyncExitStack | None = None  # from its being entered on
         self.stopped = asyncio.Event()  # someone asked it to stop; whoever runs it leaves its ``async with`` then
         self.fault: UserError | None = None  # why it stopped by itself, if it did
         self._has_failed = False  # what the core knows is not to be relied on
@@ -100,6 +101,8 @@ class Node:
     # --- Life -------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._resources is not None:  # before anything of the node that runs is replaced
+            raise UserError("a node is entered once: make another one, as Node(config), for another run")
         self._turns = Turns(self.now, self._after_turn, self._fail)
         self._started = self.now()
         async with contextlib.AsyncExitStack() as resources:
@@ -142,24 +145,21 @@ class Node:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._resources.aclose()
+        self.receipts.close()
+        if self._resources is not None:
+            await self._resources.aclose()
 
-    def register(
-        self,
-        message: type[Message],
-        reaction: Reaction,
-        *,
-        feature: int = 0,
-    ) -> None:
+    def register(self, message: type[Message], reaction: Reaction, *, feature: int = 0) -> None:
         """Add a message type and its reaction, and optionally a general feature bit (0x100 and up) that says so to peers.
 
         Before the node is entered. A reaction gets ``(peer, message, now)``, returns effects or None, and must not block.
-        Raises ``ValueError`` for a type that exists, and for a bit that belongs to the specification.
+        Raises ``ValueError`` for a type that exists or cannot be, and for a bit that belongs to the specification.
         """
         if feature and (feature < 0x100 or feature.bit_count() != 1 or feature >> 32):
             raise ValueError("a feature is one bit from 0x100 up to 0x80000000")
-        self._messages.append(message)
+        functools.reduce(Catalogue.with_message, (*self._messages, message), CATALOGUE)  # raises
         self.react(message, reaction)
+        self._messages.append(message)
         self._extra = self._extra.with_(Flags(feature, 0))
 
     def react(self, message: type[Message], reaction: Reaction) -> None:
@@ -216,8 +216,7 @@ class Node:
     async def connect(self, address: Address | str) -> Peer:
         """Open a link and wait until it is established. Raises ``AddressError`` or ``Unreachable``. Cancelled, it is given up."""
         place = Address.parse(address) if isinstance(address, str) else address
-        engine = self.engine
-        link = engine.dial(place, self.now(), manual=True)
+        link = self.engine.dial(place, self.now(), manual=True)
         self._turns.plan()
         with self._awaited.outcome(link) as outcome:
             try:
@@ -273,8 +272,11 @@ class Node:
             await room
 
     def events(self, kinds: Collection[str] | None = None) -> Subscription:
-        """What happens from now on, as dicts with a ``kind``; ends when the subscription is closed."""
-        return self.events_out.subscribe(kinds)
+        """What happens from now on, as dicts with a ``kind``; ends when the subscription is closed, or the node is left."""
+        subscription = self.events_out.subscribe(kinds)
+        if self._resources is not None and self._turns.is_over:
+            subscription.close()
+        return subscription
 
     # --- The chain --------------------------------------------------------------------------------------------------
 
@@ -294,13 +296,14 @@ class Node:
 
     async def submit_block(self, raw: bytes) -> bytes:
         """Take a block as if a peer had sent it; returns its id once it is on the disk. Raises ``UserError`` if it is refused."""
-        effects, fault = self.relay.submit_block(raw, self.now())
+        relay = self.relay
+        self._turns.check()
+        effects, fault = relay.submit_block(raw, self.now())
         self.apply(effects)
         if fault is not None:
             raise UserError(f"the block is refused: {fault.reason}")
         await self.archive.written(self.relay.blocks.newest_token)
-        ledger = self.network.ledger
-        return ledger.block_id(raw[: ledger.header_bytes])
+        return self.network.ledger.block_id(raw[: self.network.ledger.header_bytes])
 
     def broadcast(
         self, transaction: bytes, policy: str | Policy = Policy.PRIVATE, deadline_s: float | None = None
@@ -309,15 +312,13 @@ class Node:
 
         ``policy``: private, anonymity-only, strict or direct (``obscura.node.broadcast``). ``deadline_s``: how long to wait for a
         successor (private), or to become public (anonymity-only, strict). It is on the disk when this returns and goes on
-        whether or not anyone listens. Raises ``UserError`` for what is refused.
+        whether or not anyone listens. Raises ``UserError`` for what is refused, and in ``async for`` if the node stops first.
         """
         own = self.assembly.own_transactions
         assert own is not None
-        id, effects = own.submit(transaction, Policy(policy), deadline_s, self.now())
-        for effect in effects:  # at once, so that the caller can follow it
-            if isinstance(effect, Receipt):
-                self.receipts.add(effect)
-        self.apply(effect for effect in effects if not isinstance(effect, Receipt))
+        self._turns.check()
+        id, effects = own.submit(transaction, Policy.of(policy), deadline_s, self.now())
+        self.apply(self.receipts.taken(effects))  # at once, so that the caller can follow it
         return Following(self.receipts, id)
 
     def apply(self, effects: Iterable[Effect]) -> None:
@@ -392,12 +393,11 @@ class Node:
         self._turns.end()
         self._sockets.abort()
         self._awaited.end(why)
+        self.receipts.close()
         self.stop()
 
     def _told(self, told: Notify) -> None:
-        link = told.fields.get("peer")
-        if isinstance(link, int):
-            self._awaited.told(told, link)
+        self._awaited.told(told)
         self.routes.told(told)
         self.events_out.publish({"kind": told.kind, **told.fields})
 

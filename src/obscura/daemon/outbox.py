@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 
@@ -12,6 +12,7 @@ from obscura.daemon.datadir import DataDir
 from obscura.errors import ConfigError, UserError
 from obscura.limits import MAX_OWN_BROADCASTS
 from obscura.node.broadcast import Receipt, Stage, Submission
+from obscura.node.effects import Effect
 
 FILE = "outbox"
 
@@ -77,6 +78,13 @@ class Receipts:
     def __init__(self) -> None:
         self._told: dict[bytes, list[Receipt]] = {}
         self._changed: dict[bytes, asyncio.Event] = {}
+        self._is_over = False
+
+    def close(self) -> None:
+        """The node stops, so that no step follows: whoever waits for one hears of it."""
+        self._is_over = True
+        for changed in self._changed.values():
+            changed.set()
 
     def add(self, receipt: Receipt) -> None:
         """One more step; the first of a transaction that is sent once more begins anew."""
@@ -89,14 +97,29 @@ class Receipts:
             del self._told[oldest]
             self._changed.pop(oldest).set()
 
+    def taken(self, effects: Iterable[Effect]) -> list[Effect]:
+        """Keep the receipts among the effects; the others."""
+        others: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Receipt):
+                self.add(effect)
+            else:
+                others.append(effect)
+        return others
+
     async def after(self, id: bytes, index: int, timeout_s: float | None = None) -> list[Receipt]:
-        """Receipts from ``index`` on, at least one unless the time is over first. Raises ``UserError`` for unknown ids."""
+        """Receipts from ``index`` on, at least one unless the time is over first.
+
+        Raises ``UserError`` for unknown ids, and where the node stopped before the next step.
+        """
         if id not in self._told:
             raise UserError("no such transaction was sent by this node since it started")
         while len(self._told.get(id, ())) <= index:
             changed = self._changed.get(id)
             if changed is None:
                 return []
+            if self._is_over:
+                raise UserError("the node stopped before this transaction's last step: its next start goes on with it")
             changed.clear()
             try:
                 await asyncio.wait_for(changed.wait(), timeout_s)

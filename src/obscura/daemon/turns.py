@@ -9,6 +9,7 @@ from math import inf
 from typing import Any
 
 from obscura.daemon.logs import log_fault
+from obscura.errors import UserError
 from obscura.node.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,11 @@ class Turns:
         """Before the first turn. ``out``: by type, who carries out what the engine wants."""
         self._engine = engine
         self._out = out
+
+    def check(self) -> None:
+        """Raises ``UserError`` after the end: what is asked for now would never be carried out."""
+        if self.is_over:
+            raise UserError("the node has stopped and takes nothing any more: make another one, and enter it")
 
     def plan(self) -> None:
         """Something is to be carried out: once what the loop has at hand is done."""

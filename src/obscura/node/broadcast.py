@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from obscura.errors import UserError
 from obscura.limits import BROADCAST_STRICT_WAIT_S, BROADCAST_WAIT_S
 
 
@@ -17,6 +18,14 @@ class Policy(Enum):
     STRICT = "strict"  # stem or nothing: never diffused by this node, expires instead
     ANONYMITY_ONLY = "anonymity-only"  # as strict, and the first hop is a Tor or I2P link
     DIRECT = "direct"  # diffused at once: whoever watches this node sees where it comes from
+
+    @classmethod
+    def of(cls, policy: str | Policy) -> Policy:
+        """By its name. Raises ``UserError``."""
+        try:
+            return cls(policy)
+        except ValueError:
+            raise UserError(f"policy {policy!r}: one of {', '.join(known.value for known in cls)}") from None
 
     @property
     def never_diffuses(self) -> bool:
