@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from math import inf, nan, sqrt
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from distributed import LocalCluster
 
 from obscura.cli import root
 from obscura.errors import UserError
-from obscura.sim import vector
+from obscura.sim import sweep, vector
 from obscura.sim.adversary import matched, ward_precision
 from obscura.sim.graphs import GRAPHS, supernode
 from obscura.sim.run import run_once
@@ -28,6 +30,27 @@ SMALL = Scenario(nodes=40, fluff=0.2, spies=0.2, runs=3)
 
 def figures(scenario: Scenario, run: Run = run_once) -> dict[str, float]:
     return combined(scenario, [run(scenario, number) for number in range(scenario.runs)])
+
+
+def test_an_interrupted_sweep_does_not_work_off_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(1))
+    begun, cancelled = threading.Event(), threading.Event()
+
+    def under_way() -> None:
+        begun.set()
+        cancelled.wait(2)
+
+    def interrupted() -> None:
+        with sweep._executor(2, None, 2) as pool:
+            assert pool is not None
+            pool.submit(under_way)
+            pool.submit(int).add_done_callback(lambda future: future.cancelled() and cancelled.set())
+            begun.wait(10)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert cancelled.is_set()
 
 
 def test_equal_seeds_give_equal_results_and_others_others() -> None:

@@ -74,7 +74,11 @@ def _executor(processes: int, scheduler: str | None, jobs: int) -> Iterator[Exec
         yield None
     else:
         with ProcessPoolExecutor(min(processes, jobs), mp_context=get_context("spawn")) as pool:
-            yield pool
+            try:
+                yield pool
+            except BaseException:  # Ctrl-C among them: leaving the pool would first work off every run that waits
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 @contextmanager
