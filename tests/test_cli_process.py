@@ -67,6 +67,19 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("words", ["version", "wire decode", "wire encode"])
+def test_streams_that_are_closed_lead_to_nowhere(words: str, tmp_path: Path) -> None:
+    line = f"exec {sys.executable} -m obscura.cli {words} <&- >&-"
+    done = subprocess.run(("sh", "-c", line), env=environment(tmp_path), stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    line = f"exec {sys.executable} -m obscura.cli --help >/dev/full"
+    done = subprocess.run(("sh", "-c", line), env=environment(tmp_path), stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
+
+
 def test_exit_statuses(tmp_path: Path) -> None:
     assert obscura(tmp_path, "--help").returncode == 0
     assert obscura(tmp_path, "version").returncode == 0

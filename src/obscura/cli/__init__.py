@@ -75,6 +75,7 @@ root = Root(COMMANDS, name="obscura", help="Obscura: a peer-to-peer network for 
 
 def main() -> NoReturn:
     """Run the command line. Exit status: 0 done, 1 error, 2 usage, 3 no node, 130 Ctrl-C."""
+    _open_closed_streams()
     try:
         result = root.main(prog_name="obscura", standalone_mode=False)
         sys.stdout.flush()
@@ -86,7 +87,14 @@ def main() -> NoReturn:
         status = 130
     except OSError as error:
         if error.errno != errno.EPIPE:
-            raise
+            click.echo(f"Error: {error.strerror or 'the system refused it'}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's flush fails too
         status = 1
     sys.exit(status)
+
+
+def _open_closed_streams() -> None:
+    """What started us may have closed them (`>&-`): they lead to nowhere then, and no other file gets their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
