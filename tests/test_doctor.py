@@ -22,6 +22,7 @@ from obscura.cli import root
 from obscura.cli.frame import Globals
 from obscura.daemon.client import Client
 from obscura.daemon.config import Config
+from obscura.daemon.covers import CoverSettings
 from obscura.daemon.datadir import DataDir, make_private, write_atomic
 from obscura.daemon.examination import examine
 from obscura.daemon.i2p_settings import I2pSettings
@@ -223,6 +224,16 @@ def test_a_peer_that_is_never_dialled_is_told(tmp_path: Path) -> None:
     ):
         assert finding.found.startswith("connect: ")
         assert words in finding.found
+
+
+def test_a_file_that_no_node_could_read_is_told(tmp_path: Path) -> None:
+    here, gone = tmp_path / "here", tmp_path / "gone"
+    here.touch()
+    cover = CoverSettings(site=gone, ssh_host_keys=(here, gone))
+    config = Config(network="dev", data_dir=gone, capture=gone, listen=(), asmap=gone, cover=cover)
+    found = [finding.found for finding in judge(asyncio.run(examine(config))) if finding.state is WRONG]
+    assert [words.split(" = ")[0] for words in found] == ["asmap", "cover.site", "cover.ssh-host-keys"]
+    assert all(words.endswith(f"{gone} is not there, or may not be read") for words in found)
 
 
 @pytest.mark.parametrize(("changes", "state", "text"), SETTINGS)

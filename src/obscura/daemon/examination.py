@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from obscura.daemon.config import Config
+from obscura.daemon.config import Config, value_at
 from obscura.daemon.datadir import DataDir
+from obscura.daemon.layers import leaves
 from obscura.daemon.listening import listen_address
 from obscura.daemon.strangers import try_port, visit
 from obscura.doctor import facts
@@ -155,6 +156,7 @@ def _settings(config: Config) -> facts.Settings:
         external=config.external_address,
         connect=len(config.connect),
         undialled=tuple(_undialled(config)),
+        unreadable=tuple(_unreadable(config)),
         max_outbound=config.max_outbound,
         unlisted=config.unlisted,
         allows_plaintext=config.allow_plaintext,
@@ -171,6 +173,15 @@ def _undialled(config: Config) -> Iterator[str]:
             check_dialable(place, face_of(place), config.plan.ways)
         except AddressError as refused:
             yield str(refused)
+
+
+def _unreadable(config: Config) -> Iterator[str]:
+    """Files and folders that a node of this configuration would read. It makes ``data-dir`` and ``capture`` itself."""
+    for key, _ in leaves(Config):
+        value = value_at(config, key)
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and key not in (("data-dir",), ("capture",)) and not os.access(path, os.R_OK):
+                yield f"{'.'.join(key)} = {path}"
 
 
 # --- Tor ----------------------------------------------------------------------------------------------------------------

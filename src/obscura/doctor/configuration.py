@@ -44,6 +44,8 @@ def _contradictions(facts: Settings) -> Iterable[tuple[str, str, str]]:
             "no link to it is ever made",
             "mend it in the configuration, then obscura config reload",
         )
+    for what in facts.unreadable:
+        yield (f"{what} is not there, or may not be read", "no node that needs it starts", "mend the path, or its mode")
     if facts.rate_factor >= _RATE_FACTOR:
         yield (f"rate-factor = {facts.rate_factor:g}", "a flood is neither slowed nor cut", "--set rate-factor=1")
     if not facts.max_outbound and not facts.connect and not facts.clearnet_doors and not facts.has_service:

@@ -126,6 +126,7 @@ class Settings(msgspec.Struct, frozen=True):
     external: tuple[str, ...] = ()
     connect: int = 0
     undialled: tuple[str, ...] = ()  # why some of these are never dialled, each with its address
+    unreadable: tuple[str, ...] = ()  # keys with files and folders that this user cannot read
     max_outbound: int = 8
     unlisted: bool = False
     allows_plaintext: bool = False
