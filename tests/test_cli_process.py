@@ -74,6 +74,15 @@ def test_streams_that_are_closed_lead_to_nowhere(words: str, tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_a_node_finds_out_at_its_start_names_its_place_too(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('network = "dev"\n\nasmap = "/nowhere"\n')
+    flag = obscura(tmp_path, "--network", "dev", "run", "--listen", "nonsense")
+    assert (flag.returncode, flag.stderr[:39]) == (1, "Error: flag --listen: listen = nonsense")
+    line = obscura(tmp_path, "--config", str(file), "run", "--no-listen")
+    assert (line.returncode, line.stderr) == (1, f"Error: {file}:3: asmap = /nowhere: No such file or directory\n")
+
+
 def test_help_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     line = f"exec {sys.executable} -m obscura.cli --help >/dev/full"
     done = subprocess.run(("sh", "-c", line), env=environment(tmp_path), stderr=subprocess.PIPE, text=True, check=False)

@@ -63,12 +63,14 @@ def run(globals: Globals, /, listen: tuple[str, ...], no_listen: bool, assigned:
       obscura run --network dev --listen 127.0.0.1:0 --connect obscura://KEY@HOST:PORT
     """
     from obscura.daemon import runtime
+    from obscura.daemon.layers import placed
+    from obscura.errors import ConfigError
 
     if listen and no_listen:
         raise click.UsageError("--listen and --no-listen exclude each other")
     flags = {name.replace("_", "-"): value or None for name, value in given.items()}
     flags["listen"] = listen or (() if no_listen else None)
-    config = globals.load(flags, assigned).value
+    loaded = globals.load(flags, assigned)
 
     def ready(facts: Mapping[str, Any]) -> None:
         if globals.json:
@@ -78,7 +80,10 @@ def run(globals: Globals, /, listen: tuple[str, ...], no_listen: bool, assigned:
             click.echo(address)
         sys.stdout.flush()  # what started the node may wait for it
 
-    return runtime.run(config, ready=ready, load=lambda: globals.load(flags, assigned))
+    try:
+        return runtime.run(loaded.value, ready=ready, load=lambda: globals.load(flags, assigned))
+    except ConfigError as error:  # what only a node that starts finds out: doors, files
+        raise placed(error, loaded.origins) from None
 
 
 @click.command(cls=Command)
