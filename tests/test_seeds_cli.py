@@ -119,6 +119,16 @@ def test_lists_that_no_node_would_take_are_not_signed(
     assert says in invoke("seeds", "sign", "--key", str(key), *words, status=1).output
 
 
+def test_what_no_reader_of_the_zone_would_take_is_not_written(invoke: Invoke, key: Path, tmp_path: Path) -> None:
+    sign = ("seeds", "sign", "--key", str(key), "--name", NAME, SEED)
+    assert f" {'9' * 19} " in invoke(*sign, "--sequence", "9" * 19).output
+    assert "at most 19 digits" in invoke(*sign, "--sequence", "9" * 20, status=1).output
+    assert invoke(*sign, "--ttl", str((1 << 31) - 1)).output.split()[1] == str((1 << 31) - 1)
+    assert "a record is kept for 2147483647 s at most" in invoke(*sign, "--ttl", str(1 << 31), status=1).output
+    (tmp_path / "noise").write_bytes(b"\xff\n")
+    assert "not UTF-8 text" in invoke(*sign, "--file", str(tmp_path / "noise"), status=1).output
+
+
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff\xfe", b"a" * 51 + b"\n", b"1" * 52])
 def test_what_is_no_key_is_refused(content: bytes, invoke: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "bad.key"

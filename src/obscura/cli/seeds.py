@@ -71,8 +71,18 @@ def keygen(globals: Globals, file: Path) -> None:
 @click.option("--name", required=True, help="DNS name that the records are published under.")
 @click.option("--file", "list_file", type=click.File(), help="More addresses, one per line; - is standard input.")
 @click.option("--days", default=30, show_default=True, type=click.IntRange(1), help="How long nodes take the list.")
-@click.option("--sequence", type=click.IntRange(1), help="Number of the list, above all before; default: the time.")
-@click.option("--ttl", default=3_600, show_default=True, type=click.IntRange(0), help="Seconds that DNS may keep it.")
+@click.option(
+    "--sequence",
+    type=click.IntRange(1),
+    help="Number of the list, above all before; default: the time.",
+)
+@click.option(
+    "--ttl",
+    default=3_600,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Seconds that DNS may keep it.",
+)
 @pass_globals
 def sign(
     globals: Globals,
@@ -91,7 +101,10 @@ def sign(
     from obscura.daemon.seed_key import sign_list
 
     network = _network(globals)
-    lines = [line.strip() for line in list_file or ()]
+    try:
+        lines = [line.strip() for line in list_file or ()]
+    except UnicodeDecodeError:
+        raise Failure("the list of --file is not UTF-8 text: it has one address per line") from None
     wanted = [*addresses, *(line for line in lines if line and not line.startswith("#"))]
     signed = sign_list(network.id, name, key_file, wanted, days, sequence)
     if network.seed_key not in (None, signed.public):

@@ -16,6 +16,7 @@ from obscura.node.seed_list import SeedList, sign, txt_strings, zone_line
 from obscura.wire.address import Address, is_dns_name, key_text, parse_key
 
 _DAY_S = 86_400
+_TTL_MOST_S = (1 << 31) - 1  # RFC 2181, 8
 
 
 class SignedList(msgspec.Struct, frozen=True):
@@ -33,7 +34,9 @@ class SignedList(msgspec.Struct, frozen=True):
         return [txt_strings(text) for text in self.texts]
 
     def zone_lines(self, ttl_s: int) -> list[str]:
-        """One line of a zone file per record."""
+        """One line of a zone file per record. Raises ``UserError`` for a time to live that DNS cannot say."""
+        if ttl_s > _TTL_MOST_S:
+            raise UserError(f"a record is kept for {_TTL_MOST_S} s at most")
         return [zone_line(self.name, ttl_s, text) for text in self.texts]
 
 

@@ -34,6 +34,7 @@ _DOMAIN = b"obscura seed list/1\0"
 _SIGNATURE_CHARACTERS = 86
 _STRING_BYTES = 255  # of one character-string (RFC 1035, 3.3)
 _DAY_S = 86_400
+_DIGITS = 19  # of a number in a text
 _ALL_WAYS = Ways(onion=True, i2p=True)  # each seed is for those nodes that can reach it
 
 
@@ -59,6 +60,8 @@ def sign(seeds: SeedList, name: str, network_id: bytes, secret: bytes, unix: int
     """The texts of a list. ``UserError`` for addresses and times that a node would not take. ``secret``: 32 bytes."""
     if not unix < seeds.expires <= unix + SEED_DAYS[1] * _DAY_S:
         raise UserError(f"a list of seeds is valid for 1 to {SEED_DAYS[1]} days")
+    if len(str(seeds.sequence)) > _DIGITS:
+        raise UserError(f"the sequence of a list has at most {_DIGITS} digits")
     if not seeds.addresses:
         raise UserError("a list of seeds names at least one address")
     for address in seeds.addresses:
@@ -85,7 +88,7 @@ def verify(text: bytes, name: str, network_id: bytes, public: bytes, unix: int) 
     if len(text) > SEED_TEXT_MOST or not _is_signed(body, signature, name, network_id, public):
         return Refusal.FORGED
     words = body.removeprefix(mark).decode("ascii", "replace").split(" ")
-    if len(words) < 2 or not all(word.isascii() and word.isdecimal() and len(word) <= 19 for word in words[:2]):
+    if len(words) < 2 or not all(word.isascii() and word.isdecimal() and len(word) <= _DIGITS for word in words[:2]):
         return Refusal.MALFORMED
     sequence, expires = int(words[0]), int(words[1])
     if expires <= unix:
