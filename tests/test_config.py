@@ -136,6 +136,12 @@ def test_what_is_no_configuration_file_is_refused(tmp_path: Path, content: bytes
         layers.from_toml(Root, path)
 
 
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "obscura.toml"
+    path.write_bytes(b"\xef\xbb\xbflevel = 'x'\r\n")
+    assert [(setting.key, setting.value) for setting in layers.from_toml(Root, path)] == [(("level",), "x")]
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         layers.from_toml(Root, tmp_path)

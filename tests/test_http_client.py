@@ -76,7 +76,7 @@ def test_events_come_over_http_to_both_clients(tmp_path: Path) -> None:
 
         def follow() -> None:
             with Client(url, cookie) as client:
-                got.append(next(client.events(["tip"])))
+                got.append(next(client.events("tip")))
 
         before = len(node.events_out)
         thread = threading.Thread(target=follow)

@@ -135,7 +135,7 @@ BAD_FILES = [
     ("work beyond 256 bits", GOOD.replace("207fffff", "ff7fffff"), "work is not a target"),
     ("spacing 0", GOOD.replace("spacing = 60", "spacing = 0"), "spacing = 0 is not in"),
     ("retarget 1", GOOD.replace("retarget = 144", "retarget = 1"), "retarget = 1 is not in"),
-    ("retarget below 0", GOOD.replace("retarget = 144", "retarget = -1"), "retarget = -1 is not in"),
+    ("retarget below 0", GOOD.replace("retarget = 144", "retarget = -1"), "retarget = -1 is not in 2..100000 or 0"),
     ("seed not an address", GOOD.replace("obscura://", "http://"), "seeds: an address begins with obscura://"),
     ("seed not in its canonical form", GOOD.replace("obscura://10.0", "10.0"), "seeds: write obscura://10.0.0.1:40000"),
     ("seed a number", GOOD.replace('["obscura://10.0.0.1:40000"]', "[1]"), "array of strings"),

@@ -33,6 +33,7 @@ from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.frame import Unknown, encode_frame, encode_raw
 from obscura.wire.message import Message
 from obscura.wire.messages.network import Ping, Pong, Verack
+from obscura.wire.messages.transactions import StemTx
 from playbook import ends, inject, messages, offer
 
 DEADLINE_S = 20.0
@@ -248,6 +249,29 @@ def test_a_node_is_entered_once_and_one_that_runs_goes_on(tmp_path: Path) -> Non
             assert await node.ping(peer) > 0
         with pytest.raises(UserError, match="entered once"):
             await node.__aenter__()
+
+    run(scenario())
+
+
+def test_a_message_that_is_too_large_is_refused_before_its_peer_ends_the_link_for_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        node, other = Node(config(tmp_path, "a")), Node(config(tmp_path, "b"))
+        async with node, other:
+            peer = await node.connect(other.addresses[0])
+            with pytest.raises(UserError, match="a message of type stemtx has 100000 bytes at most"):
+                node.send(peer, StemTx(bytes(100_001)))
+            assert await node.ping(peer) > 0
+
+    run(scenario())
+
+
+def test_a_text_is_one_kind_of_events(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        node, other = Node(config(tmp_path, "a")), Node(config(tmp_path, "b"))
+        async with node, other:
+            told = node.events("peer-connected")
+            await node.connect(other.addresses[0])
+            assert (await anext(told))["kind"] == "peer-connected"
 
     run(scenario())
 

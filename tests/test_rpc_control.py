@@ -459,7 +459,7 @@ def test_the_blocking_client_follows_events(tmp_path: Path) -> None:
     async def scene(host: Host) -> None:
         def follow() -> list[Any]:
             with Client(host.path) as client:
-                events = client.events(["a"])
+                events = client.events("a")
                 return [next(events) for _ in range(2)]
 
         following = asyncio.create_task(asyncio.to_thread(follow))

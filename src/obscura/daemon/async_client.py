@@ -93,7 +93,7 @@ class _SocketLine:
     async def events(self, kinds: Collection[str] | None) -> AsyncIterator[dict[str, Any]]:
         subscription = self._events.subscribe()
         try:
-            await self.ask("events.subscribe", {"kinds": None if kinds is None else list(kinds)})
+            await self.ask("events.subscribe", {"kinds": None if kinds is None else list(jsonrpc.one_or_many(kinds))})
             async for event in subscription:
                 yield dict(event)
         finally:

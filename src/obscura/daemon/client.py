@@ -95,7 +95,7 @@ class _SocketLine:
                 return jsonrpc.result(reply)
 
     def events(self, kinds: Collection[str] | None) -> Iterator[dict[str, Any]]:
-        asked = {"kinds": None if kinds is None else list(kinds)}
+        asked = {"kinds": None if kinds is None else list(jsonrpc.one_or_many(kinds))}
         self.ask(jsonrpc.request("events.subscribe", asked, 0), 0)
         self._socket.settimeout(None)
         while True:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from obscura.daemon.jsonrpc import one_or_many
 from obscura.limits import RPC_EVENTS_QUEUED
 
 Event = Mapping[str, Any]
@@ -20,7 +21,7 @@ class Subscription:
 
     def __init__(self, broadcast: Broadcast, kinds: Collection[str] | None, capacity: int) -> None:
         self._broadcast = broadcast
-        self._kinds = None if kinds is None else frozenset(kinds)
+        self._kinds = None if kinds is None else frozenset(one_or_many(kinds))
         self._capacity = capacity
         self._events: deque[Event] = deque()
         self._lost = 0

@@ -127,7 +127,7 @@ def result(status: int, body: bytes) -> Any:
 
 def events_target(kinds: Collection[str] | None) -> str:
     """The path of an event stream."""
-    return "/events" if kinds is None else f"/events?kinds={quote(','.join(kinds), safe=',')}"
+    return "/events" if kinds is None else f"/events?kinds={quote(','.join(jsonrpc.one_or_many(kinds)), safe=',')}"
 
 
 class EventLines:

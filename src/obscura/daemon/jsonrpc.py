@@ -5,6 +5,7 @@ Source: https://www.jsonrpc.org/specification
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
@@ -123,3 +124,8 @@ def result(reply: dict[str, Any]) -> Any:
     if not isinstance(error, dict):
         raise RemoteError(INTERNAL_ERROR, "the node gave an answer that is not JSON-RPC")
     raise RemoteError(error.get("code", INTERNAL_ERROR), str(error.get("message")), error.get("data", UNSET))
+
+
+def one_or_many(kinds: Collection[str]) -> Collection[str]:
+    """Kinds of events: a text is one of them, not its letters."""
+    return (kinds,) if isinstance(kinds, str) else kinds

@@ -113,7 +113,7 @@ def from_toml(schema: Schema, path: Path) -> list[Setting]:
     if len(raw) > CONFIG_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {CONFIG_FILE_BYTES} bytes; is it a configuration file?")
     try:
-        text = raw.decode().replace("\r\n", "\n")
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
         tree = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}:{raw[: error.start].count(10) + 1}: not UTF-8 text") from None

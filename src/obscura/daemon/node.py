@@ -246,8 +246,7 @@ class Node:
         link = peer if isinstance(peer, int) else peer.link
         if link not in self.assembly.core.peers:
             raise UserError(f"there is no peer {link}: `obscura peers` lists them")
-        pong = self._awaited.pong(link)
-        now = self.now()
+        pong, now = self._awaited.pong(link), self.now()
         self.engine.apply(self.assembly.liveness.ask(link, now), now)
         self._turns.plan()
         try:
@@ -257,7 +256,9 @@ class Node:
             raise Unreachable(f"peer {link} did not answer within {timeout_s:.0f} s") from None
 
     def send(self, peer: Peer | LinkId, message: Message) -> None:
-        """Queue a message. Raises ``UserError`` if the link is gone. ``drained`` tells when more is welcome."""
+        """Queue a message. Raises ``UserError`` if it is over ``MAX_SIZE`` or the link gone. ``drained``: more is welcome."""
+        if len(message.encode()) > message.MAX_SIZE:
+            raise UserError(f"a message of type {message.TYPE} has {message.MAX_SIZE} bytes at most")
         link = peer if isinstance(peer, int) else peer.link
         if not self.engine.send(link, message, self.now()):
             raise UserError(f"there is no peer {link}: `obscura peers` lists them")
@@ -434,15 +435,14 @@ class Node:
         self.events_out.publish({"kind": kind, **fields})
 
     async def _close_links(self) -> None:
-        engine = self.engine
         self._idle.clear()
         if not self._turns.is_over:
             try:
-                engine.stop(self.now())
+                self.engine.stop(self.now())
             except Exception as fault:
                 self._fail(fault)
             self._turns.turn()
-        if engine.links and not self._turns.is_over:
+        if self.engine.links and not self._turns.is_over:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await self._idle.wait()

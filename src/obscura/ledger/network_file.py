@@ -42,8 +42,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"{self.name!r} is the name of a built-in network; choose another one")
         _in_range("port", self.port, 1024, 65_535)
         _in_range("spacing", self.spacing, 1, 86_400)
-        if self.retarget:
-            _in_range("retarget", self.retarget, 2, 100_000)
+        if self.retarget:  # 0: the work stays as it is
+            _in_range("retarget", self.retarget, 2, 100_000, " or 0")
         _in_range("genesis.time", self.time, 1, 2**32 - 1)
         _in_range("genesis.nonce", self.nonce, 0, 2**32 - 1)
         if not 0 <= self.work < 2**32 or not target_of(self.work):
@@ -98,9 +98,9 @@ def plan_network(name: str, now: float, port: int = 49_733, work: int = 0x1E0FFF
     return Plan(name=name, port=port, work=work, **defaults | others)
 
 
-def _in_range(name: str, value: int, least: int, most: int) -> None:
+def _in_range(name: str, value: int, least: int, most: int, more: str = "") -> None:
     if not least <= value <= most:
-        raise ConfigError(f"{name} = {value} is not in {least}..{most}")
+        raise ConfigError(f"{name} = {value} is not in {least}..{most}{more}")
 
 
 def _seed_key(text: str) -> bytes:

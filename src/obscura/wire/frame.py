@@ -290,9 +290,7 @@ def frame_parts(message: Message) -> tuple[bytes, bytes]:
 
 def encode_frame(message: Message) -> bytes:
     """The frame of a message. A payload over ``MAX_SIZE`` is the caller's fault and not looked for here."""
-    payload = message.encode()
-    checksum = sha256(sha256(payload).digest()).digest()[:4]
-    return _HEADER.pack(len(payload), message.NAME, checksum) + payload
+    return b"".join(frame_parts(message))
 
 
 def encode_raw(type: str, payload: bytes, checksum: bytes | None = None) -> bytes:
