@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from time import process_time
 
 import h11
 import msgspec
@@ -30,6 +31,7 @@ from obscura.morph import masking, websocket
 from obscura.morph.carrier import CarrierEvent, Finished, Flight
 from obscura.morph.dress import dress, path_for_key
 from obscura.morph.http import HttpServer, decode_token, encode_token
+from obscura.morph.request import ChunkedBody
 from obscura.morph.website import Page, Website
 from obscura.morph.websocket import FrameReader, accept_of, frame
 from web_probes import tables
@@ -344,6 +346,18 @@ def test_what_a_field_or_a_chunk_is_stuffed_with_costs_no_more_than_its_length()
         assert len(visit.server._buffer) <= 1, "zeros before a size are read and forgotten"
     visit.say(b"1\r\nx\r\n0\r\n\r\n")
     assert bytes(visit.server._buffer) == b""
+    stuffed = b"GET / HTTP/1.1\r\nHost: h\r\nRange: bytes=" + b" " * 8_000 + b"x\r\n\r\n"
+    began = process_time()
+    assert Visit().say(stuffed * 300).count(b" 416 ") == 300
+    assert process_time() - began < 5.0, "each space was begun with anew"
+
+
+def test_a_body_of_many_small_chunks_costs_no_more_than_its_length() -> None:
+    body = bytearray(b"1\nx\n" * 600_000)
+    began = process_time()
+    assert not ChunkedBody().skip(body)
+    assert process_time() - began < 5.0, "what comes behind was copied for each"
+    assert not body
 
 
 # --- Time and memory --------------------------------------------------------------------------------------------------

@@ -350,6 +350,9 @@ def _condition(request: Request, page: Page) -> int:
     return 304
 
 
+_RANGE = re.compile(rb" *+([0-9]*+) *+- *+([0-9]*+) *+")  # once over the field, however many spaces a stranger sends
+
+
 def _ranges(request: Request, page: Page) -> list[tuple[int, int]] | None:
     """Ranges to send, [] for all of it, None if none can be satisfied."""
     text = request.field(b"range")
@@ -365,7 +368,7 @@ def _ranges(request: Request, page: Page) -> list[tuple[int, int]] | None:
     size = len(page.body)
     found: list[tuple[int, int]] = []
     for each in text[6:].split(b","):
-        spec = re.fullmatch(rb" *([0-9]*) *- *([0-9]*) *", each)
+        spec = _RANGE.fullmatch(each)
         if spec is None or not (spec[1] or spec[2]):
             return None
         first, last = (number.lstrip(b"0") for number in spec.groups())
