@@ -123,6 +123,41 @@ def test_a_visitor_finds_a_web_site() -> None:
     assert not visitor.events
 
 
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_good_bye_is_answered_by_silence_as_nginx_does(newest: ssl.TLSVersion, asks: bool) -> None:
+    visitor = Visitor(server(), newest=newest)
+    visitor.shake_hands()
+    if asks:
+        visitor.tls.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    with pytest.raises(ssl.SSLWantReadError):
+        visitor.tls.unwrap()
+    before = len(visitor.wire)
+    visitor.exchange()
+    assert [type(event) for event in visitor.events] == [Finished]
+    assert (len(visitor.wire) > before) is asks, "the page alone"
+    if asks:
+        visitor.tls.read(1 << 16)
+    with pytest.raises(ssl.SSLWantReadError):  # an answer is still awaited
+        visitor.tls.read(1)
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\x17\x03\x03\0\x20" + bytes(32), b"\x14\x03\x03\0\x01\x01", b"GET / HTTP/1.0\r\n\r\n"]
+)
+def test_a_broken_record_behind_a_request_gets_its_alert_alone_as_from_nginx(bad: bytes) -> None:
+    visitor = Visitor(server())
+    visitor.shake_hands()
+    before = len(visitor.wire)
+    visitor.tls.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    visitor.outgoing.write(bad)
+    visitor.exchange()
+    assert [type(event) for event in visitor.events] == [Finished]
+    assert len(visitor.wire) - before == 24, "one record with two bytes inside"
+    with pytest.raises(ssl.SSLError, match="ALERT"):
+        visitor.tls.read(1)
+
+
 def test_a_flight_inside_an_older_tls_gets_what_no_flight_gets() -> None:
     older = Visitor(server(), newest=ssl.TLSVersion.TLSv1_2)
     older.shake_hands()

@@ -12,6 +12,7 @@ import ssl
 from abc import abstractmethod
 from hashlib import sha256
 from math import inf
+from typing import ClassVar
 
 from obscura.limits import CLIENT_HEADER_S, MAX_CLIENT_HELLO
 from obscura.morph.carrier import Carrier, CarrierEvent, Finished, coalesced
@@ -44,6 +45,7 @@ class _Tls(Carrier):
     """What both sides share: bytes through OpenSSL, and the session inside once there is one."""
 
     NUMBER = CarrierNumber.TLS
+    ANSWERS_GOODBYE: ClassVar[bool]  # whether the peer's close_notify gets one back
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -53,6 +55,7 @@ class _Tls(Carrier):
         self._inner: Carrier | None = None
         self._deadline = inf
         self._is_ending = False  # close_notify follows what is still inside
+        self._is_left = False  # nothing more can be read: the peer has said good-bye, or a record is broken
 
     @abstractmethod
     def _session(self) -> Carrier | None:
@@ -85,6 +88,7 @@ class _Tls(Carrier):
         except ssl.SSLError:  # OpenSSL has queued its alert
             return self._over()
         plain, is_over = self._opened(tls)
+        self._is_left = self._is_left or is_over
         if plain:
             events += self._inner.receive(plain, now)
         if is_over and not (events and isinstance(events[-1], Finished)):
@@ -116,9 +120,11 @@ class _Tls(Carrier):
         tls = self._tls
         if self._inner is not None and tls is not None:
             view = memoryview(b"".join(self._inner.take()))  # in one piece, so that only the last record is not full
-            while view:
-                view = view[tls.write(view) :]
-        if self._is_ending and self._inner is not None and tls is not None:
+            with contextlib.suppress(ssl.SSLError):  # behind a broken record its alert is the last word, as with nginx
+                while view:
+                    view = view[tls.write(view) :]
+        says_goodbye = self._is_ending and (self.ANSWERS_GOODBYE or not self._is_left)
+        if says_goodbye and self._inner is not None and tls is not None:
             with contextlib.suppress(ssl.SSLError):  # it wants the peer's as well, which nobody waits for
                 tls.unwrap()
         return coalesced([self._wire.read()]) if self._wire.pending else []
@@ -156,6 +162,8 @@ class _Tls(Carrier):
 
 class TlsServer(_Tls):
     """The server's side. What does not begin as TLS does is served as cleartext on a TLS port."""
+
+    ANSWERS_GOODBYE = False  # nginx
 
     def __init__(self, rng: random.Random, site: Website, context: ssl.SSLContext, certificate: bytes) -> None:
         """``certificate``: SHA256 of the leaf of ``context``."""
@@ -210,6 +218,8 @@ class TlsServer(_Tls):
 
 class TlsClient(_Tls):
     """The dialler's side. Nothing but a visitor's TLS is sent before the handshake is done."""
+
+    ANSWERS_GOODBYE = True  # asyncio
 
     def __init__(
         self,
