@@ -34,6 +34,7 @@ from obscura.morph.http import HttpServer, decode_token, encode_token
 from obscura.morph.request import ChunkedBody
 from obscura.morph.website import Page, Website
 from obscura.morph.websocket import FrameReader, accept_of, frame
+from playbook import Host
 from web_probes import tables
 
 PATH = path_for_key(KEY)
@@ -436,6 +437,40 @@ def test_who_asks_and_does_not_read_is_answered_a_little_and_then_not_read() -> 
             break
         server.due(0.0)
     assert total > 900 << 20
+
+
+def test_who_ends_the_own_side_gets_every_answer_and_then_the_end() -> None:
+    page = Page(bytes(1 << 20), b"text/plain", UNIX)
+    names = dress(b"x", frozenset({PATH}), is_tls=False)
+    site = Website({b"/index.html": page}, frozenset({b"/"}), names, lambda: UNIX)
+    last = (b"", b"GET / HT", b"wrong\r\n", BARE, GET[:-2] + b"Connection: close\r\n\r\n")
+    for asked in (GET * 2 + each for each in last):
+        whole = Visit(site).say(asked)
+        assert len(whole) > 1 << 20
+        visit = Visit(site)
+        visit.events += visit.server.receive(asked, 0.0)
+        said = b"".join(visit.server.take())
+        for _ in range(2):  # the socket may say so twice
+            visit.events += visit.server.eof(0.0)
+        while not visit.is_over:
+            assert visit.server.is_busy
+            said += visit.say(b"")
+        assert said == whole
+
+
+def test_a_lost_socket_is_answered_no_more() -> None:
+    host = Host()
+    host.listener = msgspec.structs.replace(host.listener, carrier=lambda rng: HttpServer(rng, website(is_tls=False)))
+    for is_lost in (False, True):
+        link = host.accept()
+        host.engine.receive(link, GET * 500, 0.0)
+        host.engine.eof(link, 0.0, is_lost=is_lost)
+        assert (link in host.engine.links) is not is_lost
+        host.turn()
+        host.at(1.0)
+        answered = b"".join(host.writes.get(link, [])).count(b"HTTP/1.1 200 OK")
+        assert answered == (0 if is_lost else 500)
+        assert host.shut[-1] == link
 
 
 def test_a_page_is_compressed_once_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

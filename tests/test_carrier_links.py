@@ -197,3 +197,19 @@ def test_files_that_are_not_there_stop_the_start_with_a_reason(
 def test_a_certificate_needs_its_key() -> None:
     with pytest.raises(ConfigError, match="together"):
         CoverSettings(certificate=Path("a.pem"))
+
+
+def test_a_node_answers_the_last_words_of_who_has_ended(tmp_path: Path) -> None:
+    async def go() -> bytes:
+        async with (
+            asyncio.timeout(60),
+            Node(config(tmp_path, listen=("127.0.0.1:0?carrier=http",))) as node,
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.addresses[0].port)
+            writer.write(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n" * 900)
+            writer.write_eof()
+            said = await reader.read()
+            assert not node.engine.links
+            return said
+
+    assert asyncio.run(go()).count(b"HTTP/1.1 200 OK") == 900

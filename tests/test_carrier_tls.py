@@ -58,6 +58,15 @@ class Visitor:
             self.wire += piece
             self.incoming.write(piece)
 
+    def wait(self) -> None:
+        """What the server does next by itself; a flight is refused."""
+        while not self.events and self.far.deadline() == 0.0:
+            self.events += self.far.due(0.0)
+            if any(isinstance(event, Flight) for event in self.events):
+                self.events.clear()
+                self.far.refuse(0.0)
+            self.exchange()
+
     def shake_hands(self) -> None:
         for _ in range(10):
             try:
@@ -134,6 +143,7 @@ def test_a_good_bye_is_answered_by_silence_as_nginx_does(newest: ssl.TLSVersion,
         visitor.tls.unwrap()
     before = len(visitor.wire)
     visitor.exchange()
+    visitor.wait()
     assert [type(event) for event in visitor.events] == [Finished]
     assert (len(visitor.wire) > before) is asks, "the page alone"
     if asks:
@@ -152,9 +162,32 @@ def test_a_broken_record_behind_a_request_gets_its_alert_alone_as_from_nginx(bad
     visitor.tls.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
     visitor.outgoing.write(bad)
     visitor.exchange()
+    visitor.wait()
     assert [type(event) for event in visitor.events] == [Finished]
     assert len(visitor.wire) - before == 24, "one record with two bytes inside"
     with pytest.raises(ssl.SSLError, match="ALERT"):
+        visitor.tls.read(1)
+
+
+@pytest.mark.parametrize("says_goodbye", [False, True])
+def test_who_ends_the_own_side_gets_every_answer_and_then_the_end(says_goodbye: bool) -> None:
+    visitor = Visitor(server())
+    visitor.shake_hands()
+    visitor.tls.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 500 + upgrade())
+    if says_goodbye:
+        with pytest.raises(ssl.SSLWantReadError):
+            visitor.tls.unwrap()
+    visitor.exchange()
+    visitor.events += visitor.far.eof(0.0)
+    assert visitor.far.is_busy
+    visitor.wait()
+    assert [type(event) for event in visitor.events] == [Finished]
+    answer = b""
+    while visitor.incoming.pending:
+        answer += visitor.tls.read(1 << 16)
+    assert answer.count(b"HTTP/1.1 200 OK") == 500
+    assert answer.count(b"HTTP/1.1 401 ") == 1
+    with pytest.raises(ssl.SSLWantReadError):  # no good-bye
         visitor.tls.read(1)
 
 

@@ -85,7 +85,7 @@ class Sockets:
     def socket_down(self, link: tcp.Socket) -> None:
         if isinstance(link.tag, int):
             try:
-                self._engine.eof(link.tag, self._now())
+                self._engine.eof(link.tag, self._now(), is_lost=link.is_lost)
             except Exception as fault:
                 self._engine.broke(link.tag, fault)
             self._plan_turn()

@@ -151,6 +151,10 @@ class HttpServer(WebServer):
         return super().is_full or self._pongs > SITE_WRITE_BYTES
 
     @property
+    def is_busy(self) -> bool:
+        return super().is_busy and self._exchange is None
+
+    @property
     def is_blocked(self) -> bool:
         exchange = self._exchange
         return exchange is not None and exchange.pile.size >= MAX_PICTURE and not exchange.has_word

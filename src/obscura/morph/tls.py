@@ -137,6 +137,7 @@ class _Tls(Carrier):
         return self._noted(self._inner.end(now) if self._inner is not None else self._over())
 
     def eof(self, now: float) -> list[CarrierEvent]:
+        self._is_left = True
         return self._inner.eof(now) if self._inner is not None else self._over()
 
     def deadline(self) -> float:
@@ -154,6 +155,10 @@ class _Tls(Carrier):
     @property
     def is_blocked(self) -> bool:
         return self._inner is not None and self._inner.is_blocked
+
+    @property
+    def is_busy(self) -> bool:
+        return self._inner is not None and self._inner.is_busy
 
     def _over(self) -> list[CarrierEvent]:
         self._deadline = inf

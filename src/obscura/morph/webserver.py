@@ -45,6 +45,9 @@ class Mode(Enum):
     OVER = 8
 
 
+_OWN_ANSWERS = (Mode.HEAD, Mode.BODY, Mode.OVER)  # whoever ends the own side gets these all the same
+
+
 class WebServer(Carrier):
     """The side of one connection that everybody sees."""
 
@@ -72,6 +75,7 @@ class WebServer(Carrier):
         self._reply: Reply | None = None
         self._heard = 0.0  # when that site was asked, or last said something
         self._goes_on = False  # something is left in the buffer that nobody has looked at
+        self._has_peer_ended = False
 
     # --- Carrier ----------------------------------------------------------------------------------------------------
 
@@ -119,7 +123,8 @@ class WebServer(Carrier):
         return coalesced(pieces)
 
     def eof(self, now: float) -> list[CarrierEvent]:
-        return self._over()
+        self._has_peer_ended = True
+        return [] if self.is_busy else self._over()
 
     def deadline(self) -> float:
         return 0.0 if self._goes_on or self._waiting else self._deadline  # now: one write was not enough
@@ -127,6 +132,10 @@ class WebServer(Carrier):
     @property
     def is_full(self) -> bool:
         return len(self._buffer) > SITE_UNREAD_BYTES
+
+    @property
+    def is_busy(self) -> bool:
+        return self._goes_on and self._mode in _OWN_ANSWERS
 
     # --- What a subclass knows of the protected resources ------------------------------------------------------------
 
@@ -147,6 +156,12 @@ class WebServer(Carrier):
 
     def _serve(self, now: float) -> list[CarrierEvent]:
         """Answer what is in the buffer, one request after the other, and not faster than the answers are read."""
+        events = self._answer_some(now)
+        if self._has_peer_ended and not self._goes_on and self._mode not in (Mode.OVER, Mode.VERDICT):
+            events += self._over()
+        return events
+
+    def _answer_some(self, now: float) -> list[CarrierEvent]:
         self._goes_on = False
         events: list[CarrierEvent] = []
         while self._waiting <= SITE_WRITE_BYTES:

@@ -152,15 +152,15 @@ class Engine:
             self.deliver(link, events, now)
         self.touch(link)
 
-    def eof(self, link_id: LinkId, now: float) -> None:
-        """The peer's side of the socket ended, or it broke."""
+    def eof(self, link_id: LinkId, now: float, *, is_lost: bool = False) -> None:
+        """The peer's side of the socket ended, or (``is_lost``) all of it: then nobody gets what is still to be said."""
         link = self.links.get(link_id)
         if link is None:
             return
         self._now = now
         if link.connection is not None and link.fault is None:
             self.deliver(link, link.connection.eof(now), now)
-        if not (self._handover.holds(link) or link.is_busy):
+        if not self._handover.holds(link) and (is_lost or not link.is_busy):
             self._drop(link)
 
     def writable(self, link_id: LinkId, is_writable: bool, now: float) -> None:

@@ -127,6 +127,11 @@ class Socket(asyncio.BufferedProtocol):
         self._owner.socket_down(self)
 
     @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._transport is None
+
+    @property
     def own_host(self) -> str:
         """The own side's IP address; empty if the socket does not say."""
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None
