@@ -24,6 +24,7 @@ from obscura.limits import (
     KEEPALIVE_S,
     LINGER_S,
     PROXY_READ_S,
+    SEND_STALL_S,
     SITE_UNREAD_BYTES,
     SITE_WRITE_BYTES,
 )
@@ -471,6 +472,26 @@ def test_a_lost_socket_is_answered_no_more() -> None:
         answered = b"".join(host.writes.get(link, [])).count(b"HTTP/1.1 200 OK")
         assert answered == (0 if is_lost else 500)
         assert host.shut[-1] == link
+
+
+@pytest.mark.parametrize("takes_more", [True, False])
+def test_the_end_of_a_page_waits_for_a_socket_that_takes_nothing_just_then(takes_more: bool) -> None:
+    site = website(is_tls=False)
+    site.pages[b"/long"] = Page(bytes(SITE_WRITE_BYTES + 70_000), b"text/plain", UNIX)
+    host = Host()
+    host.listener = msgspec.structs.replace(host.listener, carrier=lambda rng: HttpServer(rng, site))
+    link = host.accept()
+    host.engine.receive(link, b"GET /long HTTP/1.0\r\n\r\n", 0.0)
+    host.turn()
+    host.engine.writable(link, False, 0.0)
+    host.at(SEND_STALL_S - 1.0)
+    assert host.shut == []
+    if takes_more:
+        host.engine.writable(link, True, host.now)
+    host.at(SEND_STALL_S)
+    assert host.shut == [link], "at once, or for want of progress"
+    whole = b"".join(host.writes[link]).endswith(bytes(SITE_WRITE_BYTES + 70_000))
+    assert whole or not takes_more
 
 
 def test_a_page_is_compressed_once_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,7 @@ class Engine:
         self._catalogue, self._network_id, self._offer_for = catalogue, network_id, offer_for
         self._rng, self._unix = rng, unix
         self._shaping, self._admissions = shaping, admissions
-        self._rates = rates or {}
-        self._memory = Memory(MEMORY_BUDGET)
+        self._rates, self._memory = rates or {}, Memory(MEMORY_BUDGET)
         self._now = now
         self._last_id = 0
         self._io: list[Io] = []
@@ -368,6 +367,7 @@ class Engine:
         """End a link without waiting for what is queued."""
         if link.connection is not None:
             self.deliver(link, link.connection.abort(now, reason) or [Ended(reason)], now)
+            link.blocked_since = None  # whether its socket takes anything matters no more
             self.touch(link)
 
     def retire(self, link: Link, now: float, *, cleanly: bool) -> None:
@@ -405,8 +405,8 @@ class Engine:
                 self._dirty[link.id] = None
             if connection.outbox.has_left:
                 self._handover.left(link, now)
-        if connection.over and not self._handover.holds(link):
-            self._drop(link)
+        if connection.over and link.blocked_since is None and not self._handover.holds(link):
+            self._drop(link)  # not before its socket has taken the last words, if it takes any
             return
         waiting = connection.waiting
         if self._memory.count(link, waiting + connection.buffered + link.meter.held):
