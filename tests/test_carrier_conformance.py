@@ -86,6 +86,23 @@ def test_a_clean_end_delivers_what_was_sent_and_finishes_both(name: str, ends_cl
 
 
 @EACH
+@pytest.mark.parametrize("ends_client", [True, False])
+def test_a_clean_end_delivers_all_that_waits_however_much_it_is(name: str, ends_client: bool) -> None:
+    wire = Wire(MAKERS[name]).opened()
+    ender = wire.client if ends_client else wire.server
+    other = wire.other(ender)
+    blocks = [random.Random(n).randbytes(20_000) for n in range(50)]
+    for block in blocks:
+        ender.carrier.send(block, wire.now)
+    ender.on(ender.carrier.end(wire.now), wire.now)
+    if ender.finished is not None:  # one write follows, and the socket is closed
+        wire.collect(ender)
+        assert ender.carrier.take() == []
+    wire.run()
+    assert bytes(other.data) == b"".join(blocks)
+
+
+@EACH
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("dies_client", [True, False])
 def test_a_peer_that_dies_in_any_state_ends_the_session(name: str, steps: int, dies_client: bool) -> None:

@@ -63,6 +63,7 @@ class HttpServer(WebServer):
         self._frames = FrameReader(masked=True)
         self._pongs = 0  # bytes of answers to pings, since something was last written
         self._has_tried = False
+        self._is_upgraded = False  # to a WebSocket, whose bytes leave at once, the last ones too
         self._latest = 0.0  # when the session was last given something to say or to hold
         self._exchange: Exchange | None = None  # the session in requests and answers
 
@@ -100,6 +101,7 @@ class HttpServer(WebServer):
         ]
         self._put([head(self._site, 101, connection=b"upgrade", more=fields)])
         self._mode = Mode.OPEN
+        self._is_upgraded = True
         self._deadline = inf
 
     def send(self, data: bytes, now: float) -> None:
@@ -114,7 +116,7 @@ class HttpServer(WebServer):
         exchange = self._exchange
         if exchange is not None and exchange.has_word:
             self._release(exchange, self._latest)
-        return self._given() if self._mode is Mode.OPEN or exchange is not None else super().take()
+        return self._given() if self._is_upgraded or exchange is not None else super().take()
 
     def refuse(self, now: float) -> None:
         self._has_tried = True
