@@ -18,7 +18,7 @@ from obscura.channel.uniform import StaticKey
 from obscura.daemon.ssh_cover import fingerprint, ssh_host
 from obscura.errors import ChannelFault, UserError
 from obscura.limits import SSH_ANSWER, SSH_FLIGHT, SSH_HELD, SSH_LOGIN_GRACE_S, SSH_QUEUED, SSH_STARTUPS, SSH_WINDOW
-from obscura.morph import ssh
+from obscura.morph import ssh, ssh_kex
 from obscura.morph import ssh_names as names
 from obscura.morph.carrier import Finished, Flight, Ready
 from obscura.morph.kinds import CLIENTS
@@ -28,7 +28,7 @@ from obscura.morph.ssh_channel import Channel
 from obscura.morph.ssh_kex import METHODS, ClientExchange, ServerExchange, choose_group, modp_group, parse_moduli
 from obscura.morph.ssh_mac import MACS
 from obscura.morph.ssh_names import CLIENT_PROPOSAL, server_proposal
-from obscura.morph.ssh_packet import Broken, Fields, PacketReader, PacketWriter, cipher_of, string, u32
+from obscura.morph.ssh_packet import Broken, Fields, PacketReader, PacketWriter, cipher_of, mpint, string, u32
 from obscura.morph.ssh_transport import Disconnected, Transport
 from obscura.wire.address import Address, CarrierNumber
 from ssh_pair import FLIGHT_1, FLIGHT_2, HOST_KEYS, Pair, host, opened
@@ -246,6 +246,22 @@ def test_the_groups_are_those_of_their_definition() -> None:
         assert prime >> (bits - 64) == prime & ((1 << 64) - 1) == (1 << 64) - 1
     prime = modp_group(14)[2]
     assert pow(3, prime - 1, prime) == pow(3, (prime - 1) // 2 - 1, (prime - 1) // 2) == 1  # a safe prime
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.group in (14, 16, 18)])
+def test_a_stranger_s_group_costs_no_longer_an_exponent_than_curve25519_is_worth(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exponents = []
+
+    def counted(base: int, exponent: int, modulus: int) -> int:
+        exponents.append(exponent.bit_length())
+        return pow(base, exponent, modulus)
+
+    monkeypatch.setattr(ssh_kex, "pow", counted, raising=False)
+    server = ServerExchange(name, (), random.Random(1))
+    server.receive(30, Fields(b"\x1e" + mpint(5)))
+    assert exponents == [256, 256], "the own value and the secret"
 
 
 def test_groups_of_a_file_are_chosen_as_sshd_does() -> None:
