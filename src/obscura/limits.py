@@ -77,6 +77,7 @@ GZIP_LEAST: Final = 20  # bytes; shorter pages are not compressed (gzip_min_leng
 ZIPPED_PAGES: Final = 256  # pages kept compressed. Security: else a request of 60 bytes compresses 16 MiB.
 CHUNK_OF_BODY: Final = 32 << 10  # bytes of a compressed page in one chunk (output_buffers)
 SITE_WRITE_BYTES: Final = 128 << 10  # bytes of pages given to a socket at once. Security: one reader's cost.
+SITE_STEP: Final = (256, 8)  # lines or chunks in one turn, and what a request adds. Security: as DNS_STEP_BYTES.
 SITE_UNREAD_BYTES: Final = 64 << 10  # bytes of requests waiting behind an unread answer before we stop reading
 # of visitors who came through a proxy and brought no token yet; the oldest are forgotten
 PROXIED_COOKIES: Final = 4_096
@@ -197,9 +198,8 @@ ROTATION_HOURS: Final = (1.0, 24.0)  # hours between two moves of a session, uni
 ROTATE_ASKED_S: Final = 600.0  # seconds between two moves that a peer may cause. Security: ours is the dialling.
 ROTATION_AGAIN_S: Final = (60.0, 3_600.0)  # seconds after a move that failed: first wait, longest wait
 ROTATION_STRANGERS: Final = 16  # addresses remembered per session as those of somebody else
-RESET_S: Final = (
-    0.0011  # seconds from last words to a reset, time to acknowledge them: until sshd has ended, median of 40
-)
+# seconds from last words to a reset, time to acknowledge them: until sshd has ended, median of 40
+RESET_S: Final = 0.0011
 SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
 # sockets of ended links that linger or still have something to say, the oldest are reset. Security: they are in no other count.
 LEAVING_SOCKETS: Final = 256

@@ -46,6 +46,11 @@ class UploadReader:
         self._chunks = ChunkedBody() if request.is_chunked else None
         self.body = bytearray()
 
+    @property
+    def rests(self) -> bool:
+        """Whether the last ``read`` has left some of the body that is there."""
+        return self._chunks is not None and self._chunks.rests
+
     def read(self, buffer: bytearray) -> bool:
         """Take it off ``buffer``; whether it is whole. ``Violation`` for chunks that are none, or too much."""
         if self._chunks is not None:

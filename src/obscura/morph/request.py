@@ -11,7 +11,13 @@ from typing import Final
 import msgspec
 
 from obscura.errors import Violation
-from obscura.limits import CLIENT_HEADER_BUFFER, LARGE_HEADER_BUFFER, LARGE_HEADER_BUFFERS, MAX_REQUEST_BODY
+from obscura.limits import (
+    CLIENT_HEADER_BUFFER,
+    LARGE_HEADER_BUFFER,
+    LARGE_HEADER_BUFFERS,
+    MAX_REQUEST_BODY,
+    SITE_STEP,
+)
 
 HTTP_09: Final = 9
 HTTP_10: Final = 1_000
@@ -45,6 +51,7 @@ _LINE = re.compile(
 )
 _HEADER_SO_FAR = re.compile(rb"(?:[^\x00-\x20\x7f:][^\x00-\x20\x7f:]*+(?:\r++|:[^\x00\r\n]*+\r*+)?|\r)?")
 _HEADER = re.compile(rb"([^\x00-\x20\x7f:]++)(?:: *+([^\x00\r\n]*+))?\r*+\n")
+_LINE_BYTES: Final = 64  # of a line that counts as one
 _KNOWN_NAME = re.compile(rb"[A-Za-z0-9-]+")  # others are passed over (ignore_invalid_headers, underscores_in_headers)
 
 
@@ -73,20 +80,30 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class RequestReader:
-    """The head of one request at a time. ``buffer`` is shared with whoever reads what comes after it."""
+    """The head of one request at a time. ``buffer`` is shared with whoever reads what comes after it.
 
-    __slots__ = ("_at", "_buffers", "_capacity", "_request", "_start")
+    ``lines``: how many were read so far, a long one as several. ``rests``: the last ``read`` has left some that are there.
+    """
+
+    __slots__ = ("_at", "_buffers", "_capacity", "_request", "_start", "lines", "rests")
 
     def __init__(self) -> None:
+        self.lines = 0
+        self.rests = False
         self._at = 0  # where the next line begins
         self._start = 0  # where nginx's current buffer begins
         self._capacity = CLIENT_HEADER_BUFFER
         self._buffers = 0  # large ones in use
         self._request: Request | None = None
 
-    def read(self, buffer: bytearray) -> Request | Refusal | None:
-        """Take a whole head off ``buffer``; None: more is needed. After a ``Refusal`` there is nothing more to read."""
+    def read(self, buffer: bytearray, most: int = SITE_STEP[0]) -> Request | Refusal | None:
+        """Take a whole head off ``buffer``; None: more is needed, or ``most`` lines were read. A ``Refusal`` is the last."""
+        last = self.lines + most
         while True:
+            self.rests = self.lines >= last
+            if self.rests:
+                return None
+            self.lines += 1
             if self._request is None and not self._skip_empty_lines(buffer):
                 return None
             end = buffer.find(b"\n", self._at) + 1
@@ -101,6 +118,7 @@ class RequestReader:
                 return None
             done = self._line(line)
             self._at = end
+            self.lines += len(line) // _LINE_BYTES
             if done is not None:
                 del buffer[:end]
                 self._reset(end)
@@ -234,18 +252,35 @@ _MAX_TRAILERS = 1 << 10
 
 
 class ChunkedBody:
-    """Passes over a body in chunks (RFC 9112, 7.1)."""
+    """Passes over a body in chunks (RFC 9112, 7.1). ``rests``: the last ``skip`` has left some that are there."""
 
-    __slots__ = ("_is_last", "_left", "_needs_end")
+    __slots__ = ("_is_broken", "_is_last", "_is_over", "_left", "_needs_end", "rests")
 
     def __init__(self) -> None:
+        self.rests = False
+        self._is_over = self._is_broken = False
         self._left = 0  # bytes of the current chunk
         self._needs_end = False  # its line end is awaited
         self._is_last = False
 
     def skip(self, buffer: bytearray, kept: bytearray | None = None) -> bool:
-        """Whether the body is over; it has been taken off ``buffer`` then, and added to ``kept``. ``Violation`` if it is none."""
-        while True:
+        """Whether the body is over; it has been taken off ``buffer`` then, and added to ``kept``. ``Violation`` if it is none.
+
+        Either stays so. Of many chunks some are passed over; ``rests`` is true then.
+        """
+        self.rests = False
+        if self._is_over:
+            return True
+        try:
+            self._is_over = not self._is_broken and self._skip(buffer, kept)
+        except Violation:
+            self._is_broken = True
+        if self._is_broken:
+            raise Violation("no body in chunks")
+        return self._is_over
+
+    def _skip(self, buffer: bytearray, kept: bytearray | None) -> bool:
+        for _ in range(SITE_STEP[0]):
             if self._left:
                 taken = min(self._left, len(buffer))
                 if kept is not None:
@@ -283,6 +318,8 @@ class ChunkedBody:
             del buffer[: head.end()]
             self._is_last = size == 0
             self._left = size
+        self.rests = True
+        return False
 
 
 _QUERY = re.compile(rb"[?#].*", re.DOTALL)

@@ -20,6 +20,7 @@ from obscura.limits import (
     KEEPALIVE_S,
     LINGER_S,
     MAX_REQUEST_BODY,
+    SITE_STEP,
     SITE_UNREAD_BYTES,
     SITE_WRITE_BYTES,
     UPSTREAM_LOOK_S,
@@ -43,9 +44,11 @@ class Mode(Enum):
     UPLOAD = 6  # the body of a request of the session arrives
     FORWARD = 7  # a request is on its way to the site behind, or its answer is
     OVER = 8
+    LOOK = 9  # a request waits for its answer until its body, as far as it is there, was looked at
 
 
-_OWN_ANSWERS = (Mode.HEAD, Mode.BODY, Mode.OVER)  # whoever ends the own side gets these all the same
+_OWN_ANSWERS = (Mode.HEAD, Mode.BODY, Mode.LOOK, Mode.OVER)  # whoever ends the own side gets these all the same
+_IN_CHUNKS = (Mode.BODY, Mode.LOOK, Mode.FORWARD)  # perhaps
 
 
 class WebServer(Carrier):
@@ -162,9 +165,14 @@ class WebServer(Carrier):
         return events
 
     def _answer_some(self, now: float) -> list[CarrierEvent]:
+        """Some of it: answers that fill a write, or what takes a millisecond or two to look at."""
         self._goes_on = False
         events: list[CarrierEvent] = []
-        while self._waiting <= SITE_WRITE_BYTES:
+        reader = self._reader
+        last = reader.lines + SITE_STEP[0]
+        while self._waiting <= SITE_WRITE_BYTES and reader.lines < last:
+            if self._mode is Mode.LOOK:
+                self._look(now)
             if self._mode is Mode.BODY:
                 self._discard(now)
             elif self._mode is Mode.FORWARD:
@@ -173,14 +181,18 @@ class WebServer(Carrier):
             elif self._mode is Mode.UPLOAD:
                 self._upload(now, events)
             if self._mode is not Mode.HEAD:
+                body = self._upload_reader if self._mode is Mode.FORWARD else self._chunks
+                self._goes_on = self._mode in _IN_CHUNKS and body is not None and body.rests
                 return events + (self._over() if self._mode is Mode.OVER else [])
             if self._is_hung:
                 return events
             if self._buffer and self._deadline == inf:
                 self._deadline = now + CLIENT_HEADER_S
-            found = self._reader.read(self._buffer) if self._buffer else None
+            found = reader.read(self._buffer, last - reader.lines) if self._buffer else None
             if found is None:
+                self._goes_on = bool(self._buffer) and reader.rests
                 return events
+            reader.lines += SITE_STEP[1]
             flight = self._on_head(found, now)
             if flight is not None:
                 return [*events, flight]
@@ -214,7 +226,8 @@ class WebServer(Carrier):
                 self._put([b"HTTP/1.1 100 Continue\r\n\r\n"])
             return None
         else:
-            answer = self._page(found, now)
+            self._reply_to(found, now)
+            return None
         self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
         return None
 
@@ -265,10 +278,36 @@ class WebServer(Carrier):
             self._reply.ticket.drop()
         self._reply = self._upload_reader = None
 
-    def _page(self, request: Request, now: float) -> Answer:
-        """A page or an error; a body that is none spoils both, and who waits with it is asked for it."""
-        is_body = not request.is_chunked or self._is_body(bytearray(self._buffer))
+    def _reply_to(self, request: Request, now: float) -> None:
+        """Answer it; a body in chunks is looked at before."""
+        if request.is_chunked:
+            self._asked, self._mode, self._chunks = request, Mode.LOOK, ChunkedBody()
+        else:
+            self._reply_now(request, now, is_body=True)
+
+    def _look(self, now: float) -> None:
+        request, chunks = self._asked, self._chunks
+        assert request is not None
+        assert chunks is not None
+        try:
+            chunks.skip(self._buffer)
+        except Violation:
+            self._reply_now(request, now, is_body=False)
+        else:
+            if not chunks.rests:
+                self._reply_now(request, now, is_body=True)
+
+    def _reply_now(self, request: Request, now: float, *, is_body: bool) -> None:
         request.keeps_alive = request.keeps_alive and is_body
+        if request.path in self._site.dress.paths:
+            challenge = (b"WWW-Authenticate", b'Bearer realm="' + self._site.dress.realm + b'"')
+            answer = refuse(self._site, 401, request, [challenge])
+        else:
+            answer = self._page(request, now, is_body=is_body)
+        self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
+
+    def _page(self, request: Request, now: float, *, is_body: bool) -> Answer:
+        """A page or an error; a body that is none spoils both, and who waits with it is asked for it."""
         answer = respond(self._site, request, self._cookie_for(request, now), self.own_host)
         if answer.is_file and not is_body:
             return refuse(self._site, 400, request, [])
@@ -277,30 +316,21 @@ class WebServer(Carrier):
             answer.pieces.insert(0, b"HTTP/1.1 100 Continue\r\n\r\n")
         return answer
 
-    @staticmethod
-    def _is_body(buffer: bytearray) -> bool:
-        try:
-            ChunkedBody().skip(buffer)
-        except Violation:
-            return False
-        return True
-
     def _answer_unauthorised(self, request: Request, now: float) -> None:
-        if request.is_chunked and not self._is_body(bytearray(self._buffer)):
-            request.keeps_alive = False
-        challenge = (b"WWW-Authenticate", b'Bearer realm="' + self._site.dress.realm + b'"')
-        answer = refuse(self._site, 401, request, [challenge])
-        self._answer(request, answer.pieces, keeps=answer.keeps_alive, now=now)
+        self._reply_to(request, now)
 
     def _answer(self, request: Request | None, pieces: Iterable[bytes], *, keeps: bool, now: float) -> None:
         self._put(pieces)
         self._asked = None
         body = request.length if request is not None else 0
         if body or (request is not None and request.is_chunked):
+            if request is None or not request.is_chunked:
+                self._chunks = None
+            elif self._mode is not Mode.LOOK:  # else it goes on where it is
+                self._chunks = ChunkedBody()
             self._mode = Mode.BODY
             self._closes = not keeps
             self._body = body
-            self._chunks = ChunkedBody() if request is not None and request.is_chunked else None
             self._body_until = now + LINGER_S[1]
             self._deadline = now + LINGER_S[0]
         elif keeps:
