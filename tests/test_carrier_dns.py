@@ -496,6 +496,37 @@ def test_datagrams_are_cut_to_what_the_asker_takes() -> None:
     assert not dns.message.from_wire(answer).flags & dns.flags.TC
 
 
+@pytest.mark.parametrize("kind", ["ANY", "RRSIG"])
+@pytest.mark.parametrize("size", [0, 512, 600])
+def test_an_answer_that_is_cut_is_empty_for_who_speaks_edns_with_signatures_or_without(kind: str, size: int) -> None:
+    name = "ns." + origin_for_key(KEY)
+    for wants_dnssec in (False, True):
+        query = dns.message.make_query(name, kind, use_edns=0, payload=size, want_dnssec=wants_dnssec)
+        answer, *_ = name_server(KEY).answer(query.to_wire(), random.Random(1), is_tcp=False)
+        read = dns.message.from_wire(answer or b"")
+        assert read.flags & dns.flags.TC
+        assert read.sections[1:] == [[], [], []], "as BIND, which clears what it adds OPT to"
+    query = dns.message.make_query(name, kind, use_edns=False)
+    answer, *_ = name_server(KEY).answer(query.to_wire(), random.Random(1), is_tcp=False)
+    read = dns.message.from_wire(answer or b"")
+    assert read.flags & dns.flags.TC
+    assert read.answer
+
+
+@pytest.mark.parametrize(
+    ("size", "is_tcp", "has_more"), [(0, False, False), (512, False, False), (513, False, True), (0, True, True)]
+)
+def test_who_takes_512_bytes_by_edns_is_told_no_addresses_of_name_servers(
+    size: int, is_tcp: bool, has_more: bool
+) -> None:
+    for wants_dnssec in (False, True):
+        query = dns.message.make_query(origin_for_key(KEY), "NS", use_edns=0, payload=size, want_dnssec=wants_dnssec)
+        answer, *_ = name_server(KEY).answer(query.to_wire(), random.Random(1), is_tcp=is_tcp)
+        read = dns.message.from_wire(answer or b"")
+        assert read.answer
+        assert bool(read.additional) is has_more
+
+
 # --- Attackers ------------------------------------------------------------------------------------------------------------------
 
 

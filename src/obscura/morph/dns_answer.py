@@ -195,6 +195,8 @@ class _Reply:
         found = zone.answer(question.name, kind, is_secured=self._is_secured)
         if kind == dns.SOA and found.rcode == dns.NXDOMAIN:  # zero-no-soa-ttl
             found.authority = [_dying(rrset) if rrset.type == dns.SOA else rrset for rrset in found.authority]
+        if self._is_spare and kind == dns.NS and all(rrset.type != dns.NS for rrset in found.authority):
+            found.additional.clear()  # a referral keeps them
         return self._write(found)
 
     def _about(self, question: Question) -> bytes:
@@ -271,12 +273,18 @@ class _Reply:
                 if not self._rrset(writer, number, rrset, limit):
                     if number < 3:
                         more = writer.flags & dns.AA | dns.TC
-                        writer = self._begun(found.rcode, more) if self._is_secured else writer
+                        writer = self._begun(found.rcode, more) if self._message.opt is not None else writer
                         writer.flags |= dns.TC
                     self._finish(writer, found.rcode)
                     return writer.done()
         self._finish(writer, found.rcode)
         return writer.done()
+
+    @property
+    def _is_spare(self) -> bool:
+        """Whether the asker says by EDNS that it has no more room than without."""
+        opt = self._message.opt
+        return not self._is_tcp and opt is not None and opt.rdclass <= DNS_UDP_BYTES[0]
 
     def _most(self) -> int:
         opt = self._message.opt
