@@ -473,6 +473,62 @@ def test_what_nobody_knows_is_unimplemented(kind: int) -> None:
     assert len(stranger.server._transport.out) == before + 1
 
 
+@pytest.mark.parametrize(
+    "message",
+    [b"\x03", b"\x03" + bytes(3), b"\x04", b"\x04\1" + string("x"), b"\x04\1" + string("x") + u32(1)],
+)
+def test_what_is_passed_over_has_to_have_its_form(message: bytes) -> None:
+    """As of sshd, which reads DEBUG and UNIMPLEMENTED, and ends without a word."""
+    whole = b"\x03" + u32(1), b"\x04\1" + string("x") + string("") + b"more"
+    stranger = Stranger()
+    for each in whole:
+        assert stranger.ask(each) == []
+    assert stranger.events == []
+    assert stranger.ask(message) == []
+    assert stranger.events == [Finished()]
+
+
+@pytest.mark.parametrize("payload", [CLIENT_PROPOSAL.encode(bytes(16)), b"\x14"], ids=["whole", "cut"])
+def test_keys_are_not_changed_before_authentication(payload: bytes) -> None:
+    """sshd knows no KEXINIT then; and each exchange would cost the loop what the stranger likes."""
+    stranger = Stranger()
+    for _ in range(2):
+        stranger.transport.send(payload)
+        for piece in stranger.transport.out:
+            assert stranger.server.receive(piece, 0.0) == []
+        stranger.transport.out = []
+        (answer,) = stranger.server.take()
+        stranger.transport.reader.feed(answer)
+        told = stranger.transport.reader.next()
+        assert told is not None
+        assert told[0] == 3, "UNIMPLEMENTED"
+    assert stranger.ask(none_request("git")) == []
+    stranger.refused_after()
+
+
+def test_who_ends_the_own_side_still_hears_the_refusals_that_wait() -> None:
+    stranger = Stranger()
+    for _ in range(3):
+        stranger.transport.send(none_request("git"))
+    assert stranger.exchange() == []
+    for _ in range(2):  # the socket may say so twice
+        assert stranger.server.eof(stranger.now) == []
+    for last in (False, False, True):
+        assert stranger.server.is_busy
+        stranger.refused_after()
+        assert (stranger.events == [Finished()]) is last
+
+
+def test_a_style_behind_a_user_s_name_changes_nothing() -> None:
+    stranger, plain = Stranger(), Stranger()
+    stranger.ask(none_request("git:a"))
+    plain.ask(none_request("git"))
+    assert stranger.refused_after() == plain.refused_after()
+    stranger.ask(none_request("git:b"))
+    stranger.refused_after()
+    assert stranger.ask(none_request("root:b")) == [b"disconnect"]
+
+
 @pytest.mark.parametrize("stage", ["silent", "identified", "authenticating", "refused"])
 def test_whoever_does_not_authenticate_goes_after_the_grace_time(stage: str) -> None:
     if stage in ("silent", "identified"):

@@ -309,6 +309,7 @@ class SshServer(_Ssh):
         self._answer_at = inf  # when the refusal goes out, or input that waited is looked at
         self._asked_at = 0.0
         self._runs = False  # the program
+        self._has_peer_ended = False
 
     def start(self, now: float) -> list[CarrierEvent]:
         if not self._host.admits(self, self._rng):
@@ -321,6 +322,7 @@ class SshServer(_Ssh):
         self._stage = _Stage.SESSION
         self._host.is_done(self)
         self._transport.reader.counts_reads = False
+        self._transport.may_rekey = True
         self._grace = inf
         self._answer_at = now
         self._transport.send(bytes((names.USERAUTH_SUCCESS,)))
@@ -357,7 +359,12 @@ class SshServer(_Ssh):
                     self._transport.send(self._authenticator.refused())
                 except Broken as broken:
                     return self._break(broken)
-        return super().due(now)
+        events = super().due(now)
+        return events + self._finish() if self._has_peer_ended and not self.is_busy else events
+
+    def eof(self, now: float) -> list[CarrierEvent]:
+        self._has_peer_ended = True
+        return [] if self.is_busy else self._finish()
 
     def receive(self, data: bytes | memoryview, now: float) -> list[CarrierEvent]:
         events = super().receive(data, now)
@@ -368,6 +375,10 @@ class SshServer(_Ssh):
     @property
     def is_full(self) -> bool:
         return super().is_full or (self._must_wait() and self._transport.reader.held > SSH_HELD)
+
+    @property
+    def is_busy(self) -> bool:
+        return self._must_wait() and not self._is_over
 
     def _finish(self, *, resets: bool = False) -> list[CarrierEvent]:
         self._host.is_done(self)

@@ -27,6 +27,16 @@ class Disconnected(Broken):
     """The peer said DISCONNECT."""
 
 
+def _pass_over(kind: int, fields: Fields) -> None:
+    """What has no consequence but has to have its form, as far as OpenSSH looks. Raises ``Broken``."""
+    if kind == names.UNIMPLEMENTED:
+        fields.u32()
+    elif kind == names.DEBUG:
+        fields.flag()
+        fields.string()
+        fields.string()
+
+
 class Transport:
     """One connection below authentication.
 
@@ -41,6 +51,7 @@ class Transport:
         self.is_client = not host_keys
         self.session_id = b""
         self.rekey_at = inf
+        self.may_rekey = self.is_client  # a server's peer, once it is authenticated: sshd knows no KEXINIT before
         self.out: list[bytes] = []
         self.reader = PacketReader()
         self._writer = PacketWriter(rng)
@@ -93,7 +104,7 @@ class Transport:
 
     def rekey(self, now: float) -> None:
         """Change the keys if it is time (or so many bytes)."""
-        if self.session_id and not self._own_kexinit and not self._peer_kexinit:
+        if self.session_id and self.may_rekey and not self._own_kexinit and not self._peer_kexinit:
             most = max(self._writer.sealed_bytes, self.reader.opened_bytes)
             if most >= SSH_REKEY_BYTES or now >= self.rekey_at:
                 self._send_kexinit()
@@ -115,11 +126,14 @@ class Transport:
             if kind == _DATA and self._is_keyed:
                 return payload
             if kind in (names.IGNORE, names.UNIMPLEMENTED, names.DEBUG, names.EXT_INFO):
+                _pass_over(kind, Fields(payload))
                 continue
             if kind == names.DISCONNECT:
                 raise Disconnected("the peer said so")
-            if kind == names.KEXINIT:
+            if kind == names.KEXINIT and (self.may_rekey or not self._is_keyed):
                 self._on_kexinit(bytes(payload))
+            elif kind == names.KEXINIT:
+                self.unimplemented()
             elif kind == names.NEWKEYS:
                 if self._on_newkeys(now):
                     return _KEYED
