@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from obscura.limits import SSH_FLIGHT
 from obscura.morph.carrier import Carrier, CarrierEvent, Data, Finished, Flight, Ready
-from obscura.morph.ssh import SshClient, SshHost
+from obscura.morph.ssh import SshClient
 from obscura.morph.ssh_hostkey import HostKey
+from obscura.morph.ssh_server import SshHost
 
 HOST_KEYS = (
     HostKey(rsa.generate_private_key(public_exponent=65_537, key_size=2_048)),

@@ -22,13 +22,14 @@ from obscura.morph import ssh, ssh_kex
 from obscura.morph import ssh_names as names
 from obscura.morph.carrier import Finished, Flight, Ready
 from obscura.morph.kinds import CLIENTS
-from obscura.morph.ssh import SshClient, SshServer
+from obscura.morph.ssh import SshClient
 from obscura.morph.ssh_auth import failure, key_request, made_up_key, none_request
 from obscura.morph.ssh_channel import Channel
 from obscura.morph.ssh_kex import METHODS, ClientExchange, ServerExchange, choose_group, modp_group, parse_moduli
 from obscura.morph.ssh_mac import MACS
 from obscura.morph.ssh_names import CLIENT_PROPOSAL, server_proposal
 from obscura.morph.ssh_packet import Broken, Fields, PacketReader, PacketWriter, cipher_of, mpint, string, u32
+from obscura.morph.ssh_server import SshServer
 from obscura.morph.ssh_transport import Disconnected, Transport
 from obscura.wire.address import Address, CarrierNumber
 from ssh_pair import FLIGHT_1, FLIGHT_2, HOST_KEYS, Pair, host, opened

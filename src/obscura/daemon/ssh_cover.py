@@ -17,11 +17,11 @@ from obscura.daemon.certificates import check_private
 from obscura.daemon.datadir import write_atomic
 from obscura.errors import UserError
 from obscura.limits import SSH_RSA_BITS
-from obscura.morph.ssh import SshHost
 from obscura.morph.ssh_hostkey import HostKey, PrivateKey
 from obscura.morph.ssh_kex import parse_moduli
 from obscura.morph.ssh_mac import LIBRARY, lacks_umac
 from obscura.morph.ssh_names import IDENTIFICATION
+from obscura.morph.ssh_server import SshHost
 from obscura.wire.address import Address
 
 log = logging.getLogger(__name__)
