@@ -520,6 +520,35 @@ def test_who_ends_the_own_side_still_hears_the_refusals_that_wait() -> None:
         assert (stranger.events == [Finished()]) is last
 
 
+def rsa(exponent: bytes, modulus: bytes, more: bytes = b"") -> bytes:
+    return string("ssh-rsa") + string(exponent) + string(modulus) + more
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "blob", "is_key"),
+    [
+        ("rsa-sha2-512", BLOB, True),
+        ("rsa-sha2-512", BLOB[:-1], False),
+        ("rsa-sha2-512", BLOB + b"x", False),
+        ("rsa-sha2-512", string("ssh-rsa"), False),
+        ("rsa-sha2-512", rsa(b"\3", b"\x7f" * 127), False),
+        ("rsa-sha2-512", rsa(b"\3", b"\0" + b"\xc1" * 128), True),
+        ("rsa-sha2-512", rsa(b"\3", b"\xc1" * 256), False),
+        ("ssh-ed25519", string("ssh-ed25519") + string(bytes(32)), True),
+        ("ssh-ed25519", string("ssh-ed25519") + string(bytes(31)), False),
+        ("ecdsa-sha2-nistp256", string("ecdsa-sha2-nistp256") + string("nistp256") + string(b"\4" + bytes(64)), False),
+    ],
+)
+def test_what_follows_a_key_is_looked_at_only_where_it_is_one(algorithm: str, blob: bytes, is_key: bool) -> None:
+    """sshd ends in silence over what is too much behind a key, and refuses what is none like any other."""
+    for flag, rest in ((b"\0", b"x"), (b"\1", b"")):
+        stranger = Stranger()
+        stranger.ask(request("git", "publickey", flag + string(algorithm) + string(blob) + rest))
+        assert (stranger.events == [Finished()]) is is_key
+        if not is_key:
+            stranger.refused_after()
+
+
 def test_a_style_behind_a_user_s_name_changes_nothing() -> None:
     stranger, plain = Stranger(), Stranger()
     stranger.ask(none_request("git:a"))

@@ -13,6 +13,8 @@ import random
 from math import gcd
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from obscura.limits import SSH_AUTH_TRIES, SSH_FAILURE_S, SSH_FLIGHT
 from obscura.morph import ssh_names as names
 from obscura.morph.ssh_packet import Broken, Fields, mpint, string
@@ -23,6 +25,12 @@ METHOD: Final = "publickey"
 ALGORITHM: Final = "rsa-sha2-512"
 _KEY_TYPE: Final = "ssh-rsa"
 _EXPONENT: Final = 65_537
+_RSA_LEAST_BITS: Final = 1_024  # SSH_RSA_MINIMUM_MODULUS_SIZE
+_CURVES: Final[dict[str, ec.EllipticCurve]] = {
+    "ecdsa-sha2-nistp256": ec.SECP256R1(),
+    "ecdsa-sha2-nistp384": ec.SECP384R1(),
+    "ecdsa-sha2-nistp521": ec.SECP521R1(),
+}
 _RSA_NAMES: Final = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
 
 
@@ -121,7 +129,7 @@ def _signature(fields: Fields) -> bytes | None:
     """The signature of a `publickey` request if it has the shape of a flight. A mere question about a key has none."""
     is_signed, algorithm, blob = fields.flag(), fields.text(), fields.string()
     key_type = _KEY_TYPE if algorithm in _RSA_NAMES else algorithm
-    if algorithm not in names.SIGNATURES.split(",") or not blob.startswith(string(key_type)):
+    if algorithm not in names.SIGNATURES.split(",") or not _is_key(key_type, blob):
         return None
     if not is_signed:
         fields.finish()
@@ -132,3 +140,24 @@ def _signature(fields: Fields) -> bytes | None:
     if algorithm != ALGORITHM or len(signature) != len(head) + SSH_FLIGHT or not signature.startswith(head):
         return None
     return signature[len(head) :]
+
+
+def _is_key(kind: str, blob: bytes) -> bool:
+    """Whether sshd can read a key of this kind from it. Where it cannot, it looks at nothing behind the key."""
+    fields = Fields(blob, 0)
+    try:
+        if fields.text() != kind:
+            return False
+        if kind == _KEY_TYPE:
+            is_key = fields.mpint() >= 0 and fields.mpint().bit_length() >= _RSA_LEAST_BITS
+        elif kind == "ssh-ed25519":
+            is_key = len(fields.string()) == 32
+        elif kind in _CURVES:
+            is_key = fields.text() == kind.rpartition("-")[2]
+            ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[kind], fields.string())
+        else:
+            return True  # of the others only the kind is looked at
+        fields.finish()
+    except (Broken, ValueError):
+        return False
+    return is_key
