@@ -104,6 +104,27 @@ def test_a_slow_reader_is_told_from_one_that_has_stopped(monkeypatch: pytest.Mon
     run(scenario)
 
 
+def test_who_takes_the_last_bytes_slowly_is_waited_for_and_who_takes_none_is_reset() -> None:
+    async def scenario() -> None:
+        loop, owner = asyncio.get_running_loop(), Owner()
+        link, far = await connected(owner)
+        transport = link._transport
+        assert transport is not None
+        link.write([bytes(8 * MIB)])
+        link.shut()
+        for _ in range(3):
+            before = transport.get_write_buffer_size()
+            while transport.get_write_buffer_size() >= before:
+                await loop.sock_recv(far, 256 << 10)
+            link._end_if_stuck(before)
+            assert link in owner.leaving, "some was taken since"
+        link._end_if_stuck(transport.get_write_buffer_size())
+        assert link not in owner.leaving
+        far.close()
+
+    run(scenario)
+
+
 def test_a_lost_socket_looks_no_more() -> None:
     async def scenario() -> None:
         owner = Owner()

@@ -200,7 +200,7 @@ ROTATION_AGAIN_S: Final = (60.0, 3_600.0)  # seconds after a move that failed: f
 ROTATION_STRANGERS: Final = 16  # addresses remembered per session as those of somebody else
 # seconds from last words to a reset, time to acknowledge them: until sshd has ended, median of 40
 RESET_S: Final = 0.0011
-SHUT_S: Final = 5.0  # seconds for the last bytes of a closed link to leave before its socket is reset
+SHUT_S: Final = 5.0  # seconds in which none of the last bytes of a closed link leave before its socket is reset
 # sockets of ended links that linger or still have something to say, the oldest are reset. Security: they are in no other count.
 LEAVING_SOCKETS: Final = 256
 STOP_S: Final = 10.0  # seconds for all links to end cleanly when the node stops

@@ -190,7 +190,7 @@ class Socket(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
 
     def shut(self, *, lingers: bool = False, resets: bool = False) -> None:
-        """Close once what was written is out, but after a few seconds in any case.
+        """Close once what was written is out, but after a few seconds in which the peer takes nothing in any case.
 
         ``lingers``: end the own side, and close when the peer does or falls silent; what it still sends is discarded.
         ``resets``: as the system closes for a program that has left input unread.
@@ -213,8 +213,8 @@ class Socket(asyncio.BufferedProtocol):
                 self.abort()
         else:
             loop = asyncio.get_running_loop()
-            if transport.get_write_buffer_size():
-                loop.call_later(SHUT_S, self.abort)
+            if left := transport.get_write_buffer_size():
+                loop.call_later(SHUT_S, self._end_if_stuck, left)
             if resets and not transport.is_closing():
                 transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 if transport.is_reading():
@@ -222,6 +222,14 @@ class Socket(asyncio.BufferedProtocol):
                 loop.call_later(RESET_S, transport.close)
             else:
                 transport.close()
+
+    def _end_if_stuck(self, before: int) -> None:
+        """Reset it if the peer has taken nothing of its last bytes, ``before`` when last looked at; a slow one gets them all."""
+        left = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if 0 < left < before:
+            asyncio.get_running_loop().call_later(SHUT_S, self._end_if_stuck, left)
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Close now."""
