@@ -227,6 +227,16 @@ def test_key_is_old_after_ten_minutes() -> None:
     assert sealer.due_rekey(50.0 + 2 * REKEY_S)
 
 
+def test_each_key_has_its_own_count_of_records_at_both_ends() -> None:
+    """After a rekey ahead of its time the next key may again seal and open as many as any."""
+    sealer, opener = Sealer(KEY), Opener(KEY)
+    records = [sealer.seal(b"", 64, rekey=n in (10, 700)) for n in range(701 + REKEY_RECORDS - 1)]
+    assert sealer.due_rekey(0.0)
+    got, failed = deliver(opener, [*records, sealer.seal(b"last of this key", 64), sealer.seal(b"of the next", 64)])
+    assert not failed
+    assert got[-2:] == [b"last of this key", b"of the next"]
+
+
 def test_old_key_opens_nothing_after_a_rekey() -> None:
     sealer, opener = Sealer(KEY), Opener(KEY)
     assert deliver(opener, [sealer.seal(b"", 64, rekey=True)]) == ([b""], False)
