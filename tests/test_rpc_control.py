@@ -334,6 +334,28 @@ def test_leaving_cuts_clients_in_the_middle_of_a_call(tmp_path: Path) -> None:
     asyncio.run(play())
 
 
+@pytest.mark.parametrize("wanted", ["an answer", "events"])
+def test_a_client_that_does_not_read_does_not_hold_up_the_end(wanted: str, tmp_path: Path) -> None:
+    async def play() -> None:
+        host = Host(tmp_path / "rpc.sock", stall_s=3_600)
+        async with asyncio.timeout(30):
+            async with host.server:
+                _, writer = await host.open()
+                writer.transport.pause_reading()  # type: ignore[attr-defined]
+                if wanted == "events":
+                    writer.write(ask("events.subscribe"))
+                    await until(lambda: len(host.broadcast) == 1)
+                    host.broadcast.publish({"kind": "k", "of": "x" * 4_000_000})
+                else:
+                    writer.write(ask("big", size=4_000_000) + ask("echo", text="called"))
+                    await until(lambda: bool(host.calls))
+                for _ in range(50):
+                    await asyncio.sleep(0)  # what is said fills the socket, and the rest waits
+            writer.close()
+
+    asyncio.run(play())
+
+
 def test_a_deep_data_directory_has_a_socket_too(tmp_path: Path) -> None:
     folder = tmp_path / ("d" * 120)
     folder.mkdir()

@@ -21,6 +21,7 @@ from obscura.limits import RPC_CONNECTIONS, RPC_IN_FLIGHT, RPC_LINE_BYTES, RPC_S
 
 log = logging.getLogger(__name__)
 READ_BYTES = 64 << 10
+LEAVE_S = 1.0  # seconds for clients to take what is left for them when the node stops
 
 
 class ControlServer(StreamServer):
@@ -57,16 +58,20 @@ class ControlServer(StreamServer):
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Client(self, reader, writer)
+        patience_s = self.stall_s
         try:
             if len(self._clients) > self.max_clients:
                 told = f"{self.max_clients} clients are connected already: close one of them"
                 await client.send(jsonrpc.failure(RpcError(jsonrpc.TOO_MANY_CLIENTS, told)))
             else:
                 await client.serve()
+        except asyncio.CancelledError:  # the node stops, which a client that does not read must not hold up
+            patience_s = min(patience_s, LEAVE_S)
+            raise
         except Exception as error:
             log.error("a control client ended by %s", type(error).__name__)
         finally:
-            await client.close()
+            await client.close(patience_s)
 
 
 class Client:
@@ -119,11 +124,11 @@ class Client:
         except ConnectionError:
             pass
 
-    async def close(self) -> None:
-        """Send what is left, as long as the client takes it in time, and end."""
+    async def close(self, patience_s: float) -> None:
+        """Send what is left, if the client takes it in time, and end."""
         self._writer.close()
         try:
-            async with asyncio.timeout(self._server.stall_s):
+            async with asyncio.timeout(patience_s):
                 await self._writer.wait_closed()
         except TimeoutError:
             self._writer.transport.abort()
