@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -635,6 +638,25 @@ def test_events_come_as_they_happen_those_that_were_asked_for(tmp_path: Path) ->
             assert [(await event(every))["number"] for _ in range(4)] == [0, 1, 2, 3]
             assert [(await event(some))["number"] for _ in range(2)] == [1, 3]
         await until(lambda: len(host.broadcast) == 0)  # both left
+
+    run(tmp_path, scene)
+
+
+def test_a_reader_that_resets_its_stream_leaves_no_fault_in_the_loop(tmp_path: Path) -> None:
+    async def scene(host: Host) -> None:
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        async with host.wire() as wire:
+            wire.writer.write(host.request("GET", "/events", secret=host.cookie))
+            await wire.reader.readuntil(b"events follow\n\n")
+            reset = struct.pack("ii", 1, 0)  # on, no time to linger
+            wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            wire.writer.transport.abort()
+            await until(lambda: not len(host.broadcast))
+        for _ in range(5):
+            await asyncio.sleep(0)  # the connection's task ends
+        gc.collect()
+        assert faults == []
 
     run(tmp_path, scene)
 

@@ -302,7 +302,7 @@ class Connection:
 
     async def _stream(self, head: bytes, pieces: AsyncIterator[bytes]) -> None:
         """Send pieces as they come, until they end, or the client does (or says anything more, which ends a stream too)."""
-        left = asyncio.ensure_future(self._reader.read(1))
+        left: asyncio.Future[Any] = asyncio.ensure_future(self._reader.read(1))
         piece: asyncio.Future[Any] | None = None
         try:
             await self._write(head)
@@ -316,11 +316,10 @@ class Connection:
                     return
                 await self._write(self._sent(h11.Data(data=data)))
         finally:
-            for waiting in (left, piece):
-                if waiting is not None and not waiting.done():
-                    waiting.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await waiting
+            waiting = [left] if piece is None else [left, piece]
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)  # a reset is an end, and no fault to log a trace of
             close = getattr(pieces, "aclose", None)
             if close is not None:
                 await close()
