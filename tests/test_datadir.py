@@ -145,6 +145,29 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
     assert [entry.name for entry in tmp_path.iterdir()] == ["peers"]
 
 
+def test_what_a_crash_left_of_a_write_is_removed_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*paths: str) -> None:
+        raise OSError(5, "the process was killed here")
+
+    folder, names = DataDir(tmp_path, "dev"), ("outbox", "peers.dat", "rpc.tokens")
+    with folder.hold(), monkeypatch.context() as killed:
+        before = set(folder.path.iterdir())
+        killed.setattr(datadir.os, "rename", crash)
+        killed.setattr(datadir.os, "unlink", lambda path: None)
+        for path in (*(folder.path / name for name in names), folder.keys / "a.key"):
+            with pytest.raises(OSError, match="killed"):
+                write_atomic(path, b"own transactions")
+        (folder.path / ".mine").touch()
+        left = sorted(entry.name[:-9] for entry in set(folder.path.iterdir()) - before if entry.name != ".mine")
+        assert left == [f".{name}" for name in names]
+    with folder.hold():
+        kept = sorted(entry.name for entry in set(folder.path.iterdir()) - before)
+        assert list(folder.keys.iterdir()) == []
+    assert [name[:11] for name in kept] == [".mine", ".rpc.tokens"], "others write tokens, and without the lock"
+
+
 def test_a_full_disk_is_told_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, data: bytes, at: int) -> int:
         raise OSError(28, "No space left on device")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ VERSION = 1  # of the directory as a whole: which files there are and in what fo
 # MIGRATIONS[n] turns a directory of version n into n + 1. It may be cut off at any point and runs again then. Directories from
 # before there was a number are 0, and their files are those of 1.
 MIGRATIONS: dict[int, Callable[[Path], None]] = {0: lambda directory: None}
+
+_LEFT = re.compile(r"\.(?!rpc\.tokens\.).+\.[a-z0-9_]{8}")  # by mkstemp; tokens are written without the lock too
 
 
 class DataDir:
@@ -84,6 +87,7 @@ class DataDir:
                 raise UserError(f"{self.lock_file} cannot be written: {error.strerror}") from None
             try:
                 self._bring_forward()
+                _remove_leftovers(self.path, self.keys)
                 yield self
             finally:
                 os.ftruncate(fd, 0)  # before the lock goes: afterwards the text may be the next holder's
@@ -132,6 +136,13 @@ class DataDir:
     def write(self, name: str, data: bytes) -> None:
         """Replace the file ``name`` below the directory by ``data`` (see ``write_atomic``)."""
         write_atomic(self.path / name, data)
+
+
+def _remove_leftovers(*folders: Path) -> None:
+    """What a crash left of files that were being written: copies that stay for ever, of own transactions and keys too."""
+    for entry in [entry for folder in folders for entry in folder.iterdir() if _LEFT.fullmatch(entry.name)]:
+        with contextlib.suppress(OSError):
+            entry.unlink()
 
 
 def _is_alive(pid: int) -> bool:
