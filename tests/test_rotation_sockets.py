@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
+from operator import le
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from obscura.daemon.methods import control_methods
 from obscura.daemon.node import Node
 from obscura.errors import UserError
 from obscura.wire.address import Address
@@ -78,6 +80,38 @@ def test_from_carrier_to_carrier_with_both_directions_loaded(tmp_path: Path, siz
             await until(lambda: other.row["rotations"] == 4)
             assert one.row["session_id"] == other.row["session_id"] != one.node.peers()[0].session_id.hex()
             await until(lambda: len(one.node.engine.links) == len(other.node.engine.links) == 1)
+
+    run(scenario())
+
+
+def test_sums_of_traffic_never_go_back_while_a_link_moves_and_ends(tmp_path: Path) -> None:
+    names = ("wire_bytes_sent", "real_bytes_sent", "padding_bytes_sent", "wire_bytes_received")
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, other):
+            status = control_methods(one.node)["status"]
+            cost = control_methods(one.node)["privacy.show"]
+            looks: list[tuple[int, ...]] = []
+
+            def look() -> None:
+                sums = (*(status()[name] for name in names), cost()["cost"]["wire_bytes_sent"])
+                assert not looks or all(map(le, looks[-1], sums)), (looks[-1], sums)
+                looks.append(sums)
+
+            one.send(MIB)
+            other.send(MIB)
+            await until(lambda: bool(one.got and other.got))
+            for carrier in ("tls", "ssh"):
+                rotated = asyncio.create_task(one.call("rotate", peer=one.link, to=str(place(other, carrier))))
+                while not rotated.done():
+                    look()
+                    await asyncio.sleep(0)
+            other.node.disconnect(other.link)
+            while one.node.engine.links:
+                look()
+                await asyncio.sleep(0)
+            look()
+            assert min(looks[-1][0], looks[-1][3]) > MIB
 
     run(scenario())
 

@@ -46,7 +46,7 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
     def status() -> dict[str, Any]:
         """What this node is and does."""
         peers = node.peers()
-        links = node.engine.describe(node.now())
+        traffic, links = node.engine.traffic, node.engine.links.values()
         return {
             "version": obscura.__version__,
             "network": node.network.name,
@@ -62,11 +62,8 @@ def control_methods(node: Node) -> dict[str, Callable[..., Any]]:
             },
             **node.relay.status(),
             "known_addresses": len(node.assembly.book),
-            "wire_bytes_received": sum(link["wire_bytes_received"] for link in links),
-            **{
-                name: before + sum(link[name] for link in links)
-                for name, before in node.engine.traffic.sent_before.items()
-            },
+            "wire_bytes_received": traffic.total(links)[1].wire,
+            **traffic.all_sent(links),
         }
 
     def peers() -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ def privacy_methods(node: Node) -> dict[str, Callable[..., Any]]:
     def privacy_show() -> dict[str, Any]:
         """Every knob of the privacy level with its value and source, what each link is shaped by, and what cover has cost."""
         config = node.config
-        links = node.engine.describe(node.now())
         return {
             "level": config.privacy,
             "knobs": explained(
@@ -29,10 +28,7 @@ def privacy_methods(node: Node) -> dict[str, Callable[..., Any]]:
             "tcp_profile": config.tcp_profile,
             "tcp_cannot_imitate": list(CANNOT_IMITATE[config.tcp_profile]),
             "links": [peer_terms(peer) for peer in node.peers()],
-            "cost": {
-                name: before + sum(link[name] for link in links)
-                for name, before in node.engine.traffic.sent_before.items()
-            },
+            "cost": node.engine.traffic.all_sent(node.engine.links.values()),
         }
 
     return {"privacy.show": privacy_show}

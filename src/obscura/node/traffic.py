@@ -39,6 +39,11 @@ class Traffic:
             for name, amount in sent(connection).items():
                 self.sent_before[name] += amount
 
+    def all_sent(self, links: Iterable[Link]) -> dict[str, int]:
+        """Bytes sent since the start, by what they were: of links too that are being made, or left, so that no sum goes back."""
+        amounts = [self.sent_before, *(sent(link.connection) for link in links if link.connection is not None)]
+        return {name: sum(each[name] for each in amounts) for name in SENT}
+
     def total(self, links: Iterable[Link]) -> tuple[Flow, Flow]:
         """Sent and received, with what the links that stand did so far."""
         connections = [link.connection for link in links if link.connection is not None]
