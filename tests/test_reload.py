@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from obscura.daemon import logs
+from obscura.daemon import logs, runtime
 from obscura.daemon.config import Config, load
-from obscura.daemon.layers import leaves
+from obscura.daemon.layers import Loaded, leaves
 from obscura.daemon.node import Node
 from obscura.daemon.reload import LIVE, reload, reload_and_log, reload_methods
 from obscura.errors import UserError
+from obscura.ledger.chain import Chain
+from obscura.ledger.port import Ledger
+from obscura.store.sqlite import Store
 from test_node_process import Start, ask, run_words, start, until
 
 __all__ = ["start"]
@@ -142,3 +147,33 @@ def test_sighup_and_the_command_reload_a_process(start: Start, tmp_path: Path) -
     status, err = node.end(signal.SIGTERM)
     assert status == 0
     assert "needs a restart: rate-factor" in err
+
+
+def test_sighup_in_the_middle_of_the_start_is_heeded_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Config(network="dev", data_dir=tmp_path, listen=("127.0.0.1:0",), max_outbound=0, max_inbound=5)
+    wanted = Loaded(msgspec.structs.replace(begin, max_inbound=6), {})
+    faults: list[dict[str, Any]] = []
+    slots: list[int] = []
+    node, load_chain = Node(begin), Store.load_chain
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+
+        def slow(store: Store, ledger: Ledger) -> Chain:
+            os.kill(os.getpid(), signal.SIGHUP)
+            for _ in range(10):  # turns of the loop, which hears of it
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+            return load_chain(store, ledger)
+
+        def ready(told: Mapping[str, Any]) -> None:
+            slots.extend((node.config.max_inbound, node.assembly.neighbours.inbound._max))
+            node.stop()
+
+        monkeypatch.setattr(Store, "load_chain", slow)
+        assert await runtime._serve(node, ready, lambda: wanted) == 0
+
+    asyncio.run(scene())
+    assert (slots, faults) == ([6, 6], [])

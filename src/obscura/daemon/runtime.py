@@ -71,10 +71,15 @@ async def _serve(node: Node, ready: Told, load: Load | None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, node, loop, number)
+    asked = asyncio.Event()
     if load is not None:
-        loop.add_signal_handler(signal.SIGHUP, reload_and_log, node, load)
+        loop.add_signal_handler(signal.SIGHUP, asked.set)  # while it starts there is nothing to change
     supervisor = Supervisor()
     async with node, fronts(node, load) as shown, supervisor.served():
+        if load is not None:
+            loop.add_signal_handler(signal.SIGHUP, reload_and_log, node, load)
+            if asked.is_set():
+                reload_and_log(node, load)
         ready(
             {
                 "network": node.network.name,
