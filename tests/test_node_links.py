@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ from obscura.morph.plain import Plain
 from obscura.node.core import Part
 from obscura.node.effects import Effect, Send
 from obscura.node.peer import Peer
+from obscura.store.sqlite import Store
 from obscura.wire.address import Address, CarrierNumber
 from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.frame import Unknown, encode_frame, encode_raw
@@ -416,6 +418,32 @@ def test_a_dial_is_given_up_when_the_node_stops(tmp_path: Path) -> None:
         with pytest.raises(Unreachable):
             await dialling
         listening.close()
+
+    run(scenario())
+
+
+def test_a_start_that_is_cancelled_leaves_nothing_in_the_way_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on, open_store = threading.Event(), threading.Event(), Store.open
+
+    def slow(*given: Any) -> Store:
+        begun.set()
+        assert goes_on.wait(DEADLINE_S)
+        return open_store(*given)
+
+    async def scenario() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "open", slow)
+            starting = asyncio.create_task(Node(config(tmp_path, "one")).__aenter__())
+            assert await asyncio.to_thread(begun.wait, DEADLINE_S)
+            starting.cancel()
+            await asyncio.sleep(0)
+            goes_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        async with Node(config(tmp_path, "one")) as node:
+            assert node.addresses
 
     run(scenario())
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
@@ -37,6 +38,17 @@ def write(store: Store, keep: Keep) -> Future[None]:
     if keep.dropped:
         last = store.drop_transactions(keep.dropped)
     return last if last is not None else store.flush()
+
+
+async def opened(store: Callable[[], Store]) -> Store:
+    """The store, opened in a thread, which cancelling does not stop: whoever is cancelled meanwhile leaves it closed again."""
+    opening = asyncio.ensure_future(asyncio.to_thread(store))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with contextlib.suppress(StoreError):
+            await asyncio.to_thread((await opening).close)
+        raise
 
 
 class ArchiveOwner(Protocol):

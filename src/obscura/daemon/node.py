@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Self
 
-from obscura.daemon.archive import Archive
+from obscura.daemon.archive import Archive, opened
 from obscura.daemon.awaited import Awaited
 from obscura.daemon.capture import Capture, captured
 from obscura.daemon.config import Config, parse_bytes
@@ -349,7 +349,7 @@ class Node:
 
     async def _open_archive(self, resources: contextlib.AsyncExitStack) -> Archive:
         prune = None if self.config.prune is None else parse_bytes(self.config.prune)
-        store = await asyncio.to_thread(Store.open, self.data_dir.path, self.network.id, prune)
+        store = await opened(functools.partial(Store.open, self.data_dir.path, self.network.id, prune))
         archive = Archive(store, self.network.ledger, asyncio.get_running_loop(), self)
         resources.push_async_callback(archive.close)
         return archive
