@@ -358,6 +358,20 @@ def test_a_move_that_is_stuck_half_way_ends_the_session(monkeypatch: pytest.Monk
     assert [told["peer"] for told in pair.one.told("peer-disconnected")]
 
 
+def test_a_full_socket_that_dies_while_the_old_one_is_still_heard_is_let_go_with_its_session() -> None:
+    pair = half_way()
+    engine, now = pair.one.node.assembly.engine, pair.kernel.now
+    (session,) = engine._handover._sessions.values()
+    new = session.next
+    assert new is not None
+    engine.writable(new.id, False, now)
+    engine.eof(new.id, now, is_lost=True)
+    assert new.id in engine.links, "what it brought waits for the end of the old one"
+    pair.run(5.0)
+    assert not pair.one.node.peers
+    assert new.id not in engine.links
+
+
 def test_a_slow_move_is_waited_for_as_long_as_it_comes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = half_way()
     arrive, kernel = pair.one.node.arrive, pair.kernel

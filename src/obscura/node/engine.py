@@ -156,7 +156,7 @@ class Engine:
         link = self.links.get(link_id)
         if link is None:
             return
-        self._now = now
+        self._now, link.blocked_since = now, None if is_lost else link.blocked_since  # no socket, no room to wait for
         if link.connection is not None and link.fault is None:
             self.deliver(link, link.connection.eof(now), now)
         if not self._handover.holds(link) and (is_lost or not link.is_busy):
