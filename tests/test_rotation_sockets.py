@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from obscura.daemon.events import Event
 from obscura.daemon.methods import control_methods
 from obscura.daemon.node import Node
 from obscura.errors import UserError
@@ -160,6 +161,23 @@ def test_a_move_that_fails_costs_nothing(tmp_path: Path) -> None:
             assert moved["outcome"] == "rotated"
             one.send(5)
             await until(lambda: other.got == [0, 1])
+
+    run(scenario())
+
+
+def test_a_link_that_ends_right_after_its_move_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, other):
+            publish = one.node.events_out.publish
+
+            def and_end(event: Event) -> None:
+                publish(event)
+                if event["kind"] == "rotated":
+                    one.node.disconnect(one.link)
+
+            monkeypatch.setattr(one.node.events_out, "publish", and_end)
+            (moved,) = await one.call("rotate", peer=one.link, to=str(place(other, "tls")))
+            assert (moved["outcome"], moved["why"]) == ("failed", "the link moved and ended right after")
 
     run(scenario())
 

@@ -61,7 +61,9 @@ def _outcome(node: Node, link: LinkId, event: Mapping[str, Any]) -> dict[str, An
     if event["kind"] == "rotation-asked":
         return {"peer": link, "outcome": "asked", "why": "the peer made this link: it may move it, or not"}
     if event["kind"] == "rotated":
-        now = next(row for row in node.engine.describe(node.now()) if row["peer"] == link)
+        now = next((row for row in node.engine.describe(node.now()) if row["peer"] == link), None)
+        if now is None:  # since the event
+            return {"peer": link, "outcome": "failed", "why": "the link moved and ended right after"}
         return {
             "peer": link,
             "outcome": "rotated",
