@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fuzz import target
 from obscura.errors import DecodeError
@@ -12,7 +15,7 @@ from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template, filler_transaction, grind
 from obscura.ledger.network import own_genesis
 from obscura.node.asmap import Asmap, AsmapError
-from obscura.node.seed_list import Refusal, verify
+from obscura.node.seed_list import MARK, Refusal, SeedList, _message, is_seed, verify
 
 EASY = 0x207FFFFF
 START = 1_700_000_000
@@ -46,6 +49,9 @@ def blocks() -> Iterator[bytes]:
         yield (grind(raw[:80], 1 << 16) or raw[:80]) + raw[80:]
 
 
+SOUND = [raw[36:68] + raw[80:] for raw in blocks()]  # merkle roots and what they stand for
+
+
 @target("block", "A block is refused with DecodeError or a fault, or it is whole, and a valid one stays valid.", blocks)
 def block(data: bytes) -> None:
     chain = Chain(LEDGER)
@@ -57,7 +63,8 @@ def block(data: bytes) -> None:
     fault = chain.add(read.header, START + 10_000)
     if fault is None:
         assert read.id in chain
-        LEDGER.check_block(read, chain.height(read.id))
+        is_sound = LEDGER.check_block(read, chain.height(read.id)) is None
+        assert is_sound == (data[36:68] + data[80:] in SOUND), "nobody finds other contents for a merkle root"
 
 
 def headers() -> Iterator[bytes]:
@@ -93,10 +100,35 @@ def asmap(data: bytes) -> None:
         assert read.asn(address) >= 0
 
 
+SECRET = bytes(range(32))
+PUBLIC = Ed25519PrivateKey.from_private_bytes(SECRET).public_key().public_bytes_raw()
+SEEDS_OF = "seeds.example.org"
+
+
+def signed(body: bytes) -> bytes:
+    """A text of the network's seed key, whatever it says."""
+    signature = Ed25519PrivateKey.from_private_bytes(SECRET).sign(_message(body, SEEDS_OF, bytes(32)))
+    return body + b" " + urlsafe_b64encode(signature).rstrip(b"=")
+
+
+SEED_LIST = f"{MARK} 7 {START + 86_400} 192.0.2.1:9733 [2001:db8::1]:9733?carrier=tls".encode()
+
+
+def seed_texts() -> Iterator[bytes]:
+    yield SEED_LIST
+    yield signed(SEED_LIST)
+
+
 @target(
     "seed-list",
-    "Text that nobody signed with the network's seed key is refused, with a reason and nothing else.",
-    lambda: [b"obscura1 0 1 2", b"a" * 300],
+    "Text that nobody signed with the network's seed key is refused; signed, it is refused with a reason or names places "
+    "that need no resolver.",
+    seed_texts,
 )
 def seed_list(data: bytes) -> None:
-    assert isinstance(verify(data, "seeds.example.org", bytes(32), bytes(range(32)), START), Refusal)
+    is_refused = isinstance(verify(data, SEEDS_OF, bytes(32), PUBLIC, START), Refusal)
+    assert is_refused or data.startswith(SEED_LIST + b" ")
+    read = verify(signed(data), SEEDS_OF, bytes(32), PUBLIC, START)
+    if isinstance(read, SeedList):
+        assert read.expires > START
+        assert all(is_seed(address) for address in read.addresses)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from ipaddress import IPv4Address
 from typing import Any
 
 from fuzz import target
@@ -186,17 +187,19 @@ def doh_link(data: bytes) -> None:
 
 @target(
     "router",
-    "What a router answers is refused with DecodeError or has ports and times in their ranges.",
+    "What a router answers, or is asked, is refused with DecodeError, or is read back as the same when it is written.",
     lambda: [
         bytes.fromhex("0080000000000000cb007105"),
         bytes.fromhex("0081000000000000000a4d1500000e10"),
-        b"\x02\x81" + bytes(58),
+        b"\x02\x81" + bytes(34) + b"\x06" + bytes(23),
+        portmap.PcpRequest(IPv4Address("192.0.2.1"), bytes(12), 9_733).encode(),
     ],
     1_100,
 )
 def router(data: bytes) -> None:
     for decode in (portmap.decode_answer, portmap.decode_request):
         try:
-            decode(data)  # type: ignore[operator]
+            read = decode(data)  # type: ignore[operator]
         except DecodeError:
-            pass
+            continue
+        assert decode(read.encode()) == read  # type: ignore[operator]
