@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-MODULES = ("wire", "channel", "carriers", "chain", "routes", "local")
+MODULES = ("wire", "channel", "carriers", "chain", "links", "routes", "local")
 CORPUS = Path(__file__).parent / "corpus"
 
 Try = Callable[[bytes], None]

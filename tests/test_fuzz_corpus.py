@@ -53,10 +53,13 @@ def test_each_invariant_is_one_sentence() -> None:
 
 def test_every_door_has_a_target() -> None:
     carriers = {f"{name}-{side}" for name in ("plain", "http", "tls", "ssh", "dns") for side in ("client", "server")}
+    carriers |= {f"{name}-joined-{side}" for name in ("http", "tls", "ssh", "dns") for side in ("client", "server")}
     others = {
         "frame",
         "messages",
         "opening",
+        "answer",
+        "link",
         "records",
         "sam",
         "tor-control",
