@@ -208,6 +208,17 @@ def test_one_peer_fills_its_own_share_and_nobody_elses() -> None:
     assert len(large.sent) == STEM_BYTES_PER_PEER // size
 
 
+def test_a_share_is_free_again_once_what_was_in_it_is_public() -> None:
+    """Else an edge that ever carried so many carries no more, and nobody hears of it."""
+    made = bench()
+    for _ in range(2):  # the second time it came round in a loop
+        for number in range(STEM_TXS_PER_PEER):
+            made.receive(101, StemTx(raw(number)))
+    assert len(made.published) == STEM_TXS_PER_PEER
+    made.receive(101, StemTx(raw(9999)))
+    assert made.stemmed(9999)
+
+
 def test_faces_do_not_relay_for_each_other() -> None:
     made = bench(inbound=0)
     made.join(201, inbound=True, face=Face.ONION)

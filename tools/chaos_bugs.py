@@ -26,6 +26,7 @@ from obscura.node.stem import StemRoutes, Way
 from obscura.outbox import Outbox
 from obscura.sim.archive import MemoryArchive, MemoryOutbox
 from obscura.wire.messages.blocks import Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.transactions import StemTx
 
 
 class Bug(NamedTuple):
@@ -86,6 +87,25 @@ def _stems_to_anyone() -> None:
         return Way(strangers[0], None) if strangers else way(self, edge)
 
     StemRoutes.way = careless  # type: ignore[method-assign]
+
+
+def _own_to_everyone() -> None:
+    submit = Dandelion.submit
+
+    def hurried(self: Dandelion, transaction: Any, face: Any, now: float) -> Iterable[Any] | None:
+        if submit(self, transaction, face, now) is None:
+            return None
+        return [Send(link, StemTx(transaction.raw)) for link in self._faces[face]._outbound]
+
+    Dandelion.submit = hurried  # type: ignore[method-assign]
+
+
+def _charges_for_ever() -> None:
+    Dandelion._discharge = lambda self, stem: None  # type: ignore[method-assign]
+
+
+def _forgives_everything() -> None:
+    Reputation.on_penalty = lambda self, peer, points, why, now: ()  # type: ignore[method-assign]
 
 
 def _punishes_lost_links() -> None:
@@ -159,6 +179,9 @@ BUGS: dict[str, Bug] = {
     "no-embargo": Bug("what a successor swallows is never diffused", _no_embargo),
     "announces-stems": Bug("stem transactions are announced to inbound peers", _announces_stems),
     "stems-to-anyone": Bug("stem transactions go to peers that dialled us", _stems_to_anyone),
+    "own-to-everyone": Bug("own transactions are stemmed to all outbound peers", _own_to_everyone),
+    "charges-for-ever": Bug("what a peer's stem transactions occupied is never given back", _charges_for_ever),
+    "forgives-everything": Bug("nobody is discouraged, whatever he sends", _forgives_everything),
     "punishes-lost-links": Bug("a link that breaks costs the peer its reputation", _punishes_lost_links),
     "keeps-ended-links": Bug("links that ended stay in memory", _keeps_ended_links),
     "waits-for-one-peer": Bug("a block is asked of one peer only, whether it comes or not", _waits_for_one_peer),

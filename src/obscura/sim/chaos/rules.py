@@ -127,8 +127,8 @@ class Rules:
         if peer is not None and (peer.is_inbound or peer.purpose is not Purpose.FULL):
             raise Broken(f"node {node.number} sent stemtx to a peer that it did not choose")
         id = relay_of(node).chain.ledger.decode_transaction(raw).id
-        if id in self.private and self.own.get(id) != node.number:
-            # Who is gone does not count: others take the places of both successors then, and an origin that restarts stems again.
+        if id in self.private:
+            # Who is gone does not count: others take the places of both successors then.
             to = {link} | (self._stemmed.get((node.number, id), set()) & node.assembly.core.peers.keys())
             self._stemmed[node.number, id] = to
             if len(to) > MOST_STEMMED_TO:
@@ -170,6 +170,11 @@ class Rules:
             or len(own._own) > MAX_OWN_BROADCASTS
         ):
             raise Broken(f"node {node.number} keeps more transactions than it may")
+        stems = own.dandelion._stems.values()
+        if own.dandelion._bytes.total() != sum(len(stem.transaction.raw) for stem in stems if stem.charged is not None):
+            raise Broken(
+                f"node {node.number} charges its peers for stem transactions that it does not hold, or for less"
+            )
 
     def _watch_moves(self, node: SimNode, now: float) -> None:
         sessions = node.assembly.engine._handover._sessions
@@ -225,6 +230,11 @@ class Rules:
         for node in nodes:
             if node.number < self.honest and node.is_running and not node.assembly.core.peers:
                 raise Broken(f"node {node.number} has no link, though nothing is in its way any more")
+
+    def liars_are_known(self, liars: Iterable[SimNode]) -> None:
+        """Who has told lies and garbage every few seconds since the start has been discouraged by somebody."""
+        if any(True for _ in liars) and not self.discouraged_hostile:
+            raise Broken("nobody discourages a peer that lies every few seconds")
 
     def unfinished(self, honest: list[SimNode]) -> str | None:
         """What is still owed once the faults are over; None = nothing."""

@@ -72,6 +72,7 @@ class Chaos:
         self._racing = random.Random(f"obscura chaos races {plan.seed}")
         self._flips = 0.0
         self._healed_at = 0.0
+        self._liars: list[SimNode] = []
         self.blocks = 0
 
     # --- The network --------------------------------------------------------------------------------------------------
@@ -107,6 +108,8 @@ class Chaos:
         node.assembly.book.add_seeds(seeds, True, Face.CLEARNET, self.kernel.now)
         self.rules.watch_publishing(node)
         if hostile is not None:
+            if not hostile.is_quiet:
+                self._liars.append(node)
             hostile.joins(node)
         else:
             self.rules.started(node)
@@ -317,6 +320,7 @@ class Chaos:
             self.kernel.at(began + wait, lambda: self._mine(self.network.nodes[0], 1))
         self.kernel.run(until=began + _LAST_BLOCKS[-1] - 1.0)
         self.rules.nobody_is_alone(self.network.nodes)
+        self.rules.liars_are_known(self._liars)
         self.kernel.run(until=began + _LAST_BLOCKS[-1] + 1.0)
         while True:
             owed = self.rules.unfinished(self.network.nodes[: self.plan.honest])
