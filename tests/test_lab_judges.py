@@ -159,7 +159,8 @@ def test_flows_of_one_law_are_not_told_apart_and_of_two_laws_are() -> None:
 def one_side(**changes: object) -> Side:
     dissected = read_tshark(RECORDED["tshark"])[SERVER]
     label = Label(SERVER, "TLS", True, ())
-    seen = read_suricata([json.dumps({**event, "app_proto": "tls"}).encode() for event in RECORDED["suricata"][3:4]])
+    (event,) = RECORDED["suricata"][3:4]
+    seen = read_suricata([json.dumps({**event, "app_proto": "tls", "flow_id": n}).encode() for n in range(3)])
     made = side(
         ("TLS", "tls"), [label] * 3, [label] * 3, seen, [{"t13": 3}], [dissected], [b"\x16\x03\x01" + RANDOM] * 3
     )
@@ -218,6 +219,17 @@ def test_a_genuine_side_that_fails_too_excuses_and_failed_sessions_do_not() -> N
     worse = changed("ndpi", right_percent=50.0, risks={"a": 1})
     assert faults_of([level(worse, worse)]) == []
     assert "1 sessions failed" in faults_of([level(one_side(), one_side(), ["no route"])])[0]
+
+
+@pytest.mark.parametrize("name", ["ndpi", "nfstream", "suricata", "tshark"])
+def test_a_judge_that_read_next_to_nothing_has_not_judged(name: str) -> None:
+    """Nothing is labelled wrongly, and nothing else than genuine flows, where no flow is read at all."""
+    blind = changed(name, flows=1)
+    for sides in ((blind, one_side()), (one_side(), blind)):
+        (fault,) = faults_of([level(*sides)])
+        assert "saw 1 of 3 connections" in fault
+    nothing = side(("TLS", "tls"), [], [], [], [], [], [])
+    assert len(faults_of([level(nothing, nothing)])) == 8
 
 
 def test_a_judge_that_did_not_run_is_said_to_have_not() -> None:

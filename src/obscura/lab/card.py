@@ -157,7 +157,8 @@ def faults_of(levels: Sequence[Level]) -> list[str]:
 
 def _level_faults(level: Level, usual: Events) -> list[str]:
     ours, genuine = level.ours, level.genuine
-    found = [
+    found = _unseen(ours, "ours") + _unseen(genuine, "genuine ones")
+    found += [
         f"{name} does not know all flows for what they should be: {mine.right_percent:g} %"
         for name, mine, theirs in (("nDPI", ours.ndpi, genuine.ndpi), ("nfstream", ours.nfstream, genuine.nfstream))
         if mine.right_percent < min(_PERCENT, theirs.right_percent)
@@ -176,6 +177,15 @@ def _level_faults(level: Level, usual: Events) -> list[str]:
     if level.failures:
         found.append(f"{len(level.failures)} sessions failed, the first: {level.failures[0]}")
     return found
+
+
+def _unseen(side: Side, whose: str) -> list[str]:
+    """Judges that have read less than half of the connections: what they say is no verdict on the others."""
+    judges = {"nDPI": side.ndpi.flows, "nfstream": side.nfstream.flows, "tshark": side.tshark.flows}
+    if side.suricata is not None:
+        judges["Suricata"] = side.suricata.flows
+    most = max(side.connections, 1)
+    return [f"{name} saw {seen} of {most} connections, {whose}" for name, seen in judges.items() if 2 * seen < most]
 
 
 def _own_events(ours: Events, genuine: Events) -> dict[str, int]:
