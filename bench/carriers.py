@@ -160,6 +160,8 @@ class InMemory:
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
 
+_SOCKETS = "blocking sockets, one call for 16 KiB, or for 64 KiB of small messages"
+
 
 @contextmanager
 def _beside(ours: AbstractContextManager[Measure], theirs: AbstractContextManager[Measure]) -> Iterator[Pair]:
@@ -194,7 +196,7 @@ def _figures() -> Iterator[Figure]:
         for label, size, unit, goal in (("16k", 16 << 10, "MB/s", per_16k), ("400", 400, "messages/s", per_400)):
             in_bytes = label == "16k"
             yield Figure(
-                f"carrier_{name}_{label}", unit, goal, None, "blocking sockets, one call per message", unit,
+                f"carrier_{name}_{label}", unit, goal, None, _SOCKETS, unit,
                 lambda o=options, s=size, b=in_bytes: _beside(  # type: ignore[misc]
                     alone(o, s, in_bytes=b), through(tunnels.raw, s, in_bytes=b)
                 ),
@@ -210,7 +212,7 @@ def _figures() -> Iterator[Figure]:
     for name in TUNNELS:
         for label, size, unit in (("16k", 16 << 10, "MB/s"), ("400", 400, "messages/s")):
             yield Figure(
-                f"tunnel_{name}_{label}", unit, None, None, "blocking sockets, one call per message", unit,
+                f"tunnel_{name}_{label}", unit, None, None, _SOCKETS, unit,
                 lambda n=name, s=size, b=label == "16k": _tunnel(n, s, in_bytes=b),  # type: ignore[misc]
             )  # fmt: skip
 

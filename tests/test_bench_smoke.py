@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import __main__ as bench
-from bench import carriers, frames, records, report
+from bench import carriers, carriers_worker, frames, records, report, sockets_worker
 from bench.harness import Figure, Pair, Result, Unavailable, chosen, failed_line, interleaved, line, rounded, spread
 from bench.process import Process, ProcessFailed
 
@@ -226,6 +226,14 @@ def test_both_sides_of_the_frame_figure_count_the_same_frames(size: int) -> None
     stream = b"".join(encode_frame(Tx(body)) for body in bodies)
     for use in (frames.parsing(), frames.hashing(bodies, len(stream) // 40)):
         assert sum(use(memoryview(stream)[at : at + 1_000]) for at in range(0, len(stream), 1_000)) == 40
+
+
+@pytest.mark.parametrize(("count", "size"), [(1_000, 400), (164, 400), (3, 16 << 10)])
+def test_sockets_and_carriers_are_given_pieces_of_the_same_size(count: int, size: int) -> None:
+    """A call per small message beside messages that are joined measures calls: plain sockets came out slower than TLS."""
+    each = carriers_worker.messages(count, size)
+    joined = carriers_worker.joined(each, carriers_worker.RECORD) if size < 1_000 else each
+    assert [len(piece) for piece in sockets_worker.calls(count, size)] == [len(piece) for piece in joined]
 
 
 @pytest.mark.parametrize("name", carriers.SHAPES)
