@@ -8,6 +8,7 @@ import statistics
 import pytest
 
 from obscura.limits import OUTBOUND_BLOCKS, OUTBOUND_FULL
+from obscura.node.slots import Slots
 from obscura.sim.eclipse import Attack, Life, Victim
 
 SEEDS = int(os.environ.get("TEST_ECLIPSE_SEEDS", "0"))  # tools/eclipse.py runs a thousand
@@ -43,6 +44,13 @@ def test_an_honest_anchor_outlives_an_attacker_who_owns_all_that_others_tell() -
     row = next(iter(lives_of(attack, seeds=1, lives=4)))
     assert all(life.kept_anchors for life in row)
     assert min(life.bad_slots for life in row) < SLOTS
+
+
+def test_anchors_that_nobody_keeps_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slots, "anchors", property(lambda self: []))
+    first, second = Victim(Attack(groups=2, addresses=64, life_s=60), 1).lives(2)
+    assert first.kept_anchors, "nothing was to be kept yet"
+    assert not second.kept_anchors
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class Life(msgspec.Struct, frozen=True):
     bad_slots: int
     slots: int
     groups: int  # different groups among the slots
-    kept_anchors: bool  # whether every anchor of the life before is a block-only peer again
+    kept_anchors: bool  # whether every anchor of the life before, of which there are some, is a block-only peer again
 
 
 class Victim:
@@ -125,7 +125,7 @@ class Victim:
             bad_slots=sum(place in self._is_bad for place, _ in slots),
             slots=len(slots),
             groups=len({place[0].host[:2] for place, _ in slots}),
-            kept_anchors=blocks >= set(self._anchors),
+            kept_anchors=blocks >= set(self._anchors) and (self._state is None or bool(self._anchors)),
         )
 
     def _first_book(self, assembly: Assembly) -> None:
