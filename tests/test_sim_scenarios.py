@@ -23,7 +23,7 @@ from obscura.sim.graphs import GRAPHS, supernode
 from obscura.sim.run import run_once
 from obscura.sim.scenario import Scenario, combined
 from obscura.sim.sweep import Run, simulate
-from obscura.sim.tables import ROWS, SPIES, Row, line_precision, stem_hops, told_recall
+from obscura.sim.tables import EXPOSURES, ROWS, SPIES, Row, broken_exposures, line_precision, stem_hops, told_recall
 
 SMALL = Scenario(nodes=40, fluff=0.2, spies=0.2, runs=3)
 
@@ -148,6 +148,30 @@ def test_a_prober_reads_the_coin_of_a_node_and_not_that_of_another_edge() -> Non
     per_edge, per_node = figures(prober), figures(msgspec.structs.replace(prober, coin="per-node"))
     assert per_node["claimed_right"] > 0.85 * per_node["claimed"] > 0.007, "who relays although its coin says diffuse"
     assert per_edge["claimed_right"] < 0.75 * per_edge["claimed"], "as often as anyone whom a spy saw relaying"
+
+
+AS_CLAIMED = {
+    "black hole, re-stem": {"swallowed": 0.35, "origin_exposed": 0.033, "origin_exposed_se": 0.004},
+    "black hole, embargo alone": {"swallowed": 0.37, "origin_exposed": 0.195, "origin_exposed_se": 0.009},
+    "coin prober, coin per edge": {"claimed": 0.059, "claimed_right": 0.017},
+    "coin prober, coin per node": {"claimed": 0.017, "claimed_right": 0.0167},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "broken"),
+    [
+        ("black hole, re-stem", {}, 0),
+        ("black hole, re-stem", {"origin_exposed": 0.18}, 1),
+        ("black hole, embargo alone", {"swallowed": 0.0}, 1),
+        ("coin prober, coin per edge", {"claimed_right": 0.055}, 1),
+        ("coin prober, coin per node", {"claimed": 0.0}, 2),
+    ],
+)
+def test_exposures_that_are_not_as_claimed_are_told(name: str, change: dict[str, float], broken: int) -> None:
+    assert [name for name, _ in EXPOSURES] == list(AS_CLAIMED)
+    found = {**AS_CLAIMED, name: AS_CLAIMED[name] | change}
+    assert len(broken_exposures(found)) == broken
 
 
 def test_links_that_come_and_go_lose_nothing() -> None:

@@ -8,6 +8,7 @@ max-weight 0.024). Theirs with q > 0 tell the adversary who gave a transaction t
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from math import log, sqrt
@@ -166,3 +167,19 @@ def exposure_scenario(flags: str, runs: int, seed: int) -> Scenario:
         name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)
     }
     return Scenario(fluff=0.2, spies=0.1, runs=runs, seed=seed, followed=0, restem="--no-restem" not in flags, **given)
+
+
+def broken_exposures(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What the figures of ``EXPOSURES``, by their names, do not bear out of what is said of them."""
+    with_it, alone, per_edge, per_node = (found[name] for name, _ in EXPOSURES)
+    right = [one["claimed_right"] / one["claimed"] if one["claimed"] else 0.0 for one in (per_edge, per_node)]
+    error = sqrt(with_it["origin_exposed_se"] ** 2 + alone["origin_exposed_se"] ** 2)
+    claims = {
+        "spies swallow nothing": min(with_it["swallowed"], alone["swallowed"]) > 0,
+        "a re-stem hides no more origins from a black hole": (
+            with_it["origin_exposed"] + SIGMAS * error < alone["origin_exposed"]
+        ),
+        "a prober blames nobody by a coin per node": per_node["claimed"] > 0,
+        "a coin per edge tells a prober as much as one per node": right[0] < right[1] / 2,
+    }
+    return [text for text, is_kept in claims.items() if not is_kept]
