@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import flood
 import growth
 import soak
 from mutations import mutants_of
@@ -19,7 +20,8 @@ GOOD = {
     "before": CALM._asdict(),
     "after": CALM._asdict(),
     "memory": {"rise_mib": 0.5},
-    "most": {"most_held_bytes": 1 << 20},
+    "links": 1_000,
+    "most": {"most_held_bytes": 1 << 20, "links": 908},
     "calm": {"p95_ms": 20.0},
     "mixed": {"p95_ms": 150.0},
     "honest_links": 700,
@@ -32,7 +34,8 @@ BAD = {
     "descriptors": ({"after": CALM._replace(descriptors=28)._asdict()}, "descriptors left"),
     "links": ({"after": CALM._replace(links=1)._asdict()}, "links left"),
     "memory": ({"memory": {"rise_mib": 8.1}}, "memory rose by 8.1 MiB"),
-    "budget": ({"most": {"most_held_bytes": 1 << 30}}, "the budget is"),
+    "budget": ({"most": {"most_held_bytes": 1 << 30, "links": 908}}, "the budget is"),
+    "nobody there": ({"most": {"most_held_bytes": 1 << 20, "links": 720}}, "at most 720 of 1000 links"),
     "latency": ({"mixed": {"p95_ms": 2_001.0}}, "95th percentile"),
     "no pings": ({"mixed": {"p95_ms": float("nan")}}, "95th percentile"),
     "lost links": ({"honest_lost": 8}, "8 of 700 honest links"),
@@ -77,6 +80,23 @@ def test_a_short_soak_leaves_nothing_behind(tmp_path: Path) -> None:
     assert soak.left(soak.Sample(**result["before"]), soak.Sample(**result["after"])) == []
     assert result["most"]["links"] >= 1
     assert result["most"]["most_held_bytes"] <= soak.MEMORY_BUDGET
+
+
+# --- Flood ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hard_ms", "state", "status"),
+    [
+        (20.0, {"held_bytes": 1, "cut": 9, "links": 60}, 0),
+        (20.0, {"held_bytes": 1, "cut": 0, "links": 2}, 1),  # nobody flooded
+        (20.0, {"held_bytes": 1, "cut": 9, "links": 51}, 1),
+        (60.0, {"held_bytes": 1, "cut": 9, "links": 60}, 1),
+        (20.0, {"held_bytes": 1 << 30, "cut": 9, "links": 60}, 1),
+    ],
+)
+def test_a_flood_is_judged_only_if_there_was_one(hard_ms: float, state: dict[str, int], status: int) -> None:
+    assert flood.verdict(50, [10.0] * 50, [hard_ms] * 50, state) == status
 
 
 # --- Growth -----------------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
-"""Fifty peers flood a node with every kind of message; how long honest pings take meanwhile, and what the node holds.
+"""Fifty peers flood a node with twelve kinds of message; how long honest pings take meanwhile, and what the node holds.
 
     python tools/flood.py [--flooders 50] [--seconds 20]
 
 Compares the 95th percentile of an honest peer's pings under flood with that under busy processes that do not flood. One JSON
-line; exit status 1 if it is more than five times as long or more memory is held than the budget.
+line; exit status 1 if it is more than five times as long, if more memory is held than the budget, or if there was no flood.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ KINDS: tuple[Message, ...] = (
     *(GetHeaders(1, (bytes(32),), bytes(32)), GetBlocks(1, (bytes(32),), bytes(32))),
 )
 BURST = 200  # messages that a flooder queues at once
+HONEST = 2  # links: one without the flood, one with it
 BUSY = "while True: sum(range(10_000))"
 
 
@@ -50,19 +51,20 @@ def config(folder: str, name: str, listen: str) -> Config:
 async def attacked(folder: str) -> None:
     """A node that says where it is, and on each line of input what it holds and how many it cut."""
     async with Node(config(folder, "attacked", "127.0.0.1:0")) as node:
-        told, cut = node.events({"peer-disconnected"}), 0
+        told, cut, links = node.events({"peer-connected", "peer-disconnected"}), 0, 0
 
         async def count() -> None:
-            nonlocal cut
+            nonlocal cut, links
             async for event in told:
-                cut += "too many faults" in event["reason"]
+                links += event["kind"] == "peer-connected"
+                cut += "too many faults" in event.get("reason", "")
 
         counting = asyncio.create_task(count())
         print(node.addresses[0], flush=True)
         loop = asyncio.get_running_loop()
         while await loop.run_in_executor(None, sys.stdin.readline):
             held = sum(sum(row["held_bytes"].values()) for row in node.engine.describe(node.now()))
-            print(json.dumps({"held_bytes": held, "cut": cut}), flush=True)
+            print(json.dumps({"held_bytes": held, "cut": cut, "links": links}), flush=True)
         counting.cancel()
 
 
@@ -125,18 +127,33 @@ async def measure(flooders: int, seconds: float, folder: str) -> int:
         with running([__file__, "--flood", folder, address, str(flooders)]):
             await asyncio.sleep(2)  # they are there
             hard = await pings(folder, address, seconds)
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(b"\n")
-            state = json.loads(await process.stdout.readline())
+            state = await asked(process)
+    return verdict(flooders, calm, hard, state)
+
+
+async def asked(process: asyncio.subprocess.Process) -> dict[str, int]:
+    """What the node holds, how many links it had so far, and how many it cut."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"\n")
+    state: dict[str, int] = json.loads(await process.stdout.readline())
+    return state
+
+
+def verdict(flooders: int, calm: list[float], hard: list[float], state: dict[str, int]) -> int:
+    """Print the line; the exit status."""
     p95 = [statistics.quantiles(times, n=20)[-1] for times in (calm, hard)]
-    is_fine = p95[1] <= 5 * p95[0] and state["held_bytes"] <= MEMORY_BUDGET
+    flooding = state["links"] - HONEST  # that came; those that are cut come again
+    is_fine = (
+        p95[1] <= 5 * p95[0] and state["held_bytes"] <= MEMORY_BUDGET and flooding >= flooders and state["cut"] > 0
+    )
     row = {
         "flooders": flooders,
         "pings": [len(calm), len(hard)],
         "p95_ms_busy": round(p95[0], 2),
         "p95_ms_flood": round(p95[1], 2),
         "ratio": round(p95[1] / p95[0], 2),
+        "links_of_flooders": flooding,
         "links_cut": state["cut"],
         "held_bytes": state["held_bytes"],
         "is_within_bounds": is_fine,

@@ -11,6 +11,7 @@ Sampled: resident memory, descriptors, asyncio tasks, links, bytes held for peer
 
 * memory grows: a line fitted to it after the first third rises by more than --growth-mib, by more than twice its own error;
 * descriptors, tasks or links are left that were not there before;
+* fewer than three in four of the links that were wanted ever stood at once: who is not there proves nothing;
 * more bytes are held than the budget;
 * the 95th percentile of honest pings is above --p95-ms and ten times that before the hostile peers came;
 * more than one in a hundred honest links is lost, or no new node could fetch the chain.
@@ -53,6 +54,7 @@ HONEST_PROCESSES = 2
 CALM = 0.15  # of the time: only honest peers are there
 WARM = 1 / 3  # of the time: memory is not judged yet
 LINK_KIB = 12  # that a link costs by itself (the bench's goal for ``idle_link_kib``)
+LEAST_THERE = 0.75  # of the links that are wanted: some come and go all the time
 SETTLE_S = 90.0  # after which nothing of the peers may be left
 BLOCK_BYTES = 50_000
 
@@ -372,6 +374,8 @@ def broken(result: dict[str, Any], growth_mib: float, p95_ms: float) -> list[str
     """Bounds that do not hold, in words."""
     before, after = Sample(**result["before"]), Sample(**result["after"])
     faults = [f"{n} left: {getattr(after, n)}, before {getattr(before, n)}" for n in left(before, after)]
+    if result["most"]["links"] < LEAST_THERE * result["links"]:
+        faults.append(f"at most {result['most']['links']} of {result['links']} links stood at once")
     if result["memory"]["rise_mib"] > growth_mib:
         faults.append(f"memory rose by {result['memory']['rise_mib']} MiB, at most {growth_mib} are allowed")
     if result["most"]["most_held_bytes"] > MEMORY_BUDGET:
