@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import prove
 
 SHOWN = prove.Result(True, 61, "2026-11-22", "abc1234", "2 cores", "5 passed")
@@ -15,6 +17,21 @@ def test_the_page_names_every_proof_also_those_that_were_not_run_or_failed() -> 
     assert "](#soak) | **no** |" in page
     assert "leaked 3 tasks" in page
     assert page.count("| not run |") == len(prove.PROOFS) - 2
+
+
+@pytest.mark.parametrize(("changed", "commit"), [("", "abc1234"), ("tools", "abc1234+"), ("docs", "abc1234")])
+def test_a_result_is_of_the_commit_that_was_there_when_it_began(
+    changed: str, commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool that was changed is another proof; the page itself is written by each."""
+
+    def git(*command: str) -> str:
+        assert not list(tmp_path.iterdir()), "the proof runs already"
+        return "abc1234" if "rev-parse" in command else " M x" if changed in command[3:] else ""
+
+    monkeypatch.setattr(prove, "LIVE", tmp_path)
+    monkeypatch.setattr(prove, "_said", git)
+    assert prove._run(prove.Proof("x", "nothing", "true")).commit == commit
 
 
 def test_names_are_once_each() -> None:

@@ -33,6 +33,17 @@ PAGE = ROOT / "docs" / "results.md"
 KEPT = ROOT / "docs" / "results.json"
 LIVE = ROOT / "out" / "prove"
 LINES = 30  # of a proof's output on the page, the last ones
+JUDGED = (
+    "src",
+    "tools",
+    "tests",
+    "tests_real",
+    "bench",
+    "fuzz",
+    "demo",
+    "examples",
+    "Makefile",
+)  # whose changes count as such
 CARRIERS = ("http", "tls", "ssh", "dns")
 
 
@@ -141,6 +152,7 @@ def _kept() -> dict[str, Result]:
 
 def _run(proof: Proof) -> Result:
     print(f"== {proof.name}: {proof.command}", flush=True)
+    commit = _said("git", "rev-parse", "--short", "HEAD") + ("+" if _said("git", "status", "--short", *JUDGED) else "")
     environment = os.environ | {
         "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
         "TEST_REQUIRE_SHARED_DATA": "1",
@@ -166,7 +178,6 @@ def _run(proof: Proof) -> Result:
     told = "\n".join(_plain(line)[:160] for line in output.splitlines()[-LINES:])
     is_shown = process.returncode == 0
     print(f"{told}\n   {'shown' if is_shown else 'NOT SHOWN'} in {seconds} s", flush=True)
-    commit = _said("git", "rev-parse", "--short", "HEAD") + ("+" if _said("git", "status", "--short", "src") else "")
     return Result(is_shown, seconds, f"{datetime.now(UTC):%Y-%m-%d}", commit, machine(), told)
 
 
