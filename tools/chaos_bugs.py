@@ -181,7 +181,7 @@ BUGS: dict[str, Bug] = {
     "stems-to-anyone": Bug("stem transactions go to peers that dialled us", _stems_to_anyone),
     "own-to-everyone": Bug("own transactions are stemmed to all outbound peers", _own_to_everyone),
     "charges-for-ever": Bug("what a peer's stem transactions occupied is never given back", _charges_for_ever),
-    "forgives-everything": Bug("nobody is discouraged, whatever he sends", _forgives_everything),
+    "forgives-everything": Bug("no lie costs a peer anything", _forgives_everything),
     "punishes-lost-links": Bug("a link that breaks costs the peer its reputation", _punishes_lost_links),
     "keeps-ended-links": Bug("links that ended stay in memory", _keeps_ended_links),
     "waits-for-one-peer": Bug("a block is asked of one peer only, whether it comes or not", _waits_for_one_peer),

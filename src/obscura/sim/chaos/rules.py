@@ -46,7 +46,7 @@ class Rules:
         self._order = Order()
         self._instant, self._turns = 0.0, 0
         self.moves = 0
-        self.discouraged_hostile = 0
+        self.discouraged_hostile = self.ended_for_faults = 0
 
     # --- Lives of nodes -----------------------------------------------------------------------------------------------
 
@@ -204,6 +204,7 @@ class Rules:
             elif notice.kind == "rotated":
                 self.moves += notice.fields["address"] is not None  # told at both ends, with it where it was begun
             elif notice.kind == "peer-disconnected":
+                self.ended_for_faults += "too many faults" in notice.fields["reason"]
                 self._order.ended(node, notice.fields["peer"])
             elif notice.kind == "discouraged":
                 self._discouraged(node)
@@ -232,9 +233,12 @@ class Rules:
                 raise Broken(f"node {node.number} has no link, though nothing is in its way any more")
 
     def liars_are_known(self, liars: Iterable[SimNode]) -> None:
-        """Who has told lies and garbage every few seconds since the start has been discouraged by somebody."""
-        if any(True for _ in liars) and not self.discouraged_hostile:
-            raise Broken("nobody discourages a peer that lies every few seconds")
+        """Who has told lies and garbage every few seconds since the start has lost a link by it.
+
+        Not always his good name: what comes over a link without a known key, or from a host with several, is held against none.
+        """
+        if any(True for _ in liars) and not self.ended_for_faults:
+            raise Broken("nobody ends a link on which lies are told every few seconds")
 
     def unfinished(self, honest: list[SimNode]) -> str | None:
         """What is still owed once the faults are over; None = nothing."""
