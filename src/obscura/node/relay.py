@@ -7,6 +7,7 @@ steps of the acknowledged tip to whoever must hear of them.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -67,7 +68,8 @@ class ChainRelay(Part):
         self.transactions = TransactionRelay(chain.ledger, rng, unix, self.blocks.next_token, waiting, faces)
         self.download = Download(self.blocks, lambda: len(self.transactions.mempool) > 0)
         self._peers: dict[LinkId, ChainPeer] = {}
-        self._inbound = 0  # links that others dialled
+        # Links that others dialled, by face: counted together, links of one would show by what is asked at another.
+        self._inbound: Counter[Face] = Counter()
         self._headers = HeaderSync(self.blocks, rng, self.download.owes)
         self._serving = Serving(self.blocks, self.transactions.may_have)
         self._compact = CompactRelay(
@@ -133,7 +135,7 @@ class ChainRelay(Part):
             state.best = told
         self.download.joined(state)
         if peer.purpose is Purpose.FULL:
-            self._inbound += peer.is_inbound
+            self._inbound[peer.face] += peer.is_inbound
             self.transactions.joined(peer, now)
         self._serving.joined(peer.link)
         effects = self._headers.joined(state, now)
@@ -147,13 +149,13 @@ class ChainRelay(Part):
         Whom we dial is asked always, which is rare, and joins what two parts of a network know. Of those who dial us some may
         keep the link for blocks alone, and answer nothing.
         """
-        return not peer.is_inbound or self._inbound <= MEMPOOL_ASKED
+        return not peer.is_inbound or self._inbound[peer.face] <= MEMPOOL_ASKED
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
         link = peer.link
         if self._peers.pop(link, None) is None:
             return ()
-        self._inbound -= peer.is_inbound
+        self._inbound[peer.face] -= peer.is_inbound
         self._serving.left(link)
         self._compact.left(link)
         self._older.left(link)

@@ -1,0 +1,123 @@
+"""More attacks of ``test_faces_unlinkable``: on what the faces of a node share because they follow one chain and one mempool.
+
+As there, each must do no better than chance, and each has a control that links.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import pytest
+
+from chain_nodes import easy_ledger, relay_of
+from face_worlds import CLEAR, ONION, World
+from obscura.ledger.chain import Chain
+from obscura.ledger.mining import block_template
+from obscura.ledger.port import Transaction
+from obscura.limits import COMPACT_VERSION, HIGH_BANDWIDTH_PEERS, MEMPOOL_ASKED
+from obscura.node.effects import LinkId
+from obscura.node.face import Face
+from obscura.sim.network import SimNode
+from obscura.wire.messages.blocks import Block, Headers, SendCmpct
+from obscura.wire.messages.transactions import MempoolRequest
+from small_chains import START, mined
+from test_faces_unlinkable import BOUND, FEW, LINKS, SEEDS, Attack, measured, scores
+
+# --- What an attacker looks at ------------------------------------------------------------------------------------------
+
+
+def block_on(parents: list[bytes], *inside: Transaction, salt: int = 0) -> bytes:
+    """A block on the last of these."""
+    ledger = easy_ledger()
+    chain = Chain(ledger)
+    for raw in parents:
+        assert chain.add(raw[:80], START + 10**9) is None
+    raw = block_template(ledger, chain.branch(chain.best), inside, START, random.Random(f"block {salt}"))
+    return mined(raw[:80]) + raw[80:]
+
+
+def asks_for_mempools(world: World) -> float:
+    """As many links at one face as are asked for their mempools, then one at the other: is that one asked."""
+    world.dial_many(CLEAR, MEMPOOL_ASKED)
+    world.dial(ONION)
+    return float(not world.got(ONION, MempoolRequest))
+
+
+def chooses_for_compact_blocks(world: World) -> float:
+    """A link of one face is asked to send blocks unasked; as many of the other are first after that: is it to go on."""
+    speaks_of_compact_blocks(world.attacker)
+    world.dial(CLEAR)
+    others = world.dial_many(ONION, HIGH_BANDWIDTH_PEERS)
+    blocks = world.blocks[:1]
+    for link in (world.links[CLEAR], *others):
+        blocks.append(block_on(blocks))
+        is_first_with(world, link, blocks[-1])
+    told = [message.announce for _, message in world.got(CLEAR, SendCmpct)]
+    assert True in told, "it was asked to"
+    return float(not told[-1])
+
+
+def speaks_of_compact_blocks(node: SimNode) -> None:
+    """The attacker's node has no chain, and says in the handshake what one with a chain would."""
+    offer = node.assembly.engine._offer_for
+
+    def with_compact(face: Face, remote: Any, is_bare: bool) -> Any:
+        return msgspec.structs.replace(offer(face, remote, is_bare), compact=SendCmpct(False, COMPACT_VERSION))
+
+    node.assembly.engine._offer_for = with_compact
+
+
+def is_first_with(world: World, link: LinkId, raw: bytes) -> None:
+    """Give a block over one of the attacker's links, and let everybody have it."""
+    world.attacker.send(link, Headers((raw[:80],)))
+    world.run(0.1)
+    world.attacker.send(link, Block(raw))
+    world.run(3.0)
+
+
+# --- Protections switched off -------------------------------------------------------------------------------------------
+
+
+class Together(defaultdict[Any, Any]):
+    """What was kept for each face, once for all."""
+
+    def __getitem__(self, face: object) -> Any:
+        return super().__getitem__(None)
+
+    def __setitem__(self, face: object, value: Any) -> None:
+        super().__setitem__(None, value)
+
+
+def one_count_of_inbound(node: SimNode) -> None:
+    """Links of all faces are counted together."""
+    relay_of(node)._inbound = Together(int)  # type: ignore[assignment]
+
+
+def one_choice_of_peers(node: SimNode) -> None:
+    """Three peers of the whole node send blocks unasked."""
+    relay_of(node)._compact._chosen = Together(list)
+
+
+ATTACKS = {
+    "asks for mempools": Attack(asks_for_mempools, one_count_of_inbound),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_does_no_better_than_chance(name: str) -> None:
+    attack = ATTACKS[name]
+    if attack.is_exact:
+        assert len({*scores(attack, FEW, True), *scores(attack, FEW, False)}) == 1
+    else:
+        assert abs(measured(attack, SEEDS) - 0.5) < BOUND
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_it_links_where_the_protection_is_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = ATTACKS[name]
+    if attack.patch is not None:
+        monkeypatch.setattr(*attack.patch)
+    assert measured(attack, FEW, attack.sabotage) >= LINKS
