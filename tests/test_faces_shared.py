@@ -103,6 +103,7 @@ def one_choice_of_peers(node: SimNode) -> None:
 
 ATTACKS = {
     "asks for mempools": Attack(asks_for_mempools, one_count_of_inbound),
+    "compact blocks: who sends unasked": Attack(chooses_for_compact_blocks, one_choice_of_peers),
 }
 
 

@@ -6,6 +6,7 @@ Only public transactions are used: a block must not show what waits in a stem po
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 
@@ -65,9 +66,9 @@ class CompactRelay:
         self._public = public
         self._rng = rng
         self._secret = rng.randbytes(32)
-        self._chosen: list[LinkId] = []  # our high-bandwidth peers, the newest last
-        # Over its rate of sendcmpct a peer reads nothing more of us, for minutes while many blocks come from many peers.
-        self._choices = TokenBucket(RATES["sendcmpct"][0], RATES["sendcmpct"][1] / 2, now=0.0)
+        # By face: whom we choose and how often, else who is first at one face would see a link of another lose its place.
+        self._chosen: dict[Face, list[LinkId]] = defaultdict(list)  # our high-bandwidth peers, the newest last
+        self._choices: dict[Face, TokenBucket] = defaultdict(_choices)
         self._open: dict[LinkId, Reconstruction] = {}
         self._timers: Timers[LinkId] = Timers()
         self._overdue: dict[LinkId, dict[bytes, None]] = {}  # blocks of which blocktxn was asked, and is not waited for
@@ -77,8 +78,9 @@ class CompactRelay:
         self._give_up(link)
         self._overdue.pop(link, None)
         self._tried.pop(link, None)
-        if link in self._chosen:
-            self._chosen.remove(link)
+        for chosen in self._chosen.values():
+            if link in chosen:
+                chosen.remove(link)
 
     def _give_up(self, link: LinkId) -> None:
         """No longer wait for blocktxn: it may come all the same."""
@@ -91,13 +93,14 @@ class CompactRelay:
 
     def delivered(self, peer: ChainPeer, now: float) -> list[Effect]:
         """The peer was the first with a new tip: it may send the next one unasked (BIP152, high-bandwidth mode)."""
-        link = peer.link
-        if not peer.has_compact or link in self._chosen or not self._choices.take(1, now):
+        link, face = peer.link, peer.peer.face
+        chosen = self._chosen[face]
+        if not peer.has_compact or link in chosen or not self._choices[face].take(1, now):
             return []
-        self._chosen.append(link)
+        chosen.append(link)
         effects: list[Effect] = [Send(link, SendCmpct(True, COMPACT_VERSION))]
-        if len(self._chosen) > HIGH_BANDWIDTH_PEERS:
-            effects.append(Send(self._chosen.pop(0), SendCmpct(False, COMPACT_VERSION)))
+        if len(chosen) > HIGH_BANDWIDTH_PEERS:
+            effects.append(Send(chosen.pop(0), SendCmpct(False, COMPACT_VERSION)))
         return effects
 
     def on_sendcmpct(self, peer: ChainPeer, message: SendCmpct) -> None:
@@ -255,6 +258,11 @@ class CompactRelay:
             if not self._blocks.chain.has_body(found.block_id):
                 effects.append(self._ask_whole(link, found.block_id))
         return effects
+
+
+def _choices() -> TokenBucket:
+    """Over its rate of sendcmpct a peer reads nothing more of us, for minutes while many blocks come from many peers."""
+    return TokenBucket(RATES["sendcmpct"][0], RATES["sendcmpct"][1] / 2, now=0.0)
 
 
 def _remember(ids: dict[bytes, None], block_id: bytes) -> None:
