@@ -17,14 +17,14 @@ from face_worlds import CLEAR, ONION, World
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
-from obscura.limits import COMPACT_VERSION, HIGH_BANDWIDTH_PEERS, MEMPOOL_ASKED
+from obscura.limits import COMPACT_VERSION, HIGH_BANDWIDTH_PEERS, MEMPOOL_ASKED, TX_KNOWN
 from obscura.node.effects import LinkId
 from obscura.node.face import Face
 from obscura.sim.network import SimNode
-from obscura.wire.messages.blocks import Block, Headers, SendCmpct
-from obscura.wire.messages.transactions import MempoolRequest
+from obscura.wire.messages.blocks import Block, Headers, Inv, InventoryItem, InventoryKind, SendCmpct
+from obscura.wire.messages.transactions import MempoolRequest, NotFound
 from small_chains import START, mined
-from test_faces_unlinkable import BOUND, FEW, LINKS, SEEDS, Attack, measured, scores
+from test_faces_unlinkable import BOUND, FEW, LINKS, SEEDS, Attack, has, inventory, measured, scores
 
 # --- What an attacker looks at ------------------------------------------------------------------------------------------
 
@@ -58,6 +58,22 @@ def chooses_for_compact_blocks(world: World) -> float:
     told = [message.announce for _, message in world.got(CLEAR, SendCmpct)]
     assert True in told, "it was asked to"
     return float(not told[-1])
+
+
+def forgets_who_knows(world: World) -> float:
+    """An id announced at one face, very many at the other, then its transaction: is it announced to who announced it."""
+    world.dial_both()
+    given = world.transactions[0]
+    world.send(ONION, inventory(given))
+    world.run(1.0)
+    world.send(ONION, NotFound(inventory(given).items))
+    many = [InventoryItem(InventoryKind.TX, number.to_bytes(32, "big")) for number in range(2 * TX_KNOWN)]
+    for at in range(0, len(many), 1_000):
+        world.send(CLEAR, Inv(tuple(many[at : at + 1_000])))
+        world.run(1.2)  # within the rate
+    world.give_transaction(0)
+    world.run(90.0)
+    return float(any(has(given)(message) for _, message in world.got(ONION, Inv)))
 
 
 def speaks_of_compact_blocks(node: SimNode) -> None:
@@ -101,9 +117,20 @@ def one_choice_of_peers(node: SimNode) -> None:
     relay_of(node)._compact._chosen = Together(list)
 
 
+def one_memory_of_who_knows(node: SimNode) -> None:
+    """Who knows of what is remembered for all faces together."""
+    sides = relay_of(node).transactions._sides
+    shared = sides[CLEAR].knowers
+    waits = shared.waits
+    shared.waits = lambda id: None if id in shared._waiting else waits(id)  # type: ignore[method-assign]
+    for side in sides.values():
+        side.knowers = shared
+
+
 ATTACKS = {
     "asks for mempools": Attack(asks_for_mempools, one_count_of_inbound),
     "compact blocks: who sends unasked": Attack(chooses_for_compact_blocks, one_choice_of_peers),
+    "inventory: forgets who knows": Attack(forgets_who_knows, one_memory_of_who_knows),
 }
 
 

@@ -1,6 +1,7 @@
 """Which peers know of which transaction, remembered once per transaction and not once per link.
 
 Links that each remember ten thousand ids hold 0.6 MB each; one table with a bit per link holds 10 MB for a thousand of them.
+Each face has its own: whoever fills one shows by what is forgotten there nothing at another.
 """
 
 from __future__ import annotations

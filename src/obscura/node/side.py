@@ -14,6 +14,7 @@ from math import inf
 from obscura.limits import TX_INBOUND_MEAN_S, TX_OUTBOUND_MEAN_S, TX_REFUSED, TX_SECOND_SOURCE_S
 from obscura.node.effects import LinkId
 from obscura.node.face import Face
+from obscura.node.knowers import Knowers
 from obscura.node.rolling import Rolling
 from obscura.node.timers import Timers
 
@@ -21,11 +22,12 @@ from obscura.node.timers import Timers
 class Side:
     """One face's part of the announcements. Nothing in it may be read for another face."""
 
-    __slots__ = ("asked", "entering", "face", "links", "refused", "sources", "unfetched")
+    __slots__ = ("asked", "entering", "face", "knowers", "links", "refused", "sources", "unfetched")
 
     def __init__(self, face: Face) -> None:
         self.face = face
         self.links: dict[LinkId, None] = {}
+        self.knowers = Knowers()
         self.asked: OrderedDict[bytes, tuple[LinkId, float]] = OrderedDict()  # in order of time
         self.sources: dict[bytes, list[LinkId]] = {}  # who else announced it
         self.refused: Rolling[bool] = Rolling(TX_REFUSED)  # brought here and not taken

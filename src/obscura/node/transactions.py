@@ -15,7 +15,6 @@ from obscura.ledger.port import Ledger, Transaction
 from obscura.limits import (
     BAD_TX_POINTS,
     MALFORMED_POINTS,
-    MEMPOOL_KEEP_S,
     MEMPOOL_REQUEST_S,
     MEMPOOL_SWEEP_S,
     TX_ANNOUNCED,
@@ -29,12 +28,12 @@ from obscura.limits import (
     TX_SOURCES,
     UNREQUESTED_POINTS,
 )
-from obscura.node.effects import Credit, Effect, Keep, LinkId, Merit, Notify, Penalise, Send, Waiting
+from obscura.node.effects import Credit, Effect, LinkId, Merit, Notify, Penalise, Send, Waiting
 from obscura.node.face import Face
-from obscura.node.knowers import Knowers
 from obscura.node.mempool import Entry, Mempool, Source, Verdict
 from obscura.node.peer import Peer
 from obscura.node.rolling import Rolling
+from obscura.node.saving import Saving
 from obscura.node.side import Side, crossing_s
 from obscura.node.timers import Timers
 from obscura.node.txpeer import Audience, TxPeer
@@ -58,39 +57,47 @@ class TransactionRelay:
         self._ledger = ledger
         self._rng = rng
         self._unix = unix
-        self._next_token = next_token
         self._links: dict[LinkId, TxPeer] = {}
-        self._knowers = Knowers()
         self._sides = {face: Side(face) for face in sorted(faces)}
         self._confirmed: Rolling[bool] = Rolling(TX_REFUSED)  # a block of the chain has it
         self._tellings: Timers[Audience] = Timers()
         self._pauses: Timers[LinkId] = Timers()
-        self._unsaved: dict[bytes, None] = {}
-        self._gone: dict[bytes, None] = {}
-        self._save_at = inf
+        self._saving = Saving(self.mempool, next_token)
         for kept in waiting:
             self._restore(kept)
-            self._save_at = 0.0
+            self._saving.at = 0.0
 
     def _restore(self, kept: Waiting) -> None:
         try:
             transaction = self._ledger.decode_transaction(kept.raw)
         except DecodeError:
-            self._gone[kept.id] = None
+            self._saving.went(kept.id, 0.0)
             return
         verdict, _ = self.mempool.add(transaction, None, kept.arrival, kept.own)
         if verdict is Verdict.ACCEPTED:
-            self._knowers.waits(transaction.id)
+            self._waits(transaction.id)
         else:
-            self._gone[kept.id] = None
+            self._saving.went(kept.id, 0.0)
+
+    def _waits(self, transaction_id: bytes) -> None:
+        for side in self._sides.values():
+            side.knowers.waits(transaction_id)
+
+    def _side(self, face: Face) -> Side:
+        side = self._sides.get(face)
+        if side is None:
+            side = self._sides[face] = Side(face)
+            for entry in self.mempool:
+                side.knowers.waits(entry.transaction.id)
+        return side
 
     # --- Links --------------------------------------------------------------------------------------------------------
 
     def joined(self, peer: Peer, now: float) -> None:
         """A link is up. It is told of what nobody on its face has fetched yet, at a random time."""
-        side = self._sides.setdefault(peer.face, Side(peer.face))
+        side = self._side(peer.face)
         side.links[peer.link] = None
-        state = self._links[peer.link] = TxPeer(peer, side, self._knowers.join())
+        state = self._links[peer.link] = TxPeer(peer, side, side.knowers.join())
         if side.unfetched:
             state.queue.update(dict.fromkeys(side.unfetched))
             self._plan(state.audience, now)
@@ -100,7 +107,7 @@ class TransactionRelay:
         if state is None:
             return []
         side = state.side
-        self._knowers.leave(state.bit)
+        side.knowers.leave(state.bit)
         del side.links[link]
         self._tellings.clear(link)
         self._pauses.clear(link)
@@ -245,10 +252,8 @@ class TransactionRelay:
         if verdict is not Verdict.ACCEPTED:
             return verdict, []
         transaction_id = transaction.id
-        self._knowers.waits(transaction_id)
-        self._unsaved[transaction_id] = None
-        self._gone.pop(transaction_id, None)
-        self._save_at = min(self._save_at, now if own else now + MEMPOOL_KEEP_S)
+        self._waits(transaction_id)
+        self._saving.came(transaction_id, now, own=own)
         self._spread(transaction_id, source, now)
         fields = {"id": display_id(transaction_id), "bytes": len(transaction.raw), "own": own}
         return verdict, [Notify("transaction", fields)]
@@ -276,14 +281,13 @@ class TransactionRelay:
     def _enter(self, side: Side, transaction_id: bytes, now: float) -> None:
         """From now on it is public at this face."""
         side.entering.clear(transaction_id)
-        knowing, here = self._knowers.knowing(transaction_id), 0
+        knowing = side.knowers.knowing(transaction_id)
         for link in side.links:
             state = self._links[link]
-            here |= state.bit
             if not knowing & state.bit:
                 state.queue[transaction_id] = None
                 self._plan(state.audience, now)
-        if not self._knowers.having(transaction_id) & here:
+        if not side.knowers.having(transaction_id):
             side.unfetched[transaction_id] = inf
 
     def confirmed(self, transactions: Sequence[Transaction], now: float) -> None:
@@ -304,30 +308,22 @@ class TransactionRelay:
     def _went(self, entries: Iterable[Entry], now: float) -> None:
         for entry in entries:
             transaction_id = entry.transaction.id
-            self._knowers.went(transaction_id)
             for side in self._sides.values():
+                side.knowers.went(transaction_id)
                 side.unfetched.pop(transaction_id, None)
                 side.entering.clear(transaction_id)
-            self._unsaved.pop(transaction_id, None)
-            self._gone[transaction_id] = None  # it may be on the disk, though unsaved: from when it waited before
-            self._save_at = min(self._save_at, now + MEMPOOL_KEEP_S)
+            self._saving.went(transaction_id, now)
 
     def save(self) -> list[Effect]:
         """What changed since the last time, for the disk."""
-        self._save_at = inf
-        entries = [self.mempool.get(transaction_id) for transaction_id in self._unsaved]
-        fresh = tuple(Waiting(e.transaction.id, e.transaction.raw, e.arrival, e.own) for e in entries if e is not None)
-        dropped = tuple(self._gone)
-        self._unsaved.clear()
-        self._gone.clear()
-        return [Keep(self._next_token(), transactions=fresh, dropped=dropped)] if fresh or dropped else []
+        return self._saving.save()
 
     # --- Own announcements --------------------------------------------------------------------------------------------
 
     def may_have(self, link: LinkId, transaction_id: bytes) -> bytes | None:
         """What getdata gets: a transaction that waits and was announced to this very peer."""
         state = self._links.get(link)
-        if state is None or not self._knowers.was_told(transaction_id, state.bit):
+        if state is None or not state.side.knowers.was_told(transaction_id, state.bit):
             return None
         if (entry := self.mempool.get(transaction_id)) is not None:
             self._has(state, transaction_id)
@@ -336,7 +332,7 @@ class TransactionRelay:
 
     def _has(self, state: TxPeer, transaction_id: bytes) -> None:
         """The peer has it, so that others can get it from there."""
-        self._knowers.heard(transaction_id, state.bit)
+        state.side.knowers.heard(transaction_id, state.bit)
         state.side.unfetched.pop(transaction_id, None)
 
     def public(self, face: Face) -> Iterable[Transaction]:
@@ -351,7 +347,7 @@ class TransactionRelay:
 
     def holders(self, transaction_id: bytes) -> int:
         """Peers that are here and have it: they announced it, or fetched it here."""
-        return self._knowers.having(transaction_id).bit_count()
+        return sum(side.knowers.having(transaction_id).bit_count() for side in self._sides.values())
 
     def is_told(self, transaction_id: bytes, answered: Callable[[LinkId], float]) -> bool:
         """Whether a peer has fetched or announced it, or has read of it here and does not want it: it has it already.
@@ -366,7 +362,7 @@ class TransactionRelay:
             if told is None:
                 return True
             readers = [self._links[link] for link in side.links if answered(link) >= told]
-            if any(r.takes_part and self._knowers.was_told(transaction_id, r.bit) for r in readers):
+            if any(r.takes_part and side.knowers.was_told(transaction_id, r.bit) for r in readers):
                 return True
         return False
 
@@ -378,7 +374,7 @@ class TransactionRelay:
         state.mempool_at, state.takes_part = now, True
         for entry in self.mempool:
             transaction_id = entry.transaction.id
-            is_known = self._knowers.knowing(transaction_id) & state.bit
+            is_known = state.side.knowers.knowing(transaction_id) & state.bit
             if not is_known and transaction_id not in state.side.entering:
                 state.queue[transaction_id] = None
         if state.queue:
@@ -403,7 +399,7 @@ class TransactionRelay:
         chosen = [transaction_id for transaction_id in chosen if transaction_id in self.mempool]
         self._rng.shuffle(chosen)  # the order of arrival says where they came from
         for transaction_id in chosen:
-            self._knowers.told(transaction_id, state.bit)
+            state.side.knowers.told(transaction_id, state.bit)
             if transaction_id in state.side.unfetched:
                 state.side.unfetched[transaction_id] = now
         items = tuple(InventoryItem(InventoryKind.TX, transaction_id) for transaction_id in chosen)
@@ -412,7 +408,7 @@ class TransactionRelay:
     # --- Time ---------------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
-        when = min(self._tellings.deadline(), self._pauses.deadline(), self._save_at)
+        when = min(self._tellings.deadline(), self._pauses.deadline(), self._saving.at)
         for side in self._sides.values():
             when = min(when, side.deadline())
         return when
@@ -430,20 +426,18 @@ class TransactionRelay:
             effects += self._ask(link, self._links[link], now)
         for side in self._sides.values():
             effects += self._ask_others(side, now)
-        if self._save_at <= now:
+        if self._saving.at <= now:
             self._went(self.mempool.expire(self._unix()), now)
             effects += self.save()
-            self._save_at = now + MEMPOOL_SWEEP_S if len(self.mempool) else inf
+            self._saving.at = now + MEMPOOL_SWEEP_S if len(self.mempool) else inf
         return effects
 
     def _ask_others(self, side: Side, now: float) -> list[Effect]:
         effects: list[Effect] = []
         while side.asked:
             transaction_id, (link, since) = next(iter(side.asked.items()))
-            if (
-                now < since + TX_SECOND_SOURCE_S
-            ):  # as in ``deadline``: a difference may round the other way, and never end
-                break
+            if now < since + TX_SECOND_SOURCE_S:
+                break  # as in ``deadline``: a difference may round the other way, and never end
             self._move_to_late(self._links[link], transaction_id)
             effects += self._ask_another(side, transaction_id, now)
         return effects

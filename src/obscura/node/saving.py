@@ -1,0 +1,45 @@
+"""What of the mempool changed since the disk last heard of it (design 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from obscura.limits import MEMPOOL_KEEP_S
+from obscura.node.effects import Effect, Keep, Waiting
+from obscura.node.mempool import Mempool
+
+
+class Saving:
+    """Own transactions are due at once, others within ``MEMPOOL_KEEP_S``."""
+
+    __slots__ = ("_gone", "_mempool", "_next_token", "_unsaved", "at")
+
+    def __init__(self, mempool: Mempool, next_token: Callable[[], int]) -> None:
+        self.at = inf  # when to save
+        self._mempool = mempool
+        self._next_token = next_token
+        self._unsaved: dict[bytes, None] = {}
+        self._gone: dict[bytes, None] = {}
+
+    def came(self, transaction_id: bytes, now: float, *, own: bool) -> None:
+        """It waits now."""
+        self._unsaved[transaction_id] = None
+        self._gone.pop(transaction_id, None)
+        self.at = min(self.at, now if own else now + MEMPOOL_KEEP_S)
+
+    def went(self, transaction_id: bytes, now: float) -> None:
+        """It waits no longer. It may be on the disk, though unsaved: from when it waited before."""
+        self._unsaved.pop(transaction_id, None)
+        self._gone[transaction_id] = None
+        self.at = min(self.at, now + MEMPOOL_KEEP_S)
+
+    def save(self) -> list[Effect]:
+        """What changed since the last time, for the disk."""
+        self.at = inf
+        entries = [self._mempool.get(transaction_id) for transaction_id in self._unsaved]
+        fresh = tuple(Waiting(e.transaction.id, e.transaction.raw, e.arrival, e.own) for e in entries if e is not None)
+        dropped = tuple(self._gone)
+        self._unsaved.clear()
+        self._gone.clear()
+        return [Keep(self._next_token(), transactions=fresh, dropped=dropped)] if fresh or dropped else []
