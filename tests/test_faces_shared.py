@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from chain_nodes import easy_ledger, relay_of
+from chain_nodes import easy_ledger, relay_of, submit, transactions
 from face_worlds import CLEAR, ONION, World
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
-from obscura.limits import COMPACT_VERSION, HIGH_BANDWIDTH_PEERS, MEMPOOL_ASKED, TX_KNOWN
+from obscura.limits import COMPACT_VERSION, HIGH_BANDWIDTH_PEERS, LEAVING_BYTES, MEMPOOL_ASKED, TX_KNOWN, TX_REFUSED
 from obscura.node.effects import LinkId
 from obscura.node.face import Face
+from obscura.node.side import Side
 from obscura.sim.network import SimNode
+from obscura.wire.message import Message
 from obscura.wire.messages.blocks import Block, Headers, Inv, InventoryItem, InventoryKind, SendCmpct
-from obscura.wire.messages.transactions import MempoolRequest, NotFound
+from obscura.wire.messages.transactions import GetData, MempoolRequest, NotFound, Tx
 from small_chains import START, mined
-from test_faces_unlinkable import BOUND, FEW, LINKS, SEEDS, Attack, has, inventory, measured, scores
+from test_faces_unlinkable import BOUND, FEW, LINKS, SEEDS, Attack, has, inventory, measured, near, scores
+
+POLL_S = 0.05
 
 # --- What an attacker looks at ------------------------------------------------------------------------------------------
 
@@ -37,6 +42,45 @@ def block_on(parents: list[bytes], *inside: Transaction, salt: int = 0) -> bytes
         assert chain.add(raw[:80], START + 10**9) is None
     raw = block_template(ledger, chain.branch(chain.best), inside, START, random.Random(f"block {salt}"))
     return mined(raw[:80]) + raw[80:]
+
+
+def polled(world: World, ask: Callable[[Face], Message], seconds: float) -> None:
+    """Ask both faces again and again."""
+    for _ in range(int(seconds / POLL_S)):
+        for face in (CLEAR, ONION):
+            world.send(face, ask(face))
+        world.run(POLL_S)
+
+
+def given_until(world: World, raw: Callable[[Transaction], bytes]) -> float:
+    """A transaction that both faces announced, asked for again and again while a block is new: until when is it given."""
+    given = world.transactions[0]
+    world.dial_both()
+    world.give_transaction(0)
+    world.run(60.0)
+    submit(world.neighbour, raw(given))
+    polled(world, lambda face: GetData(inventory(given).items), 5.0)
+    return near(*(world.first(face, NotFound, has(given)) for face in (CLEAR, ONION)))
+
+
+def leaves_with_a_block(world: World) -> float:
+    """The block has it."""
+    return given_until(world, lambda given: block_on(world.blocks[:1], given))
+
+
+def leaves_for_a_conflict(world: World) -> float:
+    """The block has another one that spends what it spends."""
+    decode = easy_ledger().decode_transaction
+    return given_until(world, lambda given: block_on(world.blocks[:1], decode(given.raw[:-4] + bytes([1, 0, 0, 0]))))
+
+
+def asks_for_what_a_block_brought(world: World) -> float:
+    """A transaction of a block that the other face got just now: a node that has it does not ask."""
+    world.dial_both()
+    submit(world.behind[CLEAR], block_on(world.blocks[:1], world.transactions[0]))
+    world.send(ONION, inventory(world.transactions[0]))
+    world.run(0.1)
+    return float(not world.got(ONION, GetData))
 
 
 def asks_for_mempools(world: World) -> float:
@@ -127,7 +171,11 @@ def one_memory_of_who_knows(node: SimNode) -> None:
         side.knowers = shared
 
 
+NO_LAG = ("obscura.node.shown.TIP_LAG_S", 0.0)
 ATTACKS = {
+    "leaves: with a block": Attack(leaves_with_a_block, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
+    "leaves: for a conflict": Attack(leaves_for_a_conflict, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
+    "leaves: asks for what a block brought": Attack(asks_for_what_a_block_brought, patch=NO_LAG),
     "asks for mempools": Attack(asks_for_mempools, one_count_of_inbound),
     "compact blocks: who sends unasked": Attack(chooses_for_compact_blocks, one_choice_of_peers),
     "inventory: forgets who knows": Attack(forgets_who_knows, one_memory_of_who_knows),
@@ -149,3 +197,40 @@ def test_it_links_where_the_protection_is_off(name: str, monkeypatch: pytest.Mon
     if attack.patch is not None:
         monkeypatch.setattr(*attack.patch)
     assert measured(attack, FEW, attack.sabotage) >= LINKS
+
+
+def test_what_comes_back_before_a_face_showed_that_it_left_was_there_all_the_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A block has it, and one block later a reorganisation leaves that block."""
+    monkeypatch.setattr("obscura.node.shown.TIP_LAG_S", 20.0)
+    world = World(7, one=True)
+    given = world.transactions[0]
+    world.dial_both()
+    world.give_transaction(0)
+    world.run(60.0)
+    beside = [*world.blocks[:1], block_on(world.blocks[:1], salt=1)]
+    for raw in (block_on(world.blocks[:1], given), beside[1], block_on(beside, salt=2)):
+        submit(world.victims[0], raw)
+    world.run(60.0)
+    assert relay_of(world.victims[0]).blocks.tip_height == 3
+    for face in (CLEAR, ONION):
+        now = world.kernel.now
+        world.send(face, GetData(inventory(given).items))
+        world.run(1.0)
+        assert [message.raw for _, message in world.got(face, Tx, now)] == [given.raw]
+
+
+def test_what_left_is_kept_within_bounds() -> None:
+    side, some = Side(ONION, shows_late=True), transactions(90, size=100_000)
+    for transaction in some:
+        side.leave(transaction.id, transaction)
+        side.leave(transaction.id, transaction)
+    kept = LEAVING_BYTES // 100_000
+    assert side.take_left(all=False) == [transaction.id for transaction in some[:-kept]]
+    assert side.take_left(all=False) == []
+    for number in range(TX_REFUSED):
+        side.leave(number.to_bytes(32, "big"), None)
+    assert len(side.take_left(all=False)) == kept
+    assert len(side.take_left(all=True)) == TX_REFUSED
+    assert not side.leaving

@@ -153,6 +153,7 @@ def tip_at_the_same_time(world: World) -> float:
 
 def tip_in_the_handshake(world: World) -> float:
     """Both faces dialled again and again while a block is new: when does each say the new height."""
+    world.run(5.0)  # each has a link to the neighbour by then, however far it is
     world.give_block(1)
     since: dict[Face, float] = {}
     for _ in range(200):
@@ -615,7 +616,7 @@ def one_set_of_sessions(node: SimNode) -> None:
 
 
 AT_ONCE = ("obscura.node.transactions.crossing_s", lambda rng: 0.0)
-NO_LAG = ("obscura.node.announcing.TIP_LAG_S", 0.0)
+NO_LAG = ("obscura.node.shown.TIP_LAG_S", 0.0)
 ATTACKS = {
     "inventory: diffused at the same time": Attack(diffused_at_the_same_time, one_audience, AT_ONCE, is_exact=False),
     "inventory: asks for what the other face has": Attack(asks_for_what_the_other_face_has, patch=AT_ONCE),

@@ -54,7 +54,7 @@ def test_a_question_costs_no_more_while_a_face_does_not_show_the_newest_block() 
     net.kernel.run(until=1.0)
     submit(node, BLOCKS[2])
     net.kernel.run(until=1.1)
-    assert relay_of(node)._announcing.is_hidden(Face.CLEARNET, IDS[2])
+    assert relay_of(node)._shown.is_hidden(Face.CLEARNET, IDS[2])
     half = limits.MAX_INVENTORY // 2
     hidden = [InventoryItem(InventoryKind.BLOCK, IDS[2])] * half
     played.send(played.peers[0].link, GetData((*hidden, *unknown(half))))

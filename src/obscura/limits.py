@@ -484,7 +484,7 @@ MAX_UNCONNECTING: Final = 10  # headers messages in a row that connect to nothin
 MAX_GETBLOCKS: Final = 500  # ids in the inv that answers getblocks (Bitcoin)
 ANNOUNCED_HEADERS: Final = 8  # new headers told at once; more are told as one inv (Bitcoin's MAX_BLOCKS_TO_ANNOUNCE)
 CATCHING_UP_S: Final = 1.0  # seconds between two announcements while more blocks are known to come
-TIP_LAG_S: Final = 2.0  # seconds (uniform from 0) after which each face of a node with several shows a new tip
+TIP_LAG_S: Final = 2.0  # seconds (uniform from 0) after which each face of a node with several shows what is new
 BLOCKS_WANTED: Final = 1_024  # blocks that one peer may have asked for and not got. Security: memory per peer.
 SERVING_FETCHES: Final = 2  # blocks being read from the disk for one peer at once; more where they are small
 BAD_BLOCK_POINTS: Final = 100  # a block or header that no honest node sends
@@ -505,6 +505,7 @@ MEMPOOL_SHARE: Final = 4  # one peer's transactions may take 1 / 4 of the mempoo
 MEMPOOL_S: Final = 72 * 3600.0  # seconds that a transaction waits for a block
 MEMPOOL_KEEP_S: Final = 5.0  # seconds between writes of what changed in the mempool to the disk
 MEMPOOL_SWEEP_S: Final = 600.0  # seconds between looks for transactions that waited too long
+LEAVING_BYTES: Final = 8 << 20  # of transactions that left, given until a face shows why (ours). Security: many blocks.
 MEMPOOL_REQUEST_S: Final = 600.0  # seconds between mempool requests of one link that are answered
 MEMPOOL_ASKED: Final = 3  # inbound peers whose mempools are asked for: announcements may have been missed
 # Transactions of branches left behind are looked for at a start (ours): a crash just after a reorganisation lost them.

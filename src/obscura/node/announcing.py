@@ -1,23 +1,17 @@
-"""Telling peers of a new tip, in the way that costs each of them least (specification, *inv*, *headers*; BIP130, BIP152).
-
-A node with several faces shows a new tip at each of them after a delay of its own: else who watches two faces sees both change at
-the same moment, block after block.
-"""
+"""Telling peers of a new tip, in the way that costs each of them least (specification, *inv*, *headers*; BIP130, BIP152)."""
 
 from __future__ import annotations
 
-import random
-from bisect import bisect_right
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from math import inf
 
-from obscura.limits import ANNOUNCED_HEADERS, CATCHING_UP_S, TIP_LAG_S
+from obscura.limits import ANNOUNCED_HEADERS, CATCHING_UP_S
 from obscura.node.blocks import Blocks, NewTip
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.compactrelay import CompactRelay
 from obscura.node.effects import Effect, LinkId, Send
 from obscura.node.face import Face
-from obscura.node.timers import Timers
+from obscura.node.shown import Shown
 from obscura.wire.messages.blocks import CmpctBlock, Headers, Inv, InventoryItem, InventoryKind
 
 
@@ -30,8 +24,7 @@ class Announcing:
         peers: Mapping[LinkId, ChainPeer],
         compact: CompactRelay,
         by_inv: Container[LinkId],
-        rng: random.Random,
-        faces: Iterable[Face],
+        shown: Shown,
     ) -> None:
         """``by_inv``: links whose peers take no headers."""
         self._blocks = blocks
@@ -40,32 +33,8 @@ class Announcing:
         self._by_inv = by_inv
         self._late: NewTip | None = None  # nobody was told of it yet
         self._told_at = -inf
-        self._rng = rng
-        self._faces = frozenset(faces)
-        # Tips that the faces of a node with several show; a single one shows the newest.
-        self._shown: dict[Face, bytes] = dict.fromkeys(self._faces, blocks.tip) if len(self._faces) > 1 else {}
+        self._shown = shown
         self._steps: dict[Face, NewTip] = {}  # not shown yet
-        self._lags: Timers[Face] = Timers()
-
-    # --- What each face shows -----------------------------------------------------------------------------------------
-
-    def shown(self, face: Face) -> bytes:
-        """The tip that this face shows."""
-        return self._shown.get(face, self._blocks.tip)
-
-    def is_hidden(self, face: Face, block_id: bytes) -> bool:
-        """Whether the block came lately, is perhaps not even on the disk, and this face does not show it yet."""
-        chain = self._blocks.chain
-        return face in self._shown and block_id in chain and chain.height(block_id) > chain.height(self.shown(face))
-
-    def visible(self, face: Face, ids: Sequence[bytes]) -> Sequence[bytes]:
-        """Those of the ids, in order of height, that this face shows."""
-        if face not in self._shown:
-            return ids
-        chain = self._blocks.chain
-        return ids[: bisect_right(ids, chain.height(self.shown(face)), key=chain.height)]
-
-    # --- News ---------------------------------------------------------------------------------------------------------
 
     def tell(self, step: NewTip, now: float) -> list[Effect]:
         """The acknowledged tip has moved."""
@@ -73,13 +42,20 @@ class Announcing:
             self._late = step
             return []
         self._late, self._told_at = None, now
-        if len(self._faces) < 2:
+        if not self._shown.late:
             return self._tell(step, self._peers.values())
-        for face in sorted(self._faces):
+        for face in self._shown.late:
             self._steps[face] = step
-            if face not in self._lags:
-                self._lags.set(face, now + self._rng.uniform(0, TIP_LAG_S))
+        self._shown.news(now)
         return []
+
+    def show(self, face: Face) -> list[Effect]:
+        """The face shows what is new from now on: its peers are told of the tip."""
+        step = self._steps.pop(face, None)
+        if step is None:
+            return []
+        self._shown.show(face, step.tip)
+        return self._tell(step, [peer for peer in self._peers.values() if peer.peer.face is face])
 
     def _tell(self, step: NewTip, peers: Iterable[ChainPeer]) -> list[Effect]:
         chain, tip = self._blocks.chain, step.tip
@@ -111,15 +87,7 @@ class Announcing:
         return Send(peer.link, Headers(tuple(map(chain.header, ids))))
 
     def deadline(self) -> float:
-        late = inf if self._late is None else self._told_at + CATCHING_UP_S
-        return min(late, self._lags.deadline())
+        return inf if self._late is None else self._told_at + CATCHING_UP_S
 
     def due(self, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        if self._late is not None and now >= self._told_at + CATCHING_UP_S:
-            effects += self.tell(self._late, now)
-        for face in self._lags.due(now):
-            step = self._steps.pop(face)
-            self._shown[face] = step.tip
-            effects += self._tell(step, [peer for peer in self._peers.values() if peer.peer.face is face])
-        return effects
+        return [] if self._late is None else self.tell(self._late, now)

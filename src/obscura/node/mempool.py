@@ -62,7 +62,7 @@ class Mempool:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, transaction_id: bytes) -> bool:
+    def __contains__(self, transaction_id: object) -> bool:
         return transaction_id in self._entries
 
     def __iter__(self) -> Iterator[Entry]:

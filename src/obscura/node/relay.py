@@ -34,6 +34,7 @@ from obscura.node.older import OlderWay, answer_getblocks
 from obscura.node.peer import Peer
 from obscura.node.reentry import Reentry
 from obscura.node.serving import Serving, Wanted
+from obscura.node.shown import Shown
 from obscura.node.transactions import TransactionRelay
 from obscura.wire.messages.blocks import (
     Block,
@@ -65,7 +66,10 @@ class ChainRelay(Part):
     ) -> None:
         self.chain = chain
         self.blocks = Blocks(chain, unix)
-        self.transactions = TransactionRelay(chain.ledger, rng, unix, self.blocks.next_token, waiting, faces)
+        self._shown = Shown(self.blocks, rng, faces)
+        self.transactions = TransactionRelay(
+            chain.ledger, rng, unix, self.blocks.next_token, waiting, faces, self._shown.news
+        )
         self.download = Download(self.blocks, lambda: len(self.transactions.mempool) > 0)
         self._peers: dict[LinkId, ChainPeer] = {}
         # Links that others dialled, by face: counted together, links of one would show by what is asked at another.
@@ -77,7 +81,7 @@ class ChainRelay(Part):
         )
         self._older = OlderWay(self.blocks)
         self._reentry = Reentry(self.blocks, self.transactions)
-        self._announcing = Announcing(self.blocks, self._peers, self._compact, self._older, rng, faces)
+        self._announcing = Announcing(self.blocks, self._peers, self._compact, self._older, self._shown)
 
     def reactions(self) -> Mapping[type[Received], Reaction]:
         reactions: dict[type[Received], Reaction] = {
@@ -109,7 +113,7 @@ class ChainRelay(Part):
 
     def best_block(self, face: Face | None = None) -> tuple[bytes, int]:
         """Id and height of the acknowledged tip, or of what a face shows of it."""
-        tip = self.blocks.tip if face is None else self._announcing.shown(face)
+        tip = self.blocks.tip if face is None else self._shown.tip(face)
         return tip, self.chain.height(tip)
 
     def submit_block(self, raw: bytes, now: float) -> tuple[list[Effect], Fault | None]:
@@ -189,10 +193,10 @@ class ChainRelay(Part):
         return effects + self.download.assign(now)
 
     def on_getheaders(self, peer: Peer, message: GetHeaders, now: float) -> Iterable[Effect]:
-        return answer_getheaders(self.blocks, self._peers[peer.link], message, self._announcing.visible)
+        return answer_getheaders(self.blocks, self._peers[peer.link], message, self._shown.visible)
 
     def on_getblocks(self, peer: Peer, message: GetBlocks, now: float) -> Iterable[Effect]:
-        return answer_getblocks(self.blocks, self._peers[peer.link], message, self._announcing.visible)
+        return answer_getblocks(self.blocks, self._peers[peer.link], message, self._shown.visible)
 
     # --- Blocks -------------------------------------------------------------------------------------------------------
 
@@ -266,10 +270,10 @@ class ChainRelay(Part):
     def on_getdata(self, peer: Peer, message: GetData, now: float) -> Iterable[Effect]:
         wanted, early = [], []
         for item in message.items:
-            if self._announcing.is_hidden(peer.face, item.hash):
+            if self._shown.is_hidden(peer.face, item.hash):
                 early.append(item)
             elif item.kind == InventoryKind.COMPACT_BLOCK:
-                wanted.append(self._compact.wanted(item, peer.face, self._announcing.shown(peer.face)))
+                wanted.append(self._compact.wanted(item, peer.face, self._shown.tip(peer.face)))
             elif item.kind in _KNOWN_KINDS:
                 wanted.append(Wanted(item))
         effects = self._serving.ask(peer.link, wanted)
@@ -317,8 +321,8 @@ class ChainRelay(Part):
         return [*(effects or ()), *self.download.fill(link, now)]
 
     def on_getblocktxn(self, peer: Peer, message: GetBlockTxn, now: float) -> Iterable[Effect]:
-        wanted = self._compact.wanted_transactions(message, self._announcing.shown(peer.face))
-        if self._announcing.is_hidden(peer.face, message.block_hash):
+        wanted = self._compact.wanted_transactions(message, self._shown.tip(peer.face))
+        if self._shown.is_hidden(peer.face, message.block_hash):
             return (Send(peer.link, NotFound((wanted.item,))),)
         return self._serving.ask(peer.link, [wanted])
 
@@ -370,6 +374,7 @@ class ChainRelay(Part):
             self._compact.deadline(),
             self._older.deadline(),
             self._announcing.deadline(),
+            self._shown.deadline(),
             self._reentry.deadline(),
         )
 
@@ -386,6 +391,10 @@ class ChainRelay(Part):
         ):
             if owner.deadline() <= now:
                 effects += owner.due(now)
+        for face in list(self._shown.due(now)):
+            effects += self._announcing.show(face)
+            if self._shown.tip(face) == self.blocks.tip:  # else what it shows next goes with the blocks that follow
+                self.transactions.shown(face)
         for link in self._headers.take_silent():
             effects += self._older.start(link)
         return effects

@@ -18,7 +18,7 @@ class Rolling(Generic[Value]):
         self._new: dict[bytes, Value] = {}
         self._old: dict[bytes, Value] = {}
 
-    def __contains__(self, id: bytes) -> bool:
+    def __contains__(self, id: object) -> bool:
         return id in self._new or id in self._old
 
     def __setitem__(self, id: bytes, value: Value) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 
+from obscura.errors import DecodeError
+from obscura.ledger.port import Ledger
 from obscura.limits import MEMPOOL_KEEP_S
 from obscura.node.effects import Effect, Keep, Waiting
-from obscura.node.mempool import Mempool
+from obscura.node.mempool import Mempool, Verdict
 
 
 class Saving:
@@ -21,6 +23,21 @@ class Saving:
         self._next_token = next_token
         self._unsaved: dict[bytes, None] = {}
         self._gone: dict[bytes, None] = {}
+
+    def restore(self, ledger: Ledger, waiting: Iterable[Waiting]) -> Iterator[bytes]:
+        """Put what the disk has into the mempool; the ids of what waits again."""
+        for kept in waiting:
+            self.at = 0.0
+            try:
+                transaction = ledger.decode_transaction(kept.raw)
+            except DecodeError:
+                self._gone[kept.id] = None
+                continue
+            verdict, _ = self._mempool.add(transaction, None, kept.arrival, kept.own)
+            if verdict is Verdict.ACCEPTED:
+                yield transaction.id
+            else:
+                self._gone[kept.id] = None
 
     def came(self, transaction_id: bytes, now: float, *, own: bool) -> None:
         """It waits now."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from math import inf
 
 from obscura.errors import DecodeError
@@ -52,44 +53,34 @@ class TransactionRelay:
         next_token: Callable[[], int],
         waiting: Iterable[Waiting] = (),
         faces: Iterable[Face] = (Face.CLEARNET,),
+        news: Callable[[float], None] = lambda now: None,
     ) -> None:
+        """``news`` is told that something left: where there are several faces, each is to call ``shown`` some time later."""
         self.mempool = Mempool(ledger)
         self._ledger = ledger
         self._rng = rng
         self._unix = unix
         self._links: dict[LinkId, TxPeer] = {}
-        self._sides = {face: Side(face) for face in sorted(faces)}
+        several = sorted(faces)
+        self._sides = {face: Side(face, shows_late=len(several) > 1) for face in several}
+        self._news = news
         self._confirmed: Rolling[bool] = Rolling(TX_REFUSED)  # a block of the chain has it
         self._tellings: Timers[Audience] = Timers()
         self._pauses: Timers[LinkId] = Timers()
         self._saving = Saving(self.mempool, next_token)
-        for kept in waiting:
-            self._restore(kept)
-            self._saving.at = 0.0
-
-    def _restore(self, kept: Waiting) -> None:
-        try:
-            transaction = self._ledger.decode_transaction(kept.raw)
-        except DecodeError:
-            self._saving.went(kept.id, 0.0)
-            return
-        verdict, _ = self.mempool.add(transaction, None, kept.arrival, kept.own)
-        if verdict is Verdict.ACCEPTED:
-            self._waits(transaction.id)
-        else:
-            self._saving.went(kept.id, 0.0)
+        for transaction_id in self._saving.restore(ledger, waiting):
+            self._waits(transaction_id)
 
     def _waits(self, transaction_id: bytes) -> None:
         for side in self._sides.values():
-            side.knowers.waits(transaction_id)
+            side.waits(transaction_id)
 
     def _side(self, face: Face) -> Side:
-        side = self._sides.get(face)
-        if side is None:
-            side = self._sides[face] = Side(face)
+        if face not in self._sides:
+            self._sides[face] = Side(face)
             for entry in self.mempool:
-                side.knowers.waits(entry.transaction.id)
-        return side
+                self._sides[face].waits(entry.transaction.id)
+        return self._sides[face]
 
     # --- Links --------------------------------------------------------------------------------------------------------
 
@@ -130,9 +121,9 @@ class TransactionRelay:
         for transaction_id in ids:
             self._has(state, transaction_id)
             state.queue.pop(transaction_id, None)
-            if transaction_id in self.mempool and transaction_id not in side.entering:
+            if side.has(transaction_id, self.mempool) or side.is_confirmed(transaction_id, self._confirmed):
                 continue
-            if transaction_id in self._confirmed or transaction_id in side.refused:
+            if transaction_id in side.refused:
                 continue
             if transaction_id in state.in_flight or transaction_id in state.announcements:
                 continue
@@ -213,7 +204,7 @@ class TransactionRelay:
             self._settled(side, transaction_id)
         elif not is_late:
             effects += self._ask_another(side, transaction_id, now)
-        if verdict is Verdict.KNOWN and transaction_id in side.entering:
+        if verdict is Verdict.KNOWN and side.is_news(transaction):
             self._enter(side, transaction_id, now)
             verdict = Verdict.ACCEPTED
         if verdict is Verdict.ACCEPTED:
@@ -231,13 +222,9 @@ class TransactionRelay:
         """Nobody on this face needs to be asked for it any more."""
         asked = side.asked.pop(transaction_id, None)
         if asked is not None and asked[0] in self._links:
-            self._move_to_late(self._links[asked[0]], transaction_id)
+            self._links[asked[0]].expect_no_more(transaction_id)
         for link in side.sources.pop(transaction_id, ()):
             self._links[link].announcements.pop(transaction_id, None)
-
-    def _move_to_late(self, state: TxPeer, transaction_id: bytes) -> None:
-        if state.in_flight.pop(transaction_id, b"") is None:
-            state.late[transaction_id] = None
 
     # --- The mempool --------------------------------------------------------------------------------------------------
 
@@ -261,9 +248,12 @@ class TransactionRelay:
     def _spread(self, transaction_id: bytes, source: Source, now: float) -> None:
         first = self._side_of(source)
         for side in self._sides.values():
+            if side.stay(transaction_id):
+                continue
             if side is not first:
                 side.entering.set(transaction_id, now + crossing_s(self._rng))
-        self._enter(first, transaction_id, now)
+            else:
+                self._enter(side, transaction_id, now)
 
     def announce_again(self, transaction_id: bytes, now: float) -> None:
         """A waiting transaction of which an earlier run perhaps told nobody is announced as if it had just come."""
@@ -295,24 +285,39 @@ class TransactionRelay:
         ids = [transaction.id for transaction in transactions]
         self._confirmed.add_all(ids, True)
         for side in self._sides.values():
-            if side.asked or side.sources:
-                for transaction_id in ids:
-                    self._settled(side, transaction_id)
+            for transaction_id in ids:
+                side.leave(transaction_id, None)
         self._went(self.mempool.confirm(transactions), now)
+        self._leave(now)
 
     def unconfirmed(self, transactions: Iterable[Transaction]) -> None:
         """A block that is no longer in the chain had these: they may come again."""
         for transaction in transactions:
             self._confirmed.discard(transaction.id)
 
-    def _went(self, entries: Iterable[Entry], now: float) -> None:
+    def _went(self, entries: Sequence[Entry], now: float) -> None:
         for entry in entries:
-            transaction_id = entry.transaction.id
+            self._saving.went(entry.transaction.id, now)
             for side in self._sides.values():
-                side.knowers.went(transaction_id)
-                side.unfetched.pop(transaction_id, None)
-                side.entering.clear(transaction_id)
-            self._saving.went(transaction_id, now)
+                side.leave(entry.transaction.id, entry.transaction)
+        if entries:
+            self._leave(now)
+
+    def _leave(self, now: float) -> None:
+        """Something left: a single face shows it at once."""
+        for side in self._sides.values():
+            self._lose(side, side.take_left(all=not side.shows_late))
+        self._news(now)
+
+    def shown(self, face: Face) -> None:
+        """The face shows why it left."""
+        self._lose(self._sides[face], self._sides[face].take_left(all=True))
+
+    def _lose(self, side: Side, left: Iterable[bytes]) -> None:
+        for transaction_id in left:
+            side.lose(transaction_id)
+            if (side.asked or side.sources) and transaction_id in self._confirmed:
+                self._settled(side, transaction_id)
 
     def save(self) -> list[Effect]:
         """What changed since the last time, for the disk."""
@@ -325,10 +330,12 @@ class TransactionRelay:
         state = self._links.get(link)
         if state is None or not state.side.knowers.was_told(transaction_id, state.bit):
             return None
-        if (entry := self.mempool.get(transaction_id)) is not None:
+        entry = self.mempool.get(transaction_id)
+        transaction = state.side.leaving.get(transaction_id) if entry is None else entry.transaction
+        if transaction is not None:
             self._has(state, transaction_id)
         state.takes_part = True
-        return None if entry is None else entry.transaction.raw
+        return None if transaction is None else transaction.raw
 
     def _has(self, state: TxPeer, transaction_id: bytes) -> None:
         """The peer has it, so that others can get it from there."""
@@ -337,9 +344,10 @@ class TransactionRelay:
 
     def public(self, face: Face) -> Iterable[Transaction]:
         """What waits and is public at that face: what else waits here came in through another one."""
-        side = self._sides.get(face)
-        entering = () if side is None else side.entering
-        return (e.transaction for e in self.mempool if e.transaction.id not in entering)
+        side = self._side(face)
+        leaving = (transaction for transaction in side.leaving.values() if transaction is not None)
+        waiting = chain(leaving, (entry.transaction for entry in self.mempool))
+        return (transaction for transaction in waiting if transaction.id not in side.entering)
 
     def is_confirmed(self, transaction_id: bytes) -> bool:
         """Whether a block that came lately has it."""
@@ -372,11 +380,9 @@ class TransactionRelay:
         if state is None or now - state.mempool_at < MEMPOOL_REQUEST_S:
             return
         state.mempool_at, state.takes_part = now, True
-        for entry in self.mempool:
-            transaction_id = entry.transaction.id
-            is_known = state.side.knowers.knowing(transaction_id) & state.bit
-            if not is_known and transaction_id not in state.side.entering:
-                state.queue[transaction_id] = None
+        for transaction in self.public(state.side.face):
+            if not state.side.knowers.knowing(transaction.id) & state.bit:
+                state.queue[transaction.id] = None
         if state.queue:
             self._plan(state.audience, now)
 
@@ -396,7 +402,7 @@ class TransactionRelay:
             del state.queue[transaction_id]
         if state.queue:
             self._plan(state.audience, now)
-        chosen = [transaction_id for transaction_id in chosen if transaction_id in self.mempool]
+        chosen = [transaction_id for transaction_id in chosen if state.side.has(transaction_id, self.mempool)]
         self._rng.shuffle(chosen)  # the order of arrival says where they came from
         for transaction_id in chosen:
             state.side.knowers.told(transaction_id, state.bit)
@@ -438,6 +444,6 @@ class TransactionRelay:
             transaction_id, (link, since) = next(iter(side.asked.items()))
             if now < since + TX_SECOND_SOURCE_S:
                 break  # as in ``deadline``: a difference may round the other way, and never end
-            self._move_to_late(self._links[link], transaction_id)
+            self._links[link].expect_no_more(transaction_id)
             effects += self._ask_another(side, transaction_id, now)
         return effects

@@ -48,3 +48,8 @@ class TxPeer:
     def owed(self) -> int:
         """Answers that are to come: each question has one, however late."""
         return len(self.in_flight) + len(self.late)
+
+    def expect_no_more(self, transaction_id: bytes) -> None:
+        """Asked of this peer, and not waited for any longer: it may come all the same."""
+        if self.in_flight.pop(transaction_id, b"") is None:
+            self.late[transaction_id] = None
