@@ -24,7 +24,7 @@ from obscura.node.face import Face
 from obscura.node.side import Side
 from obscura.sim.network import SimNode
 from obscura.wire.message import Message
-from obscura.wire.messages.blocks import Block, Headers, Inv, InventoryItem, InventoryKind, SendCmpct
+from obscura.wire.messages.blocks import Block, GetHeaders, Headers, Inv, InventoryItem, InventoryKind, SendCmpct
 from obscura.wire.messages.transactions import GetData, MempoolRequest, NotFound, Tx
 from small_chains import START, mined
 from test_faces_unlinkable import BOUND, FEW, LINKS, SEEDS, Attack, has, inventory, measured, near, scores
@@ -72,6 +72,46 @@ def leaves_for_a_conflict(world: World) -> float:
     """The block has another one that spends what it spends."""
     decode = easy_ledger().decode_transaction
     return given_until(world, lambda given: block_on(world.blocks[:1], decode(given.raw[:-4] + bytes([1, 0, 0, 0]))))
+
+
+def gives_a_block_beside_the_chain(world: World) -> float:
+    """A block that comes second at its height, and never is the tip: when does each face begin to give it."""
+    world.dial_both()
+    world.give_block(1)
+    world.run(5.0)
+    beside = block_on(world.blocks[:1], salt=1)
+    for node in world.victims:  # it comes as the tip of a neighbour that was first with it
+        late_s = world.network.latency(world.neighbour.number, node.number)
+        world.kernel.at(world.kernel.now + late_s, lambda node=node: submit(node, beside))  # type: ignore[misc]
+    question = GetData((InventoryItem(InventoryKind.BLOCK, easy_ledger().block_id(beside[:80])),))
+    polled(world, lambda face: question, 5.0)
+    return near(*(world.first(face, Block, lambda message: message.raw == beside) for face in (CLEAR, ONION)))
+
+
+def follows_another_branch(world: World) -> float:
+    """A reorganisation: when does each face show the new branch's first header, which is no higher than the tip before."""
+    world.dial_both()
+    world.give_block(1)
+    world.run(5.0)
+    beside = [*world.blocks[:1], block_on(world.blocks[:1], salt=1)]
+    for raw in (beside[1], block_on(beside, salt=2)):
+        submit(world.neighbour, raw)
+    question = GetHeaders(1, (easy_ledger().block_id(world.blocks[0][:80]),), bytes(32))
+    polled(world, lambda face: question, 5.0)
+    return near(
+        *(world.first(face, Headers, lambda message: beside[1][:80] in message.headers) for face in (CLEAR, ONION))
+    )
+
+
+def knows_a_locator(world: World) -> float:
+    """Headers asked for from a new block, or else the genesis: from when on is there nothing that follows."""
+    world.dial_both()
+    question = GetHeaders(
+        1, (easy_ledger().block_id(world.blocks[1][:80]), easy_ledger().block_id(easy_ledger().genesis)), bytes(32)
+    )
+    world.give_block(1)
+    polled(world, lambda face: question, 5.0)
+    return near(*(world.first(face, Headers, lambda message: not message.headers) for face in (CLEAR, ONION)))
 
 
 def asks_for_what_a_block_brought(world: World) -> float:
@@ -171,10 +211,25 @@ def one_memory_of_who_knows(node: SimNode) -> None:
         side.knowers = shared
 
 
+def answers_from_the_tree(node: SimNode) -> None:
+    """What a face gives follows from what is here, whether or not it was shown."""
+    relay = relay_of(node)
+    relay._shown.gives = lambda face, id: relay.blocks.may_show(id, relay.chain.tip)  # type: ignore[method-assign]
+    relay._shown.known = lambda face, locator: locator  # type: ignore[method-assign]
+
+
 NO_LAG = ("obscura.node.shown.TIP_LAG_S", 0.0)
 ATTACKS = {
     "leaves: with a block": Attack(leaves_with_a_block, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
     "leaves: for a conflict": Attack(leaves_for_a_conflict, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
+    "branches: beside the chain": Attack(
+        gives_a_block_beside_the_chain, answers_from_the_tree, changes={"uneven_s": 0.3}, is_exact=False
+    ),
+    # Both blocks are asked for, so that how far a neighbour is counts for more.
+    "branches: another one": Attack(follows_another_branch, patch=NO_LAG, changes={"uneven_s": 0.15}, is_exact=False),
+    "branches: from a new block": Attack(
+        knows_a_locator, answers_from_the_tree, changes={"uneven_s": 0.3}, is_exact=False
+    ),
     "leaves: asks for what a block brought": Attack(asks_for_what_a_block_brought, patch=NO_LAG),
     "asks for mempools": Attack(asks_for_mempools, one_count_of_inbound),
     "compact blocks: who sends unasked": Attack(chooses_for_compact_blocks, one_choice_of_peers),

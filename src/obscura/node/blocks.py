@@ -60,13 +60,13 @@ class Blocks:
             raise KeyError(height)
         return self.chain.ancestor(self.tip, height)
 
-    def may_show(self, block_id: bytes) -> bool:
-        """Whether a peer may learn that the block is here. Old ones off the chain tell nodes (and faces) apart."""
+    def may_show(self, block_id: bytes, tip: bytes) -> bool:
+        """Whether a peer that is shown ``tip`` may have the block. Old ones off the chain tell nodes (and faces) apart."""
         chain = self.chain
         if block_id not in chain or not chain.has_body(block_id) or chain.is_bad(block_id):
             return False
-        height, tip_height = chain.height(block_id), chain.tip_height
-        return tip_height - height < KEPT_BLOCKS or chain.ancestor(chain.tip, height) == block_id
+        height, tip_height = chain.height(block_id), chain.height(tip)
+        return tip_height - height < KEPT_BLOCKS or chain.ancestor(tip, height) == block_id
 
     # --- Headers ------------------------------------------------------------------------------------------------------
 

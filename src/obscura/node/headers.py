@@ -6,6 +6,7 @@ While we are behind, one peer leads; the others are asked once it has nothing mo
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
@@ -25,6 +26,7 @@ from obscura.node.blocks import Blocks
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.effects import Disconnect, Effect, LinkId, Penalise, Send
 from obscura.node.face import Face
+from obscura.node.shown import Shown
 from obscura.node.timers import Timers
 from obscura.wire.messages.blocks import GetHeaders, Headers
 
@@ -272,31 +274,31 @@ class HeaderSync:
         return [Penalise(link, points, f"a header: {fault.reason}")]
 
 
-Visible = Callable[[Face, Sequence[bytes]], Sequence[bytes]]  # those of the ids that a face shows
-
-
-def served_ids(blocks: Blocks, locator: Sequence[bytes], stop: bytes, limit: int) -> list[bytes]:
-    """What getheaders and getblocks are answered with: ids below the tip that we vouch for, never more."""
-    chain, tip = blocks.chain, blocks.chain.tip
+def served_ids(
+    shown: Shown, blocks: Blocks, face: Face, locator: Sequence[bytes], stop: bytes, limit: int
+) -> list[bytes]:
+    """What getheaders and getblocks are answered with: ids below the end that the face shows, never more."""
+    chain, end = blocks.chain, shown.end(face)
     if not locator:
-        return [stop] if blocks.may_show(stop) else []
-    if chain.on_best(tip):
-        return chain.after(locator, stop, limit, whole=True)
+        return [stop] if shown.gives(face, stop) else []
+    if chain.on_best(end):
+        ids = chain.after(shown.known(face, locator), stop, limit, whole=True)
+        return ids[: bisect_right(ids, chain.height(end), key=chain.height)]
     start = 0  # more work is claimed elsewhere, but nobody has shown its blocks: we go on serving our own chain
     for entry in locator:
-        if entry in chain and chain.height(entry) <= chain.height(tip):
+        if entry in chain and chain.height(entry) <= chain.height(end):
             height = chain.height(entry)
-            if chain.ancestor(tip, height) == entry:
+            if chain.ancestor(end, height) == entry:
                 start = height
                 break
-    ids = chain.reorganisation(chain.ancestor(tip, start), tip).connect[:limit]
+    ids = chain.reorganisation(chain.ancestor(end, start), end).connect[:limit]
     return ids[: ids.index(stop) + 1] if stop in ids else ids
 
 
-def answer_getheaders(blocks: Blocks, peer: ChainPeer, message: GetHeaders, visible: Visible) -> Iterable[Effect]:
+def answer_getheaders(shown: Shown, blocks: Blocks, peer: ChainPeer, message: GetHeaders) -> Iterable[Effect]:
     """The headers that the peer lacks; an empty message says that there are none."""
     most = Headers.most(blocks.chain.ledger.header_bytes)
-    ids = visible(peer.peer.face, served_ids(blocks, message.locator, message.stop_hash, most))
+    ids = served_ids(shown, blocks, peer.peer.face, message.locator, message.stop_hash, most)
     if ids:
         peer.sent = ids[-1]
     return (Send(peer.link, Headers(tuple(map(blocks.chain.header, ids)))),)

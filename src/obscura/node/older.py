@@ -11,7 +11,8 @@ from obscura.limits import BLOCKS_IN_FLIGHT, HEADERS_S, MAX_GETBLOCKS, PROTOCOL_
 from obscura.node.blocks import Blocks
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.effects import Effect, LinkId, Send
-from obscura.node.headers import NO_STOP, Visible, served_ids
+from obscura.node.headers import NO_STOP, served_ids
+from obscura.node.shown import Shown
 from obscura.wire.messages.blocks import GetBlocks, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData
 
@@ -116,9 +117,9 @@ class OlderWay:
         return []
 
 
-def answer_getblocks(blocks: Blocks, peer: ChainPeer, message: GetBlocks, visible: Visible) -> Iterable[Effect]:
+def answer_getblocks(shown: Shown, blocks: Blocks, peer: ChainPeer, message: GetBlocks) -> Iterable[Effect]:
     """Ids of the blocks that the peer lacks, the oldest first, 500 at most."""
-    ids = visible(peer.peer.face, served_ids(blocks, message.locator, message.stop_hash, MAX_GETBLOCKS))
+    ids = served_ids(shown, blocks, peer.peer.face, message.locator, message.stop_hash, MAX_GETBLOCKS)
     if not ids:
         return ()
     return (Send(peer.link, Inv(tuple(InventoryItem(InventoryKind.BLOCK, block_id) for block_id in ids))),)

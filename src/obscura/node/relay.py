@@ -75,7 +75,7 @@ class ChainRelay(Part):
         # Links that others dialled, by face: counted together, links of one would show by what is asked at another.
         self._inbound: Counter[Face] = Counter()
         self._headers = HeaderSync(self.blocks, rng, self.download.owes)
-        self._serving = Serving(self.blocks, self.transactions.may_have)
+        self._serving = Serving(self.blocks, self.transactions.may_have, self._gives)
         self._compact = CompactRelay(
             self.blocks, self.download, self.transactions.public, rng, self._headers.refused_early
         )
@@ -193,10 +193,10 @@ class ChainRelay(Part):
         return effects + self.download.assign(now)
 
     def on_getheaders(self, peer: Peer, message: GetHeaders, now: float) -> Iterable[Effect]:
-        return answer_getheaders(self.blocks, self._peers[peer.link], message, self._shown.visible)
+        return answer_getheaders(self._shown, self.blocks, self._peers[peer.link], message)
 
     def on_getblocks(self, peer: Peer, message: GetBlocks, now: float) -> Iterable[Effect]:
-        return answer_getblocks(self.blocks, self._peers[peer.link], message, self._shown.visible)
+        return answer_getblocks(self._shown, self.blocks, self._peers[peer.link], message)
 
     # --- Blocks -------------------------------------------------------------------------------------------------------
 
@@ -268,16 +268,17 @@ class ChainRelay(Part):
         return effects
 
     def on_getdata(self, peer: Peer, message: GetData, now: float) -> Iterable[Effect]:
-        wanted, early = [], []
+        wanted = []
         for item in message.items:
-            if self._shown.is_hidden(peer.face, item.hash):
-                early.append(item)
-            elif item.kind == InventoryKind.COMPACT_BLOCK:
+            if item.kind == InventoryKind.COMPACT_BLOCK:
                 wanted.append(self._compact.wanted(item, peer.face, self._shown.tip(peer.face)))
             elif item.kind in _KNOWN_KINDS:
                 wanted.append(Wanted(item))
-        effects = self._serving.ask(peer.link, wanted)
-        return [*effects, Send(peer.link, NotFound(tuple(early)))] if early else effects
+        return self._serving.ask(peer.link, wanted)
+
+    def _gives(self, link: LinkId, block_id: bytes) -> bool:
+        peer = self._peers.get(link)
+        return peer is not None and self._shown.gives(peer.peer.face, block_id)
 
     def on_notfound(self, peer: Peer, message: NotFound, now: float) -> Iterable[Effect]:
         link = peer.link
@@ -322,8 +323,6 @@ class ChainRelay(Part):
 
     def on_getblocktxn(self, peer: Peer, message: GetBlockTxn, now: float) -> Iterable[Effect]:
         wanted = self._compact.wanted_transactions(message, self._shown.tip(peer.face))
-        if self._shown.is_hidden(peer.face, message.block_hash):
-            return (Send(peer.link, NotFound((wanted.item,))),)
         return self._serving.ask(peer.link, [wanted])
 
     def on_blocktxn(self, peer: Peer, message: BlockTxn, now: float) -> Iterable[Effect]:

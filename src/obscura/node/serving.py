@@ -47,8 +47,15 @@ class _Link:
 class Serving:
     """The queue of each link. Transactions are looked up when their turn comes, blocks are fetched then."""
 
-    def __init__(self, blocks: Blocks, transaction: Callable[[LinkId, bytes], bytes | None]) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        transaction: Callable[[LinkId, bytes], bytes | None],
+        gives: Callable[[LinkId, bytes], bool],
+    ) -> None:
+        """``gives``: whether a block may be given over a link."""
         self._blocks = blocks
+        self._gives = gives
         self._transaction = transaction
         self._links: dict[LinkId, _Link] = {}
 
@@ -114,7 +121,7 @@ class Serving:
 
     def _fetch(self, link: LinkId, state: _Link, wanted: Wanted, missing: list[InventoryItem]) -> Iterable[Effect]:
         block_id = wanted.item.hash
-        if not self._blocks.may_show(block_id):
+        if not self._gives(link, block_id):
             missing.append(wanted.item)
             return ()
         state.fetching += 1

@@ -6,13 +6,14 @@ Else who watches two faces sees both change at the same moment, block after bloc
 from __future__ import annotations
 
 import random
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from obscura.limits import TIP_LAG_S
 from obscura.node.blocks import Blocks
 from obscura.node.face import Face
 from obscura.node.timers import Timers
+
+_REMEMBERED = 16  # branches per face
 
 
 class Shown:
@@ -24,28 +25,41 @@ class Shown:
         several = sorted(faces)
         self.late = tuple(several) if len(several) > 1 else ()  # faces that show what is new after a delay
         self._tips: dict[Face, bytes] = dict.fromkeys(self.late, blocks.tip)
+        self._left: dict[Face, dict[bytes, None]] = {face: {} for face in self.late}  # tips of branches that it left
         self._lags: Timers[Face] = Timers()
 
     def tip(self, face: Face) -> bytes:
         """The tip that this face shows."""
         return self._tips.get(face, self._blocks.tip)
 
-    def is_hidden(self, face: Face, block_id: bytes) -> bool:
-        """Whether the block came lately, is perhaps not even on the disk, and this face does not show it yet."""
-        chain = self._blocks.chain
-        return face in self._tips and block_id in chain and chain.height(block_id) > chain.height(self.tip(face))
+    def end(self, face: Face) -> bytes:
+        """Where the chain ends that this face answers from; a single face has blocks that are not on the disk yet."""
+        return self._tips.get(face, self._blocks.chain.tip)
 
-    def visible(self, face: Face, ids: Sequence[bytes]) -> Sequence[bytes]:
-        """Those of the ids, in order of height, that this face shows."""
+    def gives(self, face: Face, block_id: bytes) -> bool:
+        """Whether a peer may learn at this face that the block is here: it was part of a chain that the face has shown."""
+        if not self._blocks.may_show(block_id, self.end(face)):
+            return False
+        return face not in self._tips or any(self._is_on(end, block_id) for end in (self.tip(face), *self._left[face]))
+
+    def known(self, face: Face, locator: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of the ids that are on the chain from which this face answers."""
         if face not in self._tips:
-            return ids
-        chain = self._blocks.chain
-        return ids[: bisect_right(ids, chain.height(self.tip(face)), key=chain.height)]
+            return locator
+        chain, end = self._blocks.chain, self.end(face)
+        return [*(each for each in locator if each in chain and self._is_on(end, each)), chain.genesis]
+
+    def _is_on(self, end: bytes, block_id: bytes) -> bool:
+        chain, height = self._blocks.chain, self._blocks.chain.height(block_id)
+        return height <= chain.height(end) and chain.ancestor(end, height) == block_id
 
     def show(self, face: Face, tip: bytes) -> None:
         """From now on the face shows this tip."""
-        if face in self._tips:
-            self._tips[face] = tip
+        if face not in self._tips:
+            return
+        if not self._is_on(tip, self.tip(face)):
+            _remember(self._left[face], self.tip(face))
+        self._tips[face] = tip
 
     def news(self, now: float) -> None:
         """Something is new: each face shows it after a delay of its own, with what was new before."""
@@ -59,3 +73,9 @@ class Shown:
     def due(self, now: float) -> Iterator[Face]:
         """Faces whose time to show what is new has come."""
         return self._lags.due(now)
+
+
+def _remember(ids: dict[bytes, None], block_id: bytes) -> None:
+    ids[block_id] = None
+    if len(ids) > _REMEMBERED:
+        del ids[next(iter(ids))]
