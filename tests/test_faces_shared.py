@@ -19,8 +19,10 @@ from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
 from obscura.limits import COMPACT_VERSION, HIGH_BANDWIDTH_PEERS, LEAVING_BYTES, MEMPOOL_ASKED, TX_KNOWN, TX_REFUSED
+from obscura.linkevents import Reason
 from obscura.node.effects import LinkId
 from obscura.node.face import Face
+from obscura.node.link import Link
 from obscura.node.side import Side
 from obscura.sim.network import SimNode
 from obscura.wire.message import Message
@@ -160,6 +162,19 @@ def forgets_who_knows(world: World) -> float:
     return float(any(has(given)(message) for _, message in world.got(ONION, Inv)))
 
 
+def loses_a_link_for_what_the_other_face_holds(world: World) -> float:
+    """Links of one face make the node hold much, and one of the other a little more than each of them: does it end."""
+    for node in world.victims:
+        node.assembly.engine._memory._budget = 1_000_000
+    world.dial(ONION)
+    world.send(ONION, *[Inv((InventoryItem(InventoryKind.BLOCK, bytes(32)),) * 3_000)] * 3)  # more than its rate
+    for link in world.dial_many(CLEAR, 4):
+        for _ in range(7):
+            world.attacker.send(link, Inv((InventoryItem(InventoryKind.BLOCK, bytes(32)),) * 1_000))
+    world.run(0.5)
+    return float(world.end_of(ONION) is not None)
+
+
 def speaks_of_compact_blocks(node: SimNode) -> None:
     """The attacker's node has no chain, and says in the handshake what one with a chain would."""
     offer = node.assembly.engine._offer_for
@@ -219,6 +234,20 @@ def answers_from_the_tree(node: SimNode) -> None:
 
 
 NO_LAG = ("obscura.node.shown.TIP_LAG_S", 0.0)
+
+
+def one_memory(node: SimNode) -> None:
+    """What is held for the links of all faces is counted together."""
+    engine = node.assembly.engine
+    engine._memory._held = Together(int)  # type: ignore[assignment]
+    cut = engine.cut
+
+    def cut_greediest(link: Link, reason: Reason, now: float) -> None:
+        cut(max(engine.links.values(), key=lambda each: each.memory) if reason is Reason.STALLED else link, reason, now)
+
+    engine.cut = cut_greediest  # type: ignore[method-assign]
+
+
 ATTACKS = {
     "leaves: with a block": Attack(leaves_with_a_block, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
     "leaves: for a conflict": Attack(leaves_for_a_conflict, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False),
@@ -233,6 +262,7 @@ ATTACKS = {
     "leaves: asks for what a block brought": Attack(asks_for_what_a_block_brought, patch=NO_LAG),
     "asks for mempools": Attack(asks_for_mempools, one_count_of_inbound),
     "compact blocks: who sends unasked": Attack(chooses_for_compact_blocks, one_choice_of_peers),
+    "memory: a link ends": Attack(loses_a_link_for_what_the_other_face_holds, one_memory),
     "inventory: forgets who knows": Attack(forgets_who_knows, one_memory_of_who_knows),
 }
 

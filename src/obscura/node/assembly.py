@@ -184,6 +184,7 @@ def assemble(
         shaping=shaping(settings.knobs, budget, rng),
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
         ways=settings.ways,
+        faces=len(settings.faces),
     )
     return Assembly(engine, core, liveness, near, relay, own, rotation)
 

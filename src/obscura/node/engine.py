@@ -56,6 +56,7 @@ class Engine:
         shaping: Shaping = unshaped,
         rates: Rates | None = None,
         ways: Ways = DIRECT,
+        faces: int = 1,
     ) -> None:
         self.core = core
         self.links: dict[LinkId, Link] = {}
@@ -63,7 +64,7 @@ class Engine:
         self._catalogue, self._network_id, self._offer_for = catalogue, network_id, offer_for
         self._rng, self._unix = rng, unix
         self._shaping, self._admissions = shaping, admissions
-        self._rates, self._memory = rates or {}, Memory(MEMORY_BUDGET)
+        self._rates, self._memory = rates or {}, Memory(MEMORY_BUDGET, faces)
         self._now = now
         self._last_id = 0
         self._io: list[Io] = []
@@ -410,7 +411,7 @@ class Engine:
             return
         waiting = connection.waiting
         if self._memory.count(link, waiting + connection.buffered + link.meter.held):
-            self.cut(greediest(self.links.values()), Reason.STALLED, now)
+            self.cut(greediest(self.links.values(), link.face), Reason.STALLED, now)
         changed = hold(link, connection)
         if changed is not None:
             self._io.append(changed)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from obscura.connection import Connection
 from obscura.limits import BLOCKED_POLL_S, SEND_QUEUE_HIGH, SEND_QUEUE_LOW, SEND_STALL_S
+from obscura.node.face import Face
 from obscura.node.io import Hold
 from obscura.node.link import Link
 
@@ -33,21 +35,21 @@ def next_look(link: Link, connection: Connection, now: float) -> float:
 
 
 class Memory:
-    """Bytes held for all peers."""
+    """Bytes held for all peers. Each face has its share: a link of one must not end because of what another one holds."""
 
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-        self._held = 0
-        self.most = 0  # so far
+    def __init__(self, budget: int, faces: int) -> None:
+        self._budget = budget // faces
+        self._held: Counter[Face] = Counter()
+        self.most = 0  # so far, of all faces
 
     def count(self, link: Link, held: int) -> bool:
-        """Keep the sum. Whether it is over the budget."""
-        self._held += held - link.memory
+        """Keep the sum. Whether that of the link's face is over the budget."""
+        self._held[link.face] += held - link.memory
         link.memory = held
-        self.most = max(self.most, self._held)
-        return self._held > self._budget
+        self.most = max(self.most, sum(self._held.values()))
+        return self._held[link.face] > self._budget
 
 
-def greediest(links: Iterable[Link]) -> Link:
-    """Who makes us hold most, manual peers last."""
-    return max(links, key=lambda link: (not link.manual, link.memory))
+def greediest(links: Iterable[Link], face: Face) -> Link:
+    """Who makes us hold most at a face, manual peers last."""
+    return max((link for link in links if link.face is face), key=lambda link: (not link.manual, link.memory))
