@@ -24,6 +24,7 @@ from obscura.node.effects import LinkId
 from obscura.node.face import Face
 from obscura.node.link import Link
 from obscura.node.side import Side
+from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.sim.network import SimNode
 from obscura.wire.message import Message
 from obscura.wire.messages.blocks import Block, GetHeaders, Headers, Inv, InventoryItem, InventoryKind, SendCmpct
@@ -175,6 +176,18 @@ def loses_a_link_for_what_the_other_face_holds(world: World) -> float:
     return float(world.end_of(ONION) is not None)
 
 
+def gets_less_cover_when_the_other_face_fills(world: World) -> float:
+    """How many dummies a link gets of a bounded budget, before and after the other face has many links."""
+    world.dial(ONION)
+    link = world.attacker.assembly.engine.links[world.links[ONION]].connection
+    assert link is not None
+    world.run(100.0)
+    before = link.dummies_received
+    world.dial_many(CLEAR, 20)
+    world.run(100.0)
+    return before - (link.dummies_received - before)
+
+
 def speaks_of_compact_blocks(node: SimNode) -> None:
     """The attacker's node has no chain, and says in the handshake what one with a chain would."""
     offer = node.assembly.engine._offer_for
@@ -233,7 +246,15 @@ def answers_from_the_tree(node: SimNode) -> None:
     relay._shown.known = lambda face, locator: locator  # type: ignore[method-assign]
 
 
+FEW_DUMMIES = msgspec.structs.replace(LEVELS[PrivacyLevel.MEDIUM], cover_bytes_per_s=300)
 NO_LAG = ("obscura.node.shown.TIP_LAG_S", 0.0)
+
+
+def one_budget_of_cover(node: SimNode) -> None:
+    """Dummies of all faces are paid from one budget."""
+    engine = node.assembly.engine
+    of = engine._shaping
+    engine._shaping = lambda face: of(CLEAR)
 
 
 def one_memory(node: SimNode) -> None:
@@ -262,6 +283,9 @@ ATTACKS = {
     "leaves: asks for what a block brought": Attack(asks_for_what_a_block_brought, patch=NO_LAG),
     "asks for mempools": Attack(asks_for_mempools, one_count_of_inbound),
     "compact blocks: who sends unasked": Attack(chooses_for_compact_blocks, one_choice_of_peers),
+    "cover: paid from one budget": Attack(
+        gets_less_cover_when_the_other_face_fills, one_budget_of_cover, changes={"knobs": FEW_DUMMIES}, is_exact=False
+    ),
     "memory: a link ends": Attack(loses_a_link_for_what_the_other_face_holds, one_memory),
     "inventory: forgets who knows": Attack(forgets_who_knows, one_memory_of_who_knows),
 }

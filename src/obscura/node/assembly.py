@@ -21,7 +21,7 @@ from obscura.node.book import Book
 from obscura.node.broadcast import Outbox
 from obscura.node.coarse import CoarseClock
 from obscura.node.core import Core, Part, Reaction
-from obscura.node.cover import Budget, Cover, shaping
+from obscura.node.cover import Cover, Shapes
 from obscura.node.dandelion import Dandelion
 from obscura.node.dialable import DIRECT, Way, Ways
 from obscura.node.effects import LinkId, Waiting
@@ -157,7 +157,7 @@ def assemble(
         named=settings.manual,
     )
     core = Core([liveness, *near.parts, Cover(), rotation, *about_chain, *parts])
-    budget = Budget(settings.knobs.cover_bytes_per_s, settings.knobs.cover_bytes_per_day, now)
+    shape = Shapes(settings.knobs, rng, now, faces=len(settings.faces)).of
     for message, reaction in (reactions or {}).items():
         core.route(message, reaction)
     catalogue = CATALOGUE
@@ -181,7 +181,7 @@ def assemble(
         unix,
         now=now,
         admissions=Admissions(settings.admission, loopback_is_free=settings.is_dev, now=now, grouping=near.grouping),
-        shaping=shaping(settings.knobs, budget, rng),
+        shaping=shape,
         rates=rates_of(catalogue, settings.rate_factor) if settings.rate_factor < inf else None,
         ways=settings.ways,
         faces=len(settings.faces),

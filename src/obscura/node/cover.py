@@ -17,6 +17,7 @@ from obscura.limits import CELL, MALFORMED_POINTS
 from obscura.linkevents import Shape, unshaped
 from obscura.node.core import Part, Reaction, Received
 from obscura.node.effects import Effect, LinkId, Notify, Penalise
+from obscura.node.face import Face
 from obscura.node.peer import Peer
 from obscura.node.ratelimit import TokenBucket
 from obscura.shaping.agreement import OFF, UNBOUNDED, Agreement, Pair, Understood, agree, concessions, wished
@@ -29,7 +30,7 @@ DAY_S = 86_400
 
 
 class Budget:
-    """Cover bytes that all links of a node may send, per second and per day; 0 = no bound. Real traffic is not counted."""
+    """Cover bytes that all links of a face may send, per second and per day; 0 = no bound. Real traffic is not counted."""
 
     def __init__(self, bytes_per_s: int, bytes_per_day: int, now: float) -> None:
         self._buckets = []
@@ -58,6 +59,23 @@ def shaping(knobs: Knobs, budget: Budget, rng: random.Random) -> Callable[[Negot
         return Shape(sizes, schedule, watch(inbound))
 
     return shape
+
+
+class Shapes:
+    """``shaping`` for each face of a node, which has its share of the budget: what one uses up must not be missed at another."""
+
+    def __init__(self, knobs: Knobs, rng: random.Random, now: float, *, faces: int) -> None:
+        self._knobs = knobs
+        self._rng = rng
+        self._now = now
+        self._most = -(-knobs.cover_bytes_per_s // faces), -(-knobs.cover_bytes_per_day // faces)
+        self._faces: dict[Face, Callable[[Negotiated], Shape]] = {}
+
+    def of(self, face: Face) -> Callable[[Negotiated], Shape]:
+        """What shapes the links of one face."""
+        if face not in self._faces:
+            self._faces[face] = shaping(self._knobs, Budget(*self._most, self._now), self._rng)
+        return self._faces[face]
 
 
 def both_directions(negotiated: Negotiated) -> tuple[Agreement, Agreement] | tuple[None, None]:
@@ -105,7 +123,7 @@ def _seconds(pair: Pair) -> Span:
 
 
 def _spending(budget: Budget, most: int) -> MaySpend:
-    """The node's budget and what the peer accepts, which is counted from its first dummy on."""
+    """The face's budget and what the peer accepts, which is counted from its first dummy on."""
     if most == UNBOUNDED:
         return budget.may_spend
     own: list[Budget] = []

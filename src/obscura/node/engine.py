@@ -53,7 +53,7 @@ class Engine:
         *,
         now: float,
         admissions: Admissions,
-        shaping: Shaping = unshaped,
+        shaping: Callable[[Face], Shaping] = lambda face: unshaped,
         rates: Rates | None = None,
         ways: Ways = DIRECT,
         faces: int = 1,
@@ -323,7 +323,7 @@ class Engine:
             self._unix,
             initiator=not link.inbound,
             now=now,
-            shaping=self._shaping,
+            shaping=self._shaping(link.face),
             resuming=None if isinstance(security, Bare) else self._handover.resuming(link),
             tallies=self.traffic.tallies,
         )
