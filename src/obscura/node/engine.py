@@ -65,8 +65,7 @@ class Engine:
         self._rng, self._unix = rng, unix
         self._shaping, self._admissions = shaping, admissions
         self._rates, self._memory = rates or {}, Memory(MEMORY_BUDGET, faces)
-        self._now = now
-        self._last_id = 0
+        self._now, self._last_id = now, 0
         self._io: list[Io] = []
         self._dirty: dict[LinkId, None] = {}  # in order of touching, so that a replay is exact
         self._timers: Timers[LinkId] = Timers()

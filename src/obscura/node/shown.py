@@ -6,6 +6,7 @@ Else who watches two faces sees both change at the same moment, block after bloc
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from obscura.limits import TIP_LAG_S
@@ -25,7 +26,8 @@ class Shown:
         several = sorted(faces)
         self.late = tuple(several) if len(several) > 1 else ()  # faces that show what is new after a delay
         self._tips: dict[Face, bytes] = dict.fromkeys(self.late, blocks.tip)
-        self._left: dict[Face, dict[bytes, None]] = {face: {} for face in self.late}  # tips of branches that it left
+        # Tips of branches that it left.
+        self._left: dict[Face, deque[bytes]] = {face: deque(maxlen=_REMEMBERED) for face in self.late}
         self._lags: Timers[Face] = Timers()
 
     def tip(self, face: Face) -> bytes:
@@ -58,7 +60,7 @@ class Shown:
         if face not in self._tips:
             return
         if not self._is_on(tip, self.tip(face)):
-            _remember(self._left[face], self.tip(face))
+            self._left[face].append(self.tip(face))
         self._tips[face] = tip
 
     def news(self, now: float) -> None:
@@ -73,9 +75,3 @@ class Shown:
     def due(self, now: float) -> Iterator[Face]:
         """Faces whose time to show what is new has come."""
         return self._lags.due(now)
-
-
-def _remember(ids: dict[bytes, None], block_id: bytes) -> None:
-    ids[block_id] = None
-    if len(ids) > _REMEMBERED:
-        del ids[next(iter(ids))]
