@@ -26,7 +26,21 @@ from obscura.daemon.node import Node
 from obscura.errors import UserError
 from obscura.ledger.mining import filler_transaction
 from obscura.ledger.networks import load_network
-from obscura.node.recording import MAGIC, AnyRecord, Channel, Cut, Dice, End, Got, Linked, Over, pack, unpack
+from obscura.node.recording import (
+    MAGIC,
+    Agreed,
+    AnyRecord,
+    Channel,
+    Comes,
+    Cut,
+    Dice,
+    End,
+    Got,
+    Linked,
+    Over,
+    pack,
+    unpack,
+)
 from obscura.sim.replay import Replay, load
 from obscura.wire.frame import checksum_of
 from obscura.wire.messages.transactions import Tx
@@ -105,6 +119,15 @@ def test_a_session_comes_to_the_same_again(captured: tuple[Path, dict[str, Any]]
     assert replayed(records).trace_hash == replay.trace_hash
     without = [record for record in records if not (isinstance(record, Got) and record.type == "ping")]
     assert replayed(without).trace_hash != replay.trace_hash
+
+
+def test_that_a_long_message_comes_on_is_played_too(captured: tuple[Path, dict[str, Any]]) -> None:
+    records = records_of(captured[0].read_bytes())
+    at, agreed = next((at, record) for at, record in enumerate(records) if isinstance(record, Agreed))
+    comes = Comes(agreed.at, agreed.link, "block")
+    assert records_of(MAGIC + pack(comes)) == [comes]
+    report = replayed([*records[: at + 1], comes, *records[at + 1 :]]).report()
+    assert (report["received"]["arriving"], report["differs"]) == (1, [])
 
 
 def test_what_the_node_had_is_compared(captured: tuple[Path, dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from obscura.channel.uniform import StaticKey
 from obscura.connection import Connection, Ended, Established, Event, Opened, Reason
 from obscura.handshake.features import BUILT, CORE, Flags
 from obscura.limits import (
+    ARRIVING,
     CLEAN_END_S,
     DISCARD_BYTES,
     DISCARD_S,
@@ -28,10 +29,12 @@ from obscura.limits import (
     MAX_UNKNOWN_PAYLOAD,
     UNAUTHENTICATED_BYTES,
 )
+from obscura.linkevents import Arriving
 from obscura.morph.carrier import Finished
 from obscura.wire.catalogue import BUILT_IN
 from obscura.wire.frame import Malformed, Unknown, encode_frame, encode_raw
 from obscura.wire.message import Message, Phase
+from obscura.wire.messages.blocks import Block
 from obscura.wire.messages.network import Extension, Ping, Pong, Verack, Version
 from obscura.wire.messages.transactions import Tx
 from playbook import (
@@ -668,3 +671,25 @@ def test_core_and_built_are_what_a_fresh_link_negotiates() -> None:
     assert isinstance(established, Established)
     assert established.negotiated.flags == BUILT
     assert not BUILT.lacks(CORE)
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_that_a_long_message_keeps_coming_is_told_once_a_second_at_most(security: Security) -> None:
+    both, block = linked(security), Block(bytes(100_000))
+    both.client.send(block)
+    pieces = cut(b"".join(both.client.flush(0.0)), 1_500)
+    events = [event for piece in pieces[:20] for event in both.server.receive(piece, 0.5)]
+    for second, piece in enumerate(pieces[20:], 1):
+        events += both.server.receive(piece, float(second))
+    assert messages(events) == [block]
+    told = [event for event in events if isinstance(event, Arriving)]
+    assert set(told) <= {Arriving("block"), Arriving("")}
+    assert 0.7 * 70_000 / ARRIVING[0] < len(told) <= 70_000 / ARRIVING[0] + 1
+
+
+@pytest.mark.parametrize("security", SECURITIES)
+def test_short_messages_are_no_long_one_that_comes(security: Security) -> None:
+    both = linked(security)
+    for second in range(1, 1_000):
+        both.client.send(Ping(second))
+        assert both.server.receive(b"".join(both.client.flush(0.0)), float(second)) == [Ping(second)]

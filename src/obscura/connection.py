@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from math import inf
 
+from obscura.arrivals import Arrivals
 from obscura.channel.opening import PLAIN_FLIGHT, Initiator, Responder, Secured
 from obscura.channel.records import Opener, Sealer
 from obscura.channel.resume import Claim, Find, ResumeSecret
@@ -43,6 +44,7 @@ class Connection:
     """One link, either role. ``over`` turns true when the socket is to be closed after what ``flush`` still gives."""
 
     __slots__ = (
+        "_arrivals",
         "_carrier",
         "_deadline",
         "_decoder",
@@ -88,8 +90,7 @@ class Connection:
         tallies: Tallies | None = None,
     ) -> None:
         counted = tallies or Tallies({}, {})
-        self._carrier = carrier
-        self._security = security
+        self._carrier, self._security, self._arrivals = carrier, security, Arrivals()
         self._handshake = Handshake(offer, initiator=initiator)
         self._decoder = FrameDecoder(catalogue.opening, tally=counted.received)
         self._established_kinds = catalogue.established
@@ -102,8 +103,7 @@ class Connection:
         self._opening: Initiator | Responder | None = None
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
-        self._stage = _Stage.OPENING
-        self._deadline = now + HANDSHAKE_S
+        self._stage, self._deadline = _Stage.OPENING, now + HANDSHAKE_S
         self.outbox = Outbox(counted.sent)
         self.expects_leave = False  # the peer's last record means that it moves; see ``Handover``
         self.over, self.is_busy, self.closing = False, False, (False, False)  # lingers, resets
@@ -160,6 +160,8 @@ class Connection:
         events: list[Event] = []
         for event in self._carrier.receive(data, now):
             self._on_carrier(event, now, events)
+        if self.is_established:
+            events += self._arrivals.came(len(data), self._opener, self._decoder, now)
         return events if self._parked is None else self._park(self._parked, events, len(data))
 
     def eof(self, now: float) -> list[Event]:

@@ -185,6 +185,7 @@ CONNECT_S: Final = 10.0  # seconds for TCP to connect
 PATH_LOST_S: Final = 180.0  # seconds that what a dialled link sent may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482)
 PING_INTERVAL_S: Final = 120.0  # seconds between pings of one link (design 10), each link with its own phase
 PING_DEAD_S: Final = 1_200.0  # seconds without a pong: the peer is dead (design 10)
+ARRIVING: Final = (4 << 10, 1.0)  # bytes, seconds at least: what is long is told to come on. Security: 0.4 kB/s last
 SEND_QUEUE_HIGH: Final = 4 << 20  # bytes waiting for one peer; above it we stop reading from that peer
 SEND_QUEUE_LOW: Final = 1 << 20  # bytes; below it we read again and senders go on
 SEND_QUEUE_MAX: Final = 32 << 20  # bytes; a peer that makes us hold more is cut. Security: one slow reader's cost.

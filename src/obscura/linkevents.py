@@ -62,6 +62,12 @@ class PeerLeft(msgspec.Struct, frozen=True):
     """The peer ended its direction while it was expected to leave. The own direction may go on."""
 
 
+class Arriving(msgspec.Struct, frozen=True):
+    """Something long is on its way, and bytes of it keep coming. ``type``: of its frame, "" = not known yet."""
+
+    type: str
+
+
 class Ended(msgspec.Struct, frozen=True):
     """Nothing is delivered after this. The socket may live on for a while, as the carrier's cover would."""
 
@@ -69,7 +75,7 @@ class Ended(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-Event = Message | Malformed | Unknown | Breach | Opened | Established | Rejoined | PeerLeft | Ended
+Event = Message | Malformed | Unknown | Arriving | Breach | Opened | Established | Rejoined | PeerLeft | Ended
 
 
 class Shape(NamedTuple):

@@ -158,6 +158,11 @@ class Opener:
             self._partial = bytearray(self._size)
             self._fill(self._partial, view[position:])
 
+    @property
+    def held(self) -> int:
+        """Bytes that are there of a record that is not complete."""
+        return self._held
+
     def rest(self) -> None:
         """Nothing is opened for a while: as with a ``Sealer``."""
         self._cipher = None

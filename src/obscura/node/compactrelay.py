@@ -246,6 +246,11 @@ class CompactRelay:
         if found is not None and found.block_id == block_id:
             self._give_up(link)
 
+    def progressed(self, link: LinkId, now: float) -> None:
+        """Bytes of the peer keep coming, what was missing among them."""
+        if link in self._timers:
+            self._timers.set(link, now + COMPACT_S)
+
     def deadline(self) -> float:
         return self._timers.deadline()
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from obscura.linkevents import Arriving
 from obscura.node.effects import Effect, LinkId, Merit, Notify
 from obscura.node.peer import DialFailed, Moved, Peer
 from obscura.shaping.watch import Breach
@@ -17,7 +18,7 @@ from obscura.wire.address import Endpoint
 from obscura.wire.frame import Malformed, Unknown
 from obscura.wire.message import Message
 
-Received = Message | Malformed | Unknown | Breach
+Received = Message | Malformed | Unknown | Arriving | Breach
 Reaction = Callable[[Peer, Any, float], Iterable[Effect] | None]
 
 
@@ -75,6 +76,10 @@ class Part:
         """Little waits for the peer, as ``AwaitRoom`` asked."""
         return ()
 
+    def on_arriving(self, peer: Peer, arriving: Arriving, now: float) -> Iterable[Effect]:
+        """Something long of the peer keeps coming: what else it was asked for may be in it or behind it."""
+        return ()
+
     def deadline(self) -> float:
         """When ``due`` wants to be called; ``inf`` = not by itself."""
         return inf
@@ -94,7 +99,7 @@ class Core:
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = tuple(parts)
         self.peers: dict[LinkId, Peer] = {}
-        self.routes: dict[type[Received], Reaction] = {}
+        self.routes: dict[type[Received], Reaction] = {Arriving: self._arriving}
         for part in self.parts:
             for message, reaction in part.reactions().items():
                 self.route(message, reaction)
@@ -112,6 +117,9 @@ class Core:
         for part in self.parts:
             effects += part.on_established(peer, now)
         return effects
+
+    def _arriving(self, peer: Peer, arriving: Arriving, now: float) -> list[Effect]:
+        return [e for part in self.parts for e in part.on_arriving(peer, arriving, now)]
 
     def received(self, peer: Peer, message: Received, now: float) -> Iterable[Effect]:
         """The one reaction's effects; none for a type that nobody asked for."""

@@ -250,6 +250,12 @@ class Download:
         self._patience = max(BLOCK_PATIENCE_S[0], self._patience * 0.9)
         return True
 
+    def progressed(self, link: LinkId, now: float) -> None:
+        """Bytes of the peer keep coming: in their order the blocks that it was asked for come too."""
+        source = self._sources.get(link)
+        if source is not None:
+            source.progress = now
+
     def failed(self, link: LinkId, block_id: bytes, now: float) -> list[Effect]:
         """The peer does not have the block, or what it gave was not it: another one is asked."""
         source = self._sources.get(link)

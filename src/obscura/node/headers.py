@@ -34,7 +34,7 @@ NO_STOP = bytes(32)
 
 
 class _State:
-    __slots__ = ("answers", "last", "paused", "peer", "presync", "unconnecting")
+    __slots__ = ("answers", "last", "moves_until", "paused", "peer", "presync", "unconnecting")
 
     def __init__(self, peer: ChainPeer) -> None:
         self.peer = peer
@@ -42,6 +42,7 @@ class _State:
         self.unconnecting = 0
         self.answers = False  # it has answered getheaders once
         self.paused = False  # it has more, but we are too far behind with blocks
+        self.moves_until = 0.0  # bytes came lately: what was asked for may be behind them
         self.last: bytes | None = None  # the newest header of a full message
 
 
@@ -124,24 +125,36 @@ class HeaderSync:
         if link not in self._early:
             self._early.set(link, now + self._rng.uniform(*EARLY_AGAIN_S))
 
+    def progressed(self, link: LinkId, type: str, now: float) -> None:
+        """Bytes of the peer keep coming, of a message of this type just now."""
+        state = self._states.get(link)
+        if state is not None and (
+            state.answers or type == Headers.TYPE
+        ):  # an older peer may say anything else for ever
+            state.moves_until = now + HEADERS_S
+
     def deadline(self) -> float:
         return min(self._timers.deadline(), self._early.deadline())
 
     def due(self, now: float) -> list[Effect]:
         """Peers that did not answer: one that always did before is ended, one that never did is asked the older way.
 
-        Who has blocks to give first is slow perhaps, and no more: the download watches over that. Somebody else leads meanwhile.
+        Who is slow is waited for, but leads no longer. Who has blocks to give first is slow perhaps, and no more: the
+        download watches over that.
         """
         effects = [effect for link in list(self._early.due(now)) for effect in self.ask(link, now)]
         for link in self._timers.due(now):
             state = self._states[link]
-            state.presync = None
-            if not state.answers:
-                self._silent.append(link)
-            elif self._owes_blocks(link):
-                self._timers.set(link, now + HEADERS_S)
-            elif not state.peer.peer.is_manual:
-                effects.append(Disconnect(link, "no answer to getheaders"))
+            if now < state.moves_until:
+                self._timers.set(link, state.moves_until)
+            else:
+                state.presync = None
+                if not state.answers:
+                    self._silent.append(link)
+                elif self._owes_blocks(link):
+                    self._timers.set(link, now + HEADERS_S)
+                elif not state.peer.peer.is_manual:
+                    effects.append(Disconnect(link, "no answer to getheaders"))
             if self._leader == link:
                 self._leader = None
                 effects += self._lead(now)

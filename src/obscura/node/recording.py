@@ -20,7 +20,7 @@ import msgspec
 from obscura.connection import Connection
 from obscura.errors import UserError
 from obscura.limits import CAPTURE_RECORD
-from obscura.linkevents import Ended, Established, Event, Opened, Reason
+from obscura.linkevents import Arriving, Ended, Established, Event, Opened, Reason
 from obscura.node.effects import LinkId
 from obscura.node.link import Link
 from obscura.shaping.levels import Knobs
@@ -164,7 +164,13 @@ class End(Record, frozen=True, tag=12):
     mempool_digest: bytes
 
 
-OfLink = Linked | Channel | Agreed | Got | Odd | Broke | Over
+class Comes(LinkRecord, frozen=True, tag=13):
+    """``Arriving``."""
+
+    type: str
+
+
+OfLink = Linked | Channel | Agreed | Got | Odd | Comes | Broke | Over
 AnyRecord = Begin | Known | Waits | OfLink | Dice | Blamed | End
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AnyRecord).decode
@@ -329,6 +335,8 @@ def _record(event: Event, at: float, link: LinkId) -> OfLink | None:
         return Agreed(at, link, agreed.version, flags.features, flags.privacy, peer, own, theirs, compact, offset_s)
     if isinstance(event, Malformed | Unknown):
         return Odd(at, link, event.type, event.size, event.checksum, getattr(event, "reason", None))
+    if isinstance(event, Arriving):
+        return Comes(at, link, event.type)
     if isinstance(event, Breach):
         return Broke(at, link, event.what)
     if isinstance(event, Ended):

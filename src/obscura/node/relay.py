@@ -20,6 +20,7 @@ from obscura.limits import (
     MEMPOOL_ASKED,
     UNREQUESTED_POINTS,
 )
+from obscura.linkevents import Arriving
 from obscura.node.announcing import Announcing
 from obscura.node.blocks import KNOWN, Blocks, NewTip
 from obscura.node.chainpeer import ChainPeer
@@ -166,6 +167,12 @@ class ChainRelay(Part):
         effects = self._headers.left(link, now)
         effects += self.transactions.left(link, now)
         return effects + self.download.left(link, now)
+
+    def on_arriving(self, peer: Peer, arriving: Arriving, now: float) -> Iterable[Effect]:
+        self.download.progressed(peer.link, now)
+        self._headers.progressed(peer.link, arriving.type, now)
+        self._compact.progressed(peer.link, now)
+        return ()
 
     def describe(self, link: LinkId, now: float) -> Mapping[str, Any]:
         peer = self._peers.get(link)

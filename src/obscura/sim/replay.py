@@ -23,7 +23,7 @@ from obscura.handshake.machine import Negotiated
 from obscura.ledger.chain import Chain
 from obscura.ledger.network import Network
 from obscura.limits import REPLAY_GAP_S, REPLAY_LINK, REPLAY_TOTAL_S
-from obscura.linkevents import Ended, Established, Event, Opened, Reason
+from obscura.linkevents import Arriving, Ended, Established, Event, Opened, Reason
 from obscura.node.assembly import Settings, assemble
 from obscura.node.effects import Fetch, Keep, Notify, Waiting
 from obscura.node.face import Face, Purpose
@@ -38,6 +38,7 @@ from obscura.node.recording import (
     Blamed,
     Broke,
     Channel,
+    Comes,
     Dice,
     End,
     Got,
@@ -430,6 +431,8 @@ def _event(record: OfLink) -> Event:
         if record.reason is None:
             return Unknown(record.type, record.size, record.checksum)
         return Malformed(record.type, record.size, record.checksum, record.reason)
+    if isinstance(record, Comes):
+        return Arriving(record.type)
     if isinstance(record, Broke):
         return Breach(record.what)
     if isinstance(record, Over):

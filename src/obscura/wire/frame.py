@@ -151,6 +151,13 @@ class FrameDecoder:
             return size - self._begun.missing, size
         return (len(self._head), HEADER_BYTES) if self._head else None
 
+    @property
+    def coming(self) -> str | None:
+        """Type of the frame of which some is there, "" as long as it is not known; None = of none."""
+        if self._begun is not None:
+            return self._begun.type
+        return "" if self._head else None
+
     def receive(self, data: bytes | memoryview, start: int = 0, end: int | None = None) -> Iterator[Item]:
         """The items that ``data[start:end]`` completes. Exhaust it before the next call; then reuse ``data``.
 
