@@ -173,3 +173,30 @@ def test_who_talks_all_the_time_and_gives_no_block_keeps_it_from_nobody() -> Non
     node.connect(node_with(net, [*BLOCKS, NEXT]).address)
     net.kernel.run(until=60.0 + 10.0)
     assert relay_of(node).blocks.tip == LEDGER.block_id(NEXT[:80])
+
+
+def test_a_pong_behind_much_else_is_waited_for_at_both_ends() -> None:
+    net = network(latency=LATENCY_S)
+    peer = node_with(net, BLOCKS)
+    node = node_with(net, BLOCKS, peer)
+    net.kernel.run(until=30.0)
+    for number in range(2):
+        peer.send(peer.peers[0].link, Numbered(number, 4_000_000))  # 33 minutes
+    net.kernel.run(until=30.0 + 3_600.0)
+    assert told(node, "peer-disconnected") == []
+    for end in (node, peer):
+        (shown,) = end.assembly.engine.describe(net.kernel.now)
+        assert shown["ping_ms"] < 2_000 * LATENCY_S + 2_000
+
+
+def test_who_says_nothing_more_is_dead_whatever_came_before() -> None:
+    net = network(latency=LATENCY_S)
+    peer = node_with(net, BLOCKS)
+    node = node_with(net, BLOCKS, peer)
+    net.kernel.run(until=30.0)
+    peer.send(peer.peers[0].link, Numbered(0, 1_000_000))
+    net.kernel.run(until=60.0)
+    peer.is_running = False  # without a word
+    net.kernel.run(until=60.0 + limits.PING_INTERVAL_S + limits.PING_DEAD_S)
+    (ended,) = told(node, "peer-disconnected")
+    assert ended["reason"] == "closed by this node: no pong for 20 minutes"

@@ -9,18 +9,20 @@ from typing import Any
 
 from obscura.limits import PING_DEAD_S, PING_INTERVAL_S
 from obscura.node.core import Part, Reaction, Received
-from obscura.node.effects import Disconnect, Effect, LinkId, Notify, Send
+from obscura.node.effects import AwaitRoom, Disconnect, Effect, LinkId, Notify, Send
 from obscura.node.peer import Peer
 from obscura.node.timers import Timers
+from obscura.wire.frame import Arriving
 from obscura.wire.messages.network import Ping, Pong
 
 
 class _Link:
-    __slots__ = ("answered", "asked", "best_s", "last_s", "nonce", "sent")
+    __slots__ = ("answered", "asked", "best_s", "last_s", "late_at", "nonce", "sent")
 
     def __init__(self) -> None:
         self.nonce: int | None = None  # of the ping in flight
         self.sent = 0.0
+        self.late_at = -inf  # when no pong had come for too long, unless the ping has not even left
         self.answered = -inf  # when the newest ping was sent that was answered
         self.asked = False  # by the operator: tell the result
         self.last_s: float | None = None
@@ -55,7 +57,7 @@ class Liveness(Part):
         state = self._links.get(peer.link)
         if state is None or message.nonce != state.nonce:
             return ()  # late or made up: it proves nothing
-        state.nonce, state.answered = None, state.sent
+        state.nonce, state.answered, state.late_at = None, state.sent, -inf
         state.last_s = now - state.sent
         state.best_s = state.last_s if state.best_s is None else min(state.best_s, state.last_s)
         self._timers.set(peer.link, now + PING_INTERVAL_S)
@@ -63,6 +65,13 @@ class Liveness(Part):
             return ()
         state.asked = False
         return (Notify("pong", {"peer": peer.link, "rtt_ms": round(state.last_s * 1000, 3)}),)
+
+    def on_arriving(self, peer: Peer, arriving: Arriving, now: float) -> Iterable[Effect]:
+        """It lives: its pong is behind what comes."""
+        state = self._links.get(peer.link)
+        if state is not None and state.nonce is not None:
+            self._timers.set(peer.link, now + PING_DEAD_S)
+        return ()
 
     def best_s(self, link: LinkId) -> float:
         """The shortest round trip of a link so far; ``inf`` = none measured."""
@@ -92,8 +101,19 @@ class Liveness(Part):
             if state.nonce is None:
                 effects += self._ping(link, state, now)
             else:
-                effects.append(Disconnect(link, f"no pong for {PING_DEAD_S / 60:.0f} minutes"))
+                state.late_at = now
+                effects.append(AwaitRoom(link))
         return effects
+
+    def on_room(self, peer: Peer, now: float) -> Iterable[Effect]:
+        state = self._links.get(peer.link)
+        if state is None or state.late_at == -inf:
+            return ()
+        late_at, state.late_at = state.late_at, -inf
+        if late_at == now:
+            return (Disconnect(peer.link, f"no pong for {PING_DEAD_S / 60:.0f} minutes"),)
+        self._timers.set(peer.link, now + PING_DEAD_S)  # the ping was behind much else
+        return ()
 
     def describe(self, link: LinkId, now: float) -> Mapping[str, Any]:
         state = self._links.get(link)
