@@ -23,7 +23,7 @@ from chain_nodes import (
 from obscura import limits
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
-from obscura.sim.network import SimNetwork, SimNode
+from obscura.sim.network import Line, SimNetwork, SimNode
 from obscura.wire.message import Message
 from obscura.wire.messages.blocks import (
     Block,
@@ -237,3 +237,49 @@ def test_blocks_that_were_asked_for_the_older_way_may_come_after_headers(has_les
         net.kernel.run(until=net.kernel.now + 0.5)
     assert told(node, "penalty") == []
     assert relay_of(node).chain.tip_height == (10 if has_less_work else 8)
+
+
+def large(size: int, *before: bytes) -> bytes:
+    """The next block after ``before``, of about so many bytes."""
+    chain = Chain(LEDGER)
+    for raw in (*BLOCKS, *before):
+        assert chain.add(raw[:80], START + 10**9) is None
+    inside = transactions(size // 2_000, 70 + len(before), 2_000)
+    raw = block_template(LEDGER, chain.branch(chain.best), inside, START, Random(1))
+    return mined(raw[:80]) + raw[80:]
+
+
+LARGE = large(900_000)
+
+
+def test_a_block_that_comes_through_a_narrow_line_is_asked_of_few() -> None:
+    """Each copy takes its part of the line: asked of everybody, a block that takes 45 s took nine minutes."""
+    net = network(latency=0.3)
+    peers = [node_with(net, [*BLOCKS, LARGE]) for _ in range(10)]
+    node = node_with(net, BLOCKS)
+    narrow = Line(net.kernel, 20_000.0)
+    net.line = lambda a, b: narrow if b == node.number else None
+    blocks = count(node, Block)
+    for peer in peers:
+        node.connect(peer.address)
+    while relay_of(node).blocks.tip != LEDGER.block_id(LARGE[:80]):
+        assert net.kernel.now < 180.0
+        net.kernel.run(until=net.kernel.now + 1.0)
+    net.kernel.run(until=600.0)
+    assert len(blocks) <= 5
+    assert told(node, "penalty") == []
+
+
+@pytest.mark.parametrize("quick_first", [True, False])
+def test_a_block_that_comes_slowly_is_asked_of_a_quicker_peer(quick_first: bool) -> None:
+    net = network()
+    slow, quick, node = (node_with(net, blocks) for blocks in ([*BLOCKS, LARGE], [*BLOCKS, LARGE], BLOCKS))
+    net.line = lambda a, b: Line(net.kernel, 5_000.0) if a == slow.number else None
+    node.connect(slow.address)
+    while not relay_of(node).download.in_flight:
+        net.kernel.run(until=net.kernel.now + 0.01)
+    asked_at = net.kernel.now
+    net.kernel.run(until=asked_at + (0.0 if quick_first else 30.0))
+    node.connect(quick.address)
+    net.kernel.run(until=asked_at + (12.0 if quick_first else 32.0))
+    assert relay_of(node).blocks.tip == LEDGER.block_id(LARGE[:80])

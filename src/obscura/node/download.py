@@ -38,6 +38,7 @@ class _Source:
         "excluded",
         "in_flight",
         "late",
+        "moved",
         "path",
         "path_to",
         "peer",
@@ -55,6 +56,7 @@ class _Source:
         self.cursor = 0  # heights below it are asked for or there
         self.whole = 0  # up to this height of that branch all blocks are there
         self.progress = inf  # when its last block came, or when it was first asked
+        self.moved = -inf  # when a block came of it, or bytes of something long
         self.rests_until = 0.0
         self.path: list[bytes] = []  # ids from the fork with the best chain upwards, where its chain is not that
         self.path_to = b""
@@ -74,12 +76,19 @@ class _Source:
 
 
 class _Request:
-    __slots__ = ("height", "link", "since")
+    __slots__ = ("asked", "height", "link", "since")
 
     def __init__(self, link: LinkId, height: int, since: float) -> None:
         self.link = link
         self.height = height
         self.since = since
+        self.asked = 1  # peers, one after the other
+
+    def wait_s(self, comes: bool) -> float:
+        """Seconds until another peer is asked too, whether the block seems to come or not: each copy slows down the others."""
+        if not comes:
+            return BLOCK_STEAL_S
+        return min(BLOCK_PATIENCE_S[0] * 2.0 ** (self.asked - 1), BLOCK_PATIENCE_S[1])
 
 
 class Download:
@@ -239,7 +248,7 @@ class Download:
         source = self._sources.get(link)
         if source is None or not source.answers(block_id):
             return False
-        source.progress = now
+        source.moved = source.progress = now
         request = self._requests.pop(block_id, None)
         if request is not None:
             self.waits.observe(now - request.since)
@@ -254,14 +263,14 @@ class Download:
         """Bytes of the peer keep coming: in their order the blocks that it was asked for come too."""
         source = self._sources.get(link)
         if source is not None:
-            source.progress = now
+            source.moved = source.progress = now
 
     def failed(self, link: LinkId, block_id: bytes, now: float) -> list[Effect]:
         """The peer does not have the block, or what it gave was not it: another one is asked."""
         source = self._sources.get(link)
         if source is not None:
             source.excluded[block_id] = None
-            source.in_flight.pop(block_id, None)
+            source.answers(block_id)
         request = self._requests.get(block_id)
         if request is not None and request.link == link:
             del self._requests[block_id]
@@ -299,8 +308,14 @@ class Download:
         return [Disconnect(source.peer.link, f"no block for {tried:.0f} s")]
 
     def _steal(self, now: float) -> list[Effect]:
-        """The lowest block in flight holds up a peer that could give it and has nothing else to do: ask that one too."""
+        """The lowest block in flight holds up a peer that could give it and has nothing else to do: ask that one too.
+
+        What seems to come is waited for longer, and then asked of a peer that owes nothing: the way here may be all that is slow,
+        and the same for everybody.
+        """
         effects: list[Effect] = []
+        movers = [source for source in self._sources.values() if now - source.moved < BLOCK_PATIENCE_S[0]]
+        coming = {block_id for source in movers for block_id in (*source.in_flight, *source.late)}
         for source in self._sources.values():
             best = self._target(source, now)
             if best is None or len(source.in_flight) >= BLOCKS_IN_FLIGHT // 2:
@@ -309,7 +324,8 @@ class Download:
                 (request.height, block_id, request)
                 for block_id, request in self._requests.items()
                 if request.link != source.peer.link
-                and now - request.since >= BLOCK_STEAL_S
+                and now - request.since >= request.wait_s(block_id in coming)
+                and (block_id not in coming or not (source.in_flight or source.late))
                 and block_id not in source.excluded
                 and block_id not in source.late  # asked before, and perhaps only slow
                 and request.height <= self._chain.height(best)
@@ -321,7 +337,7 @@ class Download:
             loser = self._sources.get(request.link)
             if loser is not None:
                 self._move_to_late(loser, [block_id])
-            request.link, request.since = source.peer.link, now
+            request.link, request.since, request.asked = source.peer.link, now, request.asked + 1
             effects.append(self._ask(source, [block_id], now))
         return effects
 

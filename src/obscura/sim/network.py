@@ -7,13 +7,14 @@ and does with ``drain`` what the daemon does. Nothing here decides anything.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from math import inf
 
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
-from obscura.limits import CONNECT_S
+from obscura.limits import CONNECT_S, STALL_LOOK_S, WRITE_BUFFER
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.broadcast import Receipt
 from obscura.node.core import Part, Reaction
@@ -33,15 +34,69 @@ PORT = 19733
 FIRST_HOST = int(IPv4Address("127.1.0.1"))  # loopback, since that is where carrier plain may run
 
 
+PIECE = 1_460  # bytes that a narrow line carries at once: what a packet holds
+
+
+class Line:
+    """Something narrow that wires share: ``rate`` bytes per second, a piece of each wire in turn."""
+
+    def __init__(self, kernel: Kernel, rate: float) -> None:
+        self._kernel = kernel
+        self._rate = rate
+        self._waiting: dict[_Wire, deque[bytes | None]] = {}  # whose turn it is first
+        self._is_busy = False
+
+    def put(self, wire: _Wire, data: bytes | None) -> None:
+        """Send this, and let it arrive in the wire's own time from then on."""
+        queue = self._waiting.setdefault(wire, deque())
+        queue += [None] if data is None else [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+        wire.backlog += 0 if data is None else len(data)
+        if not self._is_busy:
+            self._next()
+
+    def _next(self) -> None:
+        self._is_busy = bool(self._waiting)
+        if not self._waiting:
+            return
+        wire = next(iter(self._waiting))
+        queue = self._waiting.pop(wire)
+        piece = queue.popleft()
+        if queue:
+            self._waiting[wire] = queue
+        size = 0 if piece is None else len(piece)
+
+        def sent() -> None:
+            wire.backlog -= size
+            wire.deliver(piece)
+            self._next()
+
+        self._kernel.at(self._kernel.now + size / self._rate, sent)
+
+
 class _Wire:
     """One end of one simulated TCP connection: in order, nothing lost, delivered ``latency`` later."""
 
-    __slots__ = ("far", "far_link", "held", "last_arrival", "latency", "pending")
+    __slots__ = (
+        "backlog",
+        "deliver",
+        "far",
+        "far_link",
+        "held",
+        "is_full",
+        "last_arrival",
+        "latency",
+        "line",
+        "pending",
+    )
 
     def __init__(self, far: SimNode, far_link: LinkId, latency: float) -> None:
         self.far = far
         self.far_link = far_link
         self.latency = latency
+        self.line: Line | None = None  # that this end sends through
+        self.backlog = 0  # bytes written and not through it yet
+        self.is_full = False
+        self.deliver: Callable[[bytes | None], None] = lambda data: None
         self.last_arrival = 0.0
         self.held = False  # this end does not read
         self.pending: list[bytes | None] = []  # what arrived here meanwhile; None = end of stream
@@ -129,6 +184,8 @@ class SimNode:
     def plug(self, link: LinkId, wire: _Wire) -> None:
         """Give a link its wire."""
         self._wires[link] = wire
+        wire.line = self.network.line(self.number, wire.far.number)
+        wire.deliver = lambda data: self._deliver(link, wire, data)
 
     def turn(self) -> None:
         """Carry out what the engine wants."""
@@ -166,12 +223,33 @@ class SimNode:
     def _write(self, link: LinkId, data: bytes | None) -> None:
         wire = self._wires.get(link)
         if wire is not None:
-            far, far_link, tamper = wire.far, wire.far_link, self.network.tamper
+            far, tamper = wire.far, self.network.tamper
             if data is not None and tamper is not None:
                 data = tamper(self.number, far.number, link, data)
-            late = self.network.weather(self.number, far.number)
-            wire.last_arrival = max(wire.last_arrival, self.network.kernel.now + wire.latency + late)
-            self.network.kernel.at(wire.last_arrival, lambda: far.arrive(far_link, data))
+            if wire.line is None:
+                wire.deliver(data)
+                return
+            wire.line.put(wire, data)
+            if wire.backlog > WRITE_BUFFER and not wire.is_full:
+                wire.is_full = True
+                self._fill(link, wire)
+
+    def _fill(self, link: LinkId, wire: _Wire) -> None:
+        """The line has taken enough, and goes on taking some: as a socket does, the wire says so again and again."""
+        kernel = self.network.kernel
+        self.assembly.engine.writable(link, False, kernel.now)
+        kernel.at(kernel.now + STALL_LOOK_S, lambda: self._fill(link, wire) if wire.is_full else None)
+
+    def _deliver(self, link: LinkId, wire: _Wire, data: bytes | None) -> None:
+        kernel, far, far_link = self.network.kernel, wire.far, wire.far_link
+        late = self.network.weather(self.number, far.number)
+        wire.last_arrival = max(wire.last_arrival, kernel.now + wire.latency + late)
+        kernel.at(wire.last_arrival, lambda: far.arrive(far_link, data))
+        if wire.is_full and wire.backlog <= WRITE_BUFFER // 4:
+            wire.is_full = False
+            if self.is_running:
+                self.assembly.engine.writable(link, True, kernel.now)
+                self._turn()
 
     def _hold(self, io: Hold) -> None:
         wire = self._wires[io.link]
@@ -252,6 +330,7 @@ class SimNetwork:
         self.latency = latency
         self.tamper: Tamper | None = None  # somebody in between
         self.weather: Weather = lambda a, b: 0.0
+        self.line: Callable[[int, int], Line | None] = lambda a, b: None  # None = as wide as anybody wants
         self.after_turn: Callable[[SimNode], None] | None = None  # who watches every step
         self.nodes: list[SimNode] = []
         self._starts: dict[int, int] = {}
