@@ -253,6 +253,24 @@ def test_a_slow_peer_is_not_asked_for_more_than_it_answers() -> None:
     assert not told(node, "penalty")
 
 
+def test_what_is_told_again_before_a_late_answer_may_be_answered_twice() -> None:
+    """It left the other side's pool in between, with a block, and came back when that block was left behind."""
+    net = network()
+    node = node_in(net)
+    played, part = player(net, node)
+    for _ in range(2):
+        say(played, Inv(items(MANY[0])))
+        net.kernel.run(until=net.kernel.now + 70.0)
+    assert len(asked(part)) == 2
+    for _ in range(2):
+        say(played, Tx(MANY[0].raw))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    assert told(node, "penalty") == []
+    say(played, Tx(MANY[0].raw))
+    net.kernel.run(until=net.kernel.now + 1.0)
+    assert len(told(node, "penalty")) == 1
+
+
 @pytest.mark.parametrize("how", ["notfound", "gone"])
 def test_another_source_is_asked_at_once_where_one_fails(how: str) -> None:
     net = network()

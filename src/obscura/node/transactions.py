@@ -173,10 +173,10 @@ class TransactionRelay:
             return []
         effects: list[Effect] = []
         for transaction_id in ids:
-            if state.in_flight.pop(transaction_id, b"") is None:
+            was_awaited = transaction_id in state.in_flight
+            state.answers(transaction_id)
+            if was_awaited:
                 effects += self._ask_another(state.side, transaction_id, now)
-            else:
-                state.late.pop(transaction_id, None)
         if state.owed <= TX_IN_FLIGHT // 2:  # an answer like any other: it may be asked for the rest
             state.paused_until = 0.0
             effects += self._ask(link, state, now)
@@ -194,8 +194,8 @@ class TransactionRelay:
         except DecodeError as error:
             return [Penalise(link, MALFORMED_POINTS, f"a transaction: {error}")]
         transaction_id = transaction.id
-        is_late = state.in_flight.pop(transaction_id, b"") is not None
-        if is_late and state.late.pop(transaction_id, b"") is not None:
+        is_late = transaction_id not in state.in_flight
+        if not state.answers(transaction_id):
             return [Penalise(link, UNREQUESTED_POINTS, "a transaction that nobody asked for")]
         self._has(state, transaction_id)
         side = state.side

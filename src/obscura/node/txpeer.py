@@ -34,7 +34,7 @@ class TxPeer:
         self.queue: dict[bytes, None] = {}  # to be told at the audience's next time
         self.announcements: dict[bytes, None] = {}  # told to us, not asked of this peer yet
         self.in_flight: dict[bytes, None] = {}
-        self.late: dict[bytes, None] = {}  # asked of this peer, and of another one since
+        self.late: dict[bytes, int] = {}  # answers that may still come, beside the one in flight
         self.paused_until = 0.0
         self.mempool_at = -inf
         self.takes_part = not peer.is_inbound  # whoever was dialled by us has to; who dialled us has shown it
@@ -52,4 +52,13 @@ class TxPeer:
     def expect_no_more(self, transaction_id: bytes) -> None:
         """Asked of this peer, and not waited for any longer: it may come all the same."""
         if self.in_flight.pop(transaction_id, b"") is None:
-            self.late[transaction_id] = None
+            self.late[transaction_id] = self.late.get(transaction_id, 0) + 1
+
+    def answers(self, transaction_id: bytes) -> bool:
+        """One answer of as many as it was asked for. Whether there was any left: what it told again was perhaps asked again."""
+        if self.in_flight.pop(transaction_id, b"") is None:
+            return True
+        owed = self.late.pop(transaction_id, 0)
+        if owed > 1:
+            self.late[transaction_id] = owed - 1
+        return owed > 0
