@@ -8,11 +8,11 @@ from math import inf
 from typing import Any
 
 from obscura.limits import PING_DEAD_S, PING_INTERVAL_S
+from obscura.linkevents import Arriving
 from obscura.node.core import Part, Reaction, Received
 from obscura.node.effects import AwaitRoom, Disconnect, Effect, LinkId, Notify, Send
 from obscura.node.peer import Peer
 from obscura.node.timers import Timers
-from obscura.wire.frame import Arriving
 from obscura.wire.messages.network import Ping, Pong
 
 
