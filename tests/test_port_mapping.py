@@ -236,8 +236,19 @@ def test_covers_that_share_a_port_have_one_mapping_and_are_all_announced_by_it()
     assert mappable(listening) == listening[:1]
     own = OwnAddress(Grouping(), loopback=False)
     own.set_listening(listening)
-    own.set_mapped(PORT, Address(bytes(32), "8.8.4.4", 50_123, CarrierNumber.TLS))
+    own.set_mapped(listening[0], Address(bytes(32), "8.8.4.4", 50_123, CarrierNumber.TLS))
     assert own.announced(Face.CLEARNET) == [Address(bytes(32), "8.8.4.4", 50_123, carrier) for carrier in carriers]
+
+
+def test_a_mapping_is_of_its_listening_host_alone() -> None:
+    """Each host has a key of its own: told with another's, the mapped place fails; and what is IPv6 needs no mapping."""
+    hosts = ("0.0.0.0", "2001:4860::1", "127.0.0.1")
+    listening = [Address(bytes([n]) * 32, host, PORT, CarrierNumber.TLS) for n, host in enumerate(hosts)]
+    own = OwnAddress(Grouping(), loopback=False)
+    own.set_listening(listening)
+    told = Address(listening[0].key, "8.8.4.4", PORT, CarrierNumber.TLS)
+    assert own.set_mapped(listening[0], told)
+    assert own.announced(Face.CLEARNET) == [told, listening[1]]
 
 
 def test_what_the_router_says_is_announced_and_known_as_own() -> None:
@@ -245,17 +256,17 @@ def test_what_the_router_says_is_announced_and_known_as_own() -> None:
     listening = Address(bytes(32), "0.0.0.0", PORT, CarrierNumber.TLS)
     told = Address(bytes(32), "8.8.4.4", 50_123, CarrierNumber.TLS)
     own.set_listening([listening])
-    assert own.set_mapped(PORT, told)
-    assert not own.set_mapped(PORT, told)  # no news
+    assert own.set_mapped(listening, told)
+    assert not own.set_mapped(listening, told)  # no news
     assert own.announced(Face.CLEARNET) == [told]
     assert own.announced(Face.ONION) == []
     assert told.endpoint is not None
     assert own.is_own(told.endpoint)
-    assert own.set_mapped(PORT, None)
+    assert own.set_mapped(listening, None)
     assert own.announced(Face.CLEARNET) == []
     hidden = OwnAddress(Grouping(), loopback=False, is_proxied=True)
     hidden.set_listening([listening])
-    hidden.set_mapped(PORT, told)
+    hidden.set_mapped(listening, told)
     assert hidden.announced(Face.CLEARNET) == []
 
 

@@ -215,7 +215,7 @@ async def mapped(listening: Sequence[Address], gateway: IPv4Address | None, owne
             told("port-mapped", {"port": place.port, "address": str(outside), "how": why})
         else:
             told("port-not-mapped", {"port": place.port, "why": why})
-        if near.own.set_mapped(place.port, outside) and outside is not None:
+        if near.own.set_mapped(place, outside) and outside is not None:
             owner.apply(near.gossip.announce_all(owner.now(), Face.CLEARNET))
 
     places = mappable(listening)

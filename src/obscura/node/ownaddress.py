@@ -37,7 +37,7 @@ class OwnAddress(Part):
         self._external = tuple(external)
         self._is_listed = True
         self._listening: tuple[Address, ...] = ()
-        self._mapped: dict[int, Address] = {}  # listening port -> what the router says of it
+        self._mapped: dict[tuple[str, int], Address] = {}  # listening host and port -> what the router says of it
         self._seen: dict[LinkId, tuple[bytes, bytes]] = {}  # observer's group, our host
         self._observers: dict[bytes, Counter[bytes]] = {}  # our host, its observers' groups: the same, counted
 
@@ -52,12 +52,16 @@ class OwnAddress(Part):
         """One more way to reach this node: an onion or I2P name."""
         self._external = (*(a for a in self._external if a != address), address)
 
-    def set_mapped(self, port: int, address: Address | None) -> bool:
-        """What the router says of a listening port (PCP, NAT-PMP), None = nothing any more; whether that is news."""
-        before = self._mapped.get(port)
-        self._mapped = {known: told for known, told in self._mapped.items() if known != port}
+    def set_mapped(self, listening: Address, address: Address | None) -> bool:
+        """What the router says of a listening place (PCP, NAT-PMP), None = nothing any more; whether that is news.
+
+        Covers share a mapping where they share host and port. Another host with that port has another key, and may be of IPv6.
+        """
+        place = (listening.host, listening.port)
+        before = self._mapped.get(place)
+        self._mapped = {known: told for known, told in self._mapped.items() if known != place}
         if address is not None:
-            self._mapped[port] = address
+            self._mapped[place] = address
         return address != before
 
     def is_own(self, endpoint: Endpoint) -> bool:
@@ -72,7 +76,7 @@ class OwnAddress(Part):
         hosts = self._observed()
         hidden = self._is_proxied and face is Face.CLEARNET
         for address in () if hidden else self._listening:
-            mapped = self._mapped.get(address.port)
+            mapped = self._mapped.get((address.host, address.port))
             if mapped is not None:  # what peers see is the router's address, the port is the router's choice
                 told.append(msgspec.structs.replace(address, host=mapped.host, port=mapped.port))
             elif _is_any(address):
