@@ -318,6 +318,20 @@ def test_three_dialled_peers_of_different_groups_are_believed_and_inbound_ones_n
     assert talk.own.announced(Face.ONION) == []
 
 
+def test_what_peers_saw_is_announced_with_the_port_and_key_of_what_listens_in_that_family() -> None:
+    talk = Talk()
+    four, six = Address(key(1), "0.0.0.0", 9_733, TLS), Address(key(2), "::", 443, TLS)
+    seen = (endpoint("20.9.0.1", 40_000), endpoint("2a00:9::1", 40_000))
+    for n in range(2 * OBSERVERS):
+        talk.meet(peer(n, f"32.{n}.0.1", inbound=False, observed=seen[n % 2]))
+    for listening, host in (([four], "20.9.0.1"), ([six], "2a00:9::1")):
+        talk.own.set_listening(listening)
+        assert [told.host for told in talk.own.announced(Face.CLEARNET)] == [host]
+    talk.own.set_listening([four, six])
+    told = talk.own.announced(Face.CLEARNET)
+    assert [(a.key, a.host, a.port) for a in told] == [(key(1), "20.9.0.1", 9_733), (key(2), "2a00:9::1", 443)]
+
+
 def test_what_dialled_peers_saw_goes_with_them() -> None:
     talk = Talk()
     talk.own.set_listening([Address(key(1), "0.0.0.0", 9_733, TLS)])

@@ -80,7 +80,8 @@ class OwnAddress(Part):
             if mapped is not None:  # what peers see is the router's address, the port is the router's choice
                 told.append(msgspec.structs.replace(address, host=mapped.host, port=mapped.port))
             elif _is_any(address):
-                told += [Address(address.key, host, address.port, address.carrier, address.name) for host in hosts]
+                reached = [host for host in hosts if _is_reached(address, host)]
+                told += [Address(address.key, host, address.port, address.carrier, address.name) for host in reached]
             else:
                 told.append(address)
         return [a for a in dict.fromkeys(told) if self._may_announce(a, face)]
@@ -116,6 +117,11 @@ class OwnAddress(Part):
         if endpoint is None or address.carrier is CarrierNumber.BARE or own_face(endpoint) is not face:
             return False
         return may_learn(endpoint, address.carrier, loopback=self._loopback)
+
+
+def _is_reached(listening: Address, host: str) -> bool:
+    """Whether the wildcard is of the host's family: a listening [::] takes IPv6 alone (``transport.tcp.listen``)."""
+    return (":" in listening.host) == (":" in host)
 
 
 def _is_any(address: Address) -> bool:
