@@ -8,6 +8,7 @@ import json
 import random
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from hypothesis import strategies as st
 
 from obscura.daemon.config import Config
 from obscura.daemon.mapping import default_gateway, mappable
+from obscura.daemon.neighbours import introduce
 from obscura.daemon.node import Node
 from obscura.errors import ConfigError, DecodeError
+from obscura.ledger.networks import load_network
 from obscura.limits import NATPMP_TRIES, PCP_TRIES, PORT_MAPPED_S, PORT_MAPPING_AGAIN_S
 from obscura.node.face import Face
 from obscura.node.groups import Grouping
@@ -34,6 +37,7 @@ from obscura.transport.portmap import (
     decode_request,
 )
 from obscura.wire.address import Address, CarrierNumber
+from peer_examples import Clock, book
 from router import OUTSIDE, Router, serve
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "port_mapping.json").read_text())
@@ -249,6 +253,18 @@ def test_a_mapping_is_of_its_listening_host_alone() -> None:
     told = Address(listening[0].key, "8.8.4.4", PORT, CarrierNumber.TLS)
     assert own.set_mapped(listening[0], told)
     assert own.announced(Face.CLEARNET) == [told, listening[1]]
+
+
+def test_an_external_address_has_the_key_of_the_listener_of_its_family(tmp_path: Path) -> None:
+    hosts = ("0.0.0.0", "::", "127.0.0.1")
+    listening = [Address(bytes([n]) * 32, host, PORT, CarrierNumber.TLS) for n, host in enumerate(hosts)]
+    outside = tuple(f"{host}:{PORT}?carrier=tls" for host in ("8.8.4.4", "[2001:4860::1]", "127.0.0.1"))
+    own = OwnAddress(Grouping(), loopback=True)
+    near: Any = SimpleNamespace(own=own, book=book(Clock()))
+    config = Config(network="dev", data_dir=tmp_path, external_address=outside)
+    introduce(near, config, load_network("dev"), listening, 0.0)
+    told = {address.host: address.key for address in own.announced(Face.CLEARNET)}
+    assert (told["8.8.4.4"], told["2001:4860::1"]) == (bytes(32), bytes([1]) * 32)
 
 
 def test_what_the_router_says_is_announced_and_known_as_own() -> None:

@@ -39,14 +39,16 @@ def neighbour_settings(config: Config, network: Network) -> dict[str, Any]:
 
 def introduce(near: Neighbours, config: Config, network: Network, listening: Sequence[Address], now: float) -> None:
     """Tell the parts where this node is, as far as that is known, and the network's first peers."""
-    keys = {(own.carrier, own.port): own.key for own in listening}
-    external = []
-    for text in config.external_address:
-        place = Address.parse(text)
-        key = place.key or keys.get((place.carrier, place.port))
-        external.append(msgspec.structs.replace(place, key=key))
+    external = [_with_key(Address.parse(text), listening) for text in config.external_address]
     near.own.set_listening(listening, is_listed=not config.unlisted, external=external)
     near.book.add_seeds([Address.parse(text) for text in network.seeds], True, Face.CLEARNET, now)
+
+
+def _with_key(place: Address, listening: Sequence[Address]) -> Address:
+    """The external address with the key of what listens for it: carrier and port say which; of two, the host or its family."""
+    alike = [own for own in listening if (own.carrier, own.port) == (place.carrier, place.port)]
+    alike.sort(key=lambda own: (own.host != place.host, own.is_loopback, (":" in own.host) != (":" in place.host)))
+    return msgspec.structs.replace(place, key=place.key or (alike[0].key if alike else None))
 
 
 def _spacing(ledger: Ledger) -> float:
