@@ -215,7 +215,7 @@ def test_a_clearnet_address_told_through_an_onion_link_is_passed_on_there_and_go
     alone = Talk(faces=(Face.ONION,))
     (teller,) = crowd(alone, 1, Face.ONION, first=200)
     alone.hear(teller, entry("20.1.0.1"))
-    assert len(alone.book) == 1  # one face: an exit reaches it
+    assert len(alone.book) == 0  # no exit is asked for it either: clearnet peers of such a node are named ones
 
 
 def test_private_and_odd_places_are_neither_learnt_nor_passed_on() -> None:

@@ -295,6 +295,8 @@ class Slots(Part):
         endpoint, place = entry.endpoint, entry.place
         if entry.face not in (self._faces if faces is None else faces) or place in self._useless:
             return False
+        if own_face(endpoint) is not entry.face and not endpoint.is_loopback:
+            return False  # refused at every dial (``dialable``); a book of before may have it
         taken = [*self._links.values(), *self._dialling.values()]
         if any(d.place == place for d in taken):
             return False
