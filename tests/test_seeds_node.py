@@ -28,7 +28,7 @@ from obscura.node.face import Face
 from obscura.node.resolvers import SeedSettings
 from obscura.node.seed_list import SeedList, sign, txt_strings
 from obscura.node.seeds import SeedSource
-from obscura.wire.address import Address, key_text
+from obscura.wire.address import Address, CarrierNumber, Endpoint, Network, key_text
 
 NAME = "seeds.example.org"
 SECRET = bytes([3]) * 32
@@ -120,6 +120,25 @@ def test_without_clearnet_and_without_a_proxy_nobody_is_asked(faces: set[Face], 
     node = assemble(settings, random.Random(1), lambda: 1_800_000_000, 0.0)
     node.engine.due(0.0)
     assert any(isinstance(io, Lookup) for io in node.engine.drain(0.0)) is asks
+
+
+@pytest.mark.parametrize(("face", "asks"), [(Face.ONION, False), (Face.CLEARNET, True)])
+def test_places_that_only_net_leaves_out_do_not_keep_a_node_from_asking(face: Face, asks: bool) -> None:
+    """The book of a node that was on clearnet yesterday is full of places that it will not dial."""
+    source = SeedSource(bytes(32), 9733, (NAME,), bytes(32))
+    settings = Settings(bytes(32), faces=frozenset({Face.ONION}), seed_source=source, are_lookups_proxied=True)
+    node = assemble(settings, random.Random(1), lambda: 1_800_000_000, 0.0)
+    for n in range(200):
+        place = Endpoint(Network.TORV3, bytes([n]) * 32, 9_733)
+        if face is Face.CLEARNET:
+            place = Endpoint(Network.IPV4, bytes((20, n, 0, 1)), 9_733)
+        node.neighbours.book.learn(place, CarrierNumber.TLS, face, bytes([n]), 1_800_000_000)
+    assert len(node.neighbours.book) > 150
+    lookups = []
+    for now in (0.0, 60.0):
+        node.engine.due(now)
+        lookups += [io for io in node.engine.drain(now) if isinstance(io, Lookup)]
+    assert bool(lookups) is asks
 
 
 def test_a_node_that_is_told_of_no_seeds_never_asks() -> None:

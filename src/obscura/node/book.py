@@ -138,10 +138,18 @@ class _Pool:
 
 
 class Book:
-    """The tables. ``unix`` gives unix seconds. Never larger than its cells."""
+    """The tables. ``unix`` gives unix seconds, ``faces`` through which the node dials. Never larger than its cells."""
 
-    def __init__(self, key: bytes, grouping: Grouping, rng: random.Random, unix: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        grouping: Grouping,
+        rng: random.Random,
+        unix: Callable[[], float],
+        faces: frozenset[Face] = frozenset(Face),
+    ) -> None:
         self._key = key
+        self._faces = faces
         self._grouping = grouping
         self._rng = rng
         self._unix = unix
@@ -170,9 +178,10 @@ class Book:
         return iter(self._entries.values())
 
     def usable(self, now: float) -> int:
-        """Places that may be dialled."""
+        """Places that may be dialled. What was learnt while other faces were on is kept for then, and no use now."""
         unix = self._unix()
-        return sum(entry.may_try(unix) and not entry.is_worthless(unix) for entry in self._entries.values())
+        there = (entry for entry in self._entries.values() if entry.face in self._faces)
+        return sum(entry.may_try(unix) and not entry.is_worthless(unix) for entry in there)
 
     @property
     def sizes(self) -> tuple[int, int]:
