@@ -279,6 +279,32 @@ def test_what_is_no_control_port_ends_in_a_sentence(answer: str, tmp_path: Path)
     assert "tor" in refused(FakeTor(cookie(tmp_path), answers=lambda line: answer or "\n"))
 
 
+@pytest.mark.parametrize("line", ["y" * 60_000, ""])
+def test_an_answer_has_an_end(line: str, tmp_path: Path) -> None:
+    """Neither many data blocks nor many lines of one may fill the memory."""
+    lines = f"{line}\n" * 150
+    long = f"250+a=\n{lines}.\n" * (80 if not line else 1) + "250 OK"
+    tor = FakeTor(cookie(tmp_path), answers=lambda asked: long if asked == "GETINFO a" else None)
+
+    async def ask(control: TorControl) -> None:
+        with pytest.raises(TorFault, match="is gone"):
+            await control.get("a")
+
+    talk(tor, ask)
+
+
+def test_an_answer_to_nothing_is_not_kept_for_the_next_question(tmp_path: Path) -> None:
+    def answers(line: str) -> str | None:
+        return "250 OK\n250 OK\n250 OK" if line.startswith("AUTHENTICATE") else None
+
+    async def ask(control: TorControl) -> None:
+        with pytest.raises(TorFault, match="is gone"):
+            await control.bootstrapped()
+        assert control.closed.is_set()
+
+    talk(FakeTor(cookie(tmp_path), answers=answers), ask)
+
+
 def test_a_connection_that_ends_is_noticed_by_who_waits_and_who_asks_later(tmp_path: Path) -> None:
     tor = FakeTor(cookie(tmp_path))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from obscura.errors import UserError
-from obscura.limits import TOR_COOKIE_BYTES, TOR_LINE_BYTES, TOR_POW_RATE, TOR_REPLY_LINES, TOR_REPLY_S
+from obscura.limits import TOR_COOKIE_BYTES, TOR_LINE_BYTES, TOR_POW_RATE, TOR_REPLY_BYTES, TOR_REPLY_LINES, TOR_REPLY_S
 from obscura.transport.through import keep_alive
 from obscura.transport.tor_words import KEY_TYPE, endpoint_of, is_private_key, progress_of, quoted, unquoted, x25519_key
 from obscura.wire.address import Endpoint
@@ -75,6 +75,8 @@ class TorControl:
         self._writer = writer
         self._on_event = on_event
         self._answers: asyncio.Queue[Reply | TorFault] = asyncio.Queue()
+        self._is_asked = False  # and has not answered yet
+        self._left = (0, 0)  # lines and bytes that the reply under way may still have
         self._one_at_a_time = asyncio.Lock()
         self._task = asyncio.get_running_loop().create_task(self._read())
         self.closed = asyncio.Event()
@@ -122,6 +124,7 @@ class TorControl:
         async with self._one_at_a_time:
             if self.closed.is_set():
                 raise TorFault("the control connection to tor is gone")
+            self._is_asked = True
             try:
                 self._writer.write(command.encode() + b"\r\n")
                 async with asyncio.timeout(TOR_REPLY_S):
@@ -280,7 +283,11 @@ class TorControl:
                 status, lines = await self._reply()
                 if 600 <= status < 700:
                     self._on_event("\n".join(lines))
-                elif 200 <= status < 300:
+                    continue
+                if not self._is_asked:  # it would be taken for that to the next question
+                    raise ValueError("an answer to nothing")
+                self._is_asked = False
+                if 200 <= status < 300:
                     self._answers.put_nowait(Reply(status, tuple(lines)))
                 else:
                     self._answers.put_nowait(TorFault(f"tor answers: {lines[-1]}", status))
@@ -293,7 +300,8 @@ class TorControl:
     async def _reply(self) -> tuple[int, list[str]]:
         """Status of the last line and all texts (control-spec 2.3). Raises ``ValueError`` for what is no reply."""
         lines: list[str] = []
-        while len(lines) < TOR_REPLY_LINES:
+        self._left = (TOR_REPLY_LINES, TOR_REPLY_BYTES)
+        while True:
             line = await self._line()
             status, mark, text = int(line[:3]), line[3:4], line[4:]
             if mark == "+":
@@ -303,18 +311,16 @@ class TorControl:
             lines.append(text)
             if mark == " ":
                 return status, lines
-        raise ValueError("too many lines")
 
     async def _data(self) -> AsyncIterator[str]:
-        for _ in range(TOR_REPLY_LINES):
-            line = await self._line()
-            if line == ".":
-                return
+        while (line := await self._line()) != ".":
             yield line[1:] if line.startswith(".") else line
-        raise ValueError("too many lines")
 
     async def _line(self) -> str:
         raw = await self._reader.readuntil(b"\n")
+        self._left = (self._left[0] - 1, self._left[1] - len(raw))
+        if min(self._left) < 0:
+            raise ValueError("a reply that is too long")
         return raw.decode("utf-8", "replace").rstrip("\r\n")
 
 
