@@ -252,7 +252,8 @@ def test_signed_lists_come_first_and_plain_records_after() -> None:
 
 @pytest.mark.parametrize(
     "bad", ["10.0.0.1", "127.0.0.1", "0.0.0.0", "224.0.0.1", "169.254.1.1", "255.255.255.255", "192.168.1.1", "::1",
-            "fe80::1", "fc00::1", "::ffff:8.8.8.8", "ff02::1", "::", "100.64.0.1", "fd87:d87e:eb43::1"]
+            "fe80::1", "fc00::1", "::ffff:8.8.8.8", "ff02::1", "::", "100.64.0.1", "fd87:d87e:eb43::1",
+            "64:ff9b::7f00:1", "2002:a00:1::1", "::10.0.0.1", "fec0::1", "4000::1"]
 )  # fmt: skip
 def test_agreed_addresses_that_no_public_seed_has_are_dropped(bad: str) -> None:
     book = Book()

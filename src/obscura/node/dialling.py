@@ -39,11 +39,14 @@ def may_learn(endpoint: Endpoint, carrier: int, *, loopback: bool) -> bool:
         return False
     if endpoint.is_loopback:
         return loopback and is_plain and endpoint.port >= 1_024
-    return not is_plain and _is_public(endpoint) and _is_harmless(endpoint.port)
+    return not is_plain and is_public(endpoint) and _is_harmless(endpoint.port)
 
 
-def _is_public(endpoint: Endpoint) -> bool:
-    """Of IPv6 global unicast alone (RFC 4291, 2.4), and what leads to IPv4 (6to4, NAT64) only if that is public too."""
+def is_public(endpoint: Endpoint) -> bool:
+    """Whether an IPv4 or IPv6 address is one of the public internet.
+
+    Of IPv6 global unicast alone (RFC 4291, 2.4), and what leads to IPv4 (6to4, NAT64) only if that is public too.
+    """
     address, inner = ip_address(endpoint.host), embedded_ipv4(endpoint)
     if inner is None and address not in _UNICAST:
         return False

@@ -21,11 +21,12 @@ from obscura import limits
 from obscura.node.backoff import Backoff
 from obscura.node.core import Part
 from obscura.node.dialable import face_of
+from obscura.node.dialling import is_public
 from obscura.node.effects import Effect, Lookup, Notify
 from obscura.node.face import Face
 from obscura.node.resolvers import Answer, SeedSettings
 from obscura.node.seed_list import Refusal, SeedList, newest, verify
-from obscura.wire.address import Address, CarrierNumber, parse_key
+from obscura.wire.address import Address, CarrierNumber, Endpoint, Network, parse_key
 
 Kinds = tuple[str, ...]
 SIGNED: Kinds = ("TXT",)
@@ -321,7 +322,11 @@ class Seeds(Part):
         place = ip_address(record)
         if place.is_loopback and self._allow_loopback:
             return Address(None, str(place), self._source.port)
-        if not place.is_global or place.is_multicast or getattr(place, "ipv4_mapped", None) is not None:
+        try:
+            endpoint = Endpoint(Network.IPV4 if place.version == 4 else Network.IPV6, record, self._source.port)
+        except ValueError:  # it stands for an address of another network
+            return None
+        if not is_public(endpoint):
             return None
         return Address(None, str(place), self._source.port, CarrierNumber.TLS)
 
