@@ -128,6 +128,19 @@ def test_who_is_dialled_does_not_learn_the_lasting_destination(tmp_path: Path) -
     run(scenario)
 
 
+def test_a_disk_that_takes_no_key_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def scenario() -> None:
+        async with FakeSam().running() as bridge, Node(config(tmp_path, bridge)) as node:
+            await until(lambda: "cannot be kept in" in str(shown(node)["fault"]))
+            assert str(shown(node)["fault"]).endswith("i2p.key: no space left on device")
+
+    monkeypatch.setattr("obscura.daemon.i2p.write_atomic", write)
+    run(scenario)
+
+
 def test_fresh_destinations_end_with_their_links(tmp_path: Path) -> None:
     async def scenario() -> None:
         fresh = {"fresh": True, "service": False}

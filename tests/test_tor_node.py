@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
+import obscura.daemon.tor
 from obscura.daemon.config import Config
+from obscura.daemon.datadir import write_atomic
 from obscura.daemon.node import Node
 from obscura.daemon.ways import TorSettings
 from obscura.errors import AddressError, Unreachable
@@ -70,6 +73,34 @@ def config(folder: Path, tor: FakeTor, **keys: Any) -> Config:
     onion = {"control": str(tor.place), **keys.pop("onion", {})}
     usual = {"network": "dev", "tor": "auto", "max_outbound": 0, "only_net": ("tor",)}
     return Config(data_dir=folder, tor_daemon=TorSettings(**onion), **{**usual, **keys})
+
+
+def test_a_disk_that_takes_no_key_is_said_and_makes_no_new_address_at_each_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_full = True
+
+    def write(path: Path, data: bytes) -> None:
+        if is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomic(path, data)
+
+    async def scenario() -> None:
+        nonlocal is_full
+        async with tor_here(tmp_path) as (tor, _), Node(config(tmp_path / "a", tor)) as node:
+            await tor.until(lambda: tor.added >= 2)
+            await until(lambda: str(shown(node)["fault"]).startswith("the onion service's key cannot be kept in"))
+            assert "no space left" in shown(node)["fault"].lower()
+            is_full = False
+            await published(node)
+            assert (
+                len({line.partition(" Port")[0] for line in tor.asked if line.startswith("ADD_ONION ED25519-V3:")}) == 1
+            )
+            assert sum(line.startswith("ADD_ONION NEW") for line in tor.asked) == 1
+
+    monkeypatch.setattr(obscura.daemon.tor, "write_atomic", write)
+    monkeypatch.setattr(obscura.daemon.tor, "TOR_AGAIN_S", (0.05, 0.1))
+    run(scenario)
 
 
 # --- Links ----------------------------------------------------------------------------------------------------------

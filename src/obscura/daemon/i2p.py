@@ -60,8 +60,12 @@ class DestinationKey:
             ) from None
 
     def keep(self, key: PrivateDestination) -> None:
-        """Store it durably."""
-        write_atomic(self.path, f"{key.text}\n".encode())
+        """Store it durably. Raises ``UserError``."""
+        try:
+            write_atomic(self.path, f"{key.text}\n".encode())
+        except OSError as error:
+            why = (error.strerror or "fault").lower()
+            raise UserError(f"the I2P destination's key cannot be kept in {self.path}: {why}") from None
 
 
 class TiedSocket(socket.socket):

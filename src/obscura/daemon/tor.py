@@ -52,8 +52,12 @@ class OnionKey:
         return OnionService(lines[1], lines[0])
 
     def keep(self, service: OnionService) -> None:
-        """Store it durably."""
-        write_atomic(self.path, f"{service.private_key}\n{service.name}\n".encode())
+        """Store it durably. Raises ``UserError``."""
+        try:
+            write_atomic(self.path, f"{service.private_key}\n{service.name}\n".encode())
+        except OSError as error:
+            why = (error.strerror or "fault").lower()
+            raise UserError(f"the onion service's key cannot be kept in {self.path}: {why}") from None
 
 
 def _is_name(text: str) -> bool:
@@ -83,6 +87,7 @@ class Tor:
         self._bootstrapped = (0, "")
         self._published = False
         self._uploaded: deque[str] = deque(maxlen=16)  # services whose descriptors this tor published lately
+        self._made: OnionService | None = None  # by tor, and not on the disk yet
         self._control: TorControl | None = None
         self._fetches: dict[str, asyncio.Event] = {}  # onion services whose descriptors are being fetched
         self.onion: OnionService | None = None
@@ -225,11 +230,14 @@ class Tor:
 
     async def _publish(self, control: TorControl, target: Endpoint, port: int) -> None:
         known = self._key.load()
+        had = known or self._made  # a disk that takes none shall not have a new one published at each try
         service = await control.add_onion(
-            port, target, known.private_key if known else None, clients=self._settings.admitted()
+            port, target, had.private_key if had else None, clients=self._settings.admitted()
         )
         if known is None:
+            self._made = service
             self._key.keep(service)
+            self._made = None
         elif known.name != service.name:
             await control.remove_onion(service.name)
             raise UserError(f"the key in {self._key.path} is not that of {known.name}.onion: restore it, or delete it")
