@@ -342,6 +342,21 @@ def test_config_check_names_the_line(invoke: Invoke, tmp_path: Path) -> None:
     assert json.loads(invoke("config", "check", "--json").stdout)["network"] == "dev"
 
 
+@pytest.mark.parametrize("flag", ["--proxy", "--tor", "--i2p", "--privacy", "--capture", "--log-level", "--only-net"])
+def test_an_empty_option_is_refused_not_left_out(invoke: Invoke, flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--proxy "$UNSET"` would dial peers directly otherwise."""
+    monkeypatch.setattr("obscura.daemon.runtime.run", lambda *_, **__: 0)
+    assert f"flag {flag}: " in invoke("run", flag, "", status=1).stderr
+
+
+@pytest.mark.parametrize("flag", ["--data-dir", "--network", "--config"])
+def test_an_empty_global_option_is_not_the_default(invoke: Invoke, flag: str) -> None:
+    """`--data-dir "$UNSET" stop` would stop another node than the one that was meant."""
+    assert f"flag {flag}: " in invoke("status", flag, "", status=1).stderr
+    assert f"flag {flag}: " in invoke("config", "show", flag, "", status=1).stderr
+    assert invoke("config", "check", "", status=1).stderr
+
+
 def test_a_secret_is_not_shown_and_its_file_is_to_be_private(invoke: Invoke, tmp_path: Path) -> None:
     file = tmp_path / "my.toml"
     file.write_text('[tor-daemon]\npassword = "swordfish"\n')

@@ -61,8 +61,8 @@ def check(globals: Globals, file: str | None) -> None:
     from obscura.daemon.listening import by_port
     from obscura.errors import ConfigError
 
-    path = Path(file) if file else find_file(globals.config)
-    loaded = merge(Config, from_toml(Config, Path(file))) if file else globals.load()
+    path = find_file(globals.config) if file is None else Path(file)
+    loaded = globals.load() if file is None else merge(Config, from_toml(Config, Path(file)))
     try:
         name = loaded.value.network_name
         by_port(loaded.value.listen or (), loaded.value)
@@ -101,11 +101,12 @@ def init(globals: Globals, file: str | None) -> None:
     if file == "-":
         click.echo(template(), nl=False)
         return
-    path = expanded(file or globals.config or user_file())
+    named = globals.config if file is None else file
+    path = user_file() if named is None else expanded(named)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as target:
-            if not file:  # the user's own; another file may be for a service with a user of its own
+            if file is None:  # the user's own; another file may be for a service with a user of its own
                 path.chmod(0o600)
             target.write(template())
     except OSError as error:

@@ -70,7 +70,7 @@ class Globals:
 
         loaded = self.load()
         given = (("config", self.config), ("data-dir", self.data_dir), ("network", self.network))
-        start = "".join(f" --{name} {value}" for name, value in given if value)
+        start = "".join(f" --{name} {value}" for name, value in given if value is not None)
         return Client(self.folder().rpc_socket, start=f"obscura run{start}" if start else _start(loaded.value))
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -87,7 +87,9 @@ pass_globals = click.make_pass_decorator(Globals, ensure=True)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    if value and parameter.name is not None:
+    if (
+        value not in (None, False) and parameter.name is not None
+    ):  # "" is what an unset variable gave: it is to be refused
         setattr(context.find_root().ensure_object(Globals), parameter.name, value)
 
 

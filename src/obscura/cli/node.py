@@ -68,7 +68,8 @@ def run(globals: Globals, /, listen: tuple[str, ...], no_listen: bool, assigned:
 
     if listen and no_listen:
         raise click.UsageError("--listen and --no-listen exclude each other")
-    flags = {name.replace("_", "-"): value or None for name, value in given.items()}
+    # An option that is not given is None, False or (). "" is: what an unset variable gave is refused, not a proxy left out
+    flags = {name.replace("_", "-"): None if value in (None, False, ()) else value for name, value in given.items()}
     flags["listen"] = listen or (() if no_listen else None)
     loaded = globals.load(flags, assigned)
 

@@ -298,8 +298,10 @@ def parse_bytes(text: str) -> int:
 
 def find_file(explicit: Path | str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
     """File to read: ``--config``, ``$OBSCURA_CONFIG``, the user's, the system's; None if none is there."""
-    chosen = explicit or environ.get("OBSCURA_CONFIG")
-    if chosen:
+    chosen = environ.get("OBSCURA_CONFIG") or None if explicit is None else explicit
+    if chosen == "":
+        raise ConfigError("flag --config: a path is expected, not an empty text")
+    if chosen is not None:
         path = layers.expanded(chosen)
         if not _is_there(path):
             raise ConfigError(f"configuration file {path} does not exist; `obscura config init {path}` writes one")
