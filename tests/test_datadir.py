@@ -14,6 +14,8 @@ import pytest
 
 from obscura.daemon import datadir
 from obscura.daemon.datadir import DataDir, make_private, socket_address, write_atomic
+from obscura.daemon.scope import Scope
+from obscura.daemon.tokens import TokenFile
 from obscura.errors import UserError
 
 HOLD = """
@@ -118,6 +120,24 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(UserError, match="belongs to another user"):
         make_private(tmp_path / "dev")
+
+
+def test_tokens_that_root_changes_stay_those_of_the_user_whose_node_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sudo obscura token remove a` took every other token of a service too: its node could not read the file any more."""
+    folder = tmp_path / "dev"
+    folder.mkdir(mode=0o700)
+    if os.getuid() == 0:
+        os.chown(folder, 65_534, 65_534)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    tokens = TokenFile(folder / "rpc.tokens")
+    for name in ("a", "b"):
+        tokens.add(name, Scope.READ)
+    tokens.remove("a")
+    assert [token.name for token in tokens.tokens()] == ["b"]
+    assert (tokens.path.stat().st_uid, tokens.path.stat().st_gid) == (folder.stat().st_uid, folder.stat().st_gid)
+    assert mode(tokens.path) == 0o600
 
 
 def test_writing_replaces_as_a_whole(tmp_path: Path) -> None:

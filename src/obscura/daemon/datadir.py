@@ -168,15 +168,25 @@ def make_private(path: Path) -> None:
         raise UserError(f"{path} cannot be made: {error.strerror}; choose another --data-dir") from None
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def other_owner(folder: Path) -> tuple[int, int] | None:
+    """User and group of a node's directory where root asks and it is another's, as a service's is; else None."""
+    if os.geteuid() != 0 or not folder.is_dir():
+        return None
+    found = folder.stat()
+    return (found.st_uid, found.st_gid) if found.st_uid else None
+
+
+def write_atomic(path: Path, data: bytes, owner: tuple[int, int] | None = None) -> None:
     """Write ``data`` to ``path`` with mode 0600; a crash leaves the old content or the new, no mixture.
 
-    Durable when it returns: the file and its directory entry are synced. Raises ``OSError``, which names ``path``, leaving
-    nothing.
+    Durable when it returns: the file and its directory entry are synced. ``owner``: user and group who get it, for root alone.
+    Raises ``OSError``, which names ``path``, leaving nothing.
     """
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
         with os.fdopen(fd, "wb") as file:
+            if owner is not None:
+                os.fchown(fd, *owner)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

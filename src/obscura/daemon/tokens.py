@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from obscura.daemon.datadir import make_private, write_atomic
+from obscura.daemon.datadir import make_private, other_owner, write_atomic
 from obscura.daemon.scope import Scope
 from obscura.errors import UserError
 from obscura.limits import MAX_TOKENS, SECRET_BYTES, TOKENS_FILE_BYTES
@@ -96,7 +96,8 @@ class TokenFile:
         secret = new_secret()
         created = datetime.now(UTC).date().isoformat()
         token = Token(name, scope.label, digest_of(secret).hex(), created)  # type: ignore[arg-type]
-        make_private(self.path.parent)
+        if other_owner(self.path.parent) is None:
+            make_private(self.path.parent)
         with self._alone():
             kept = self.stored()
             if any(other.name == name for other in kept):
@@ -151,6 +152,8 @@ class TokenFile:
 
     def _write(self, tokens: tuple[Token, ...]) -> None:
         try:
-            write_atomic(self.path, msgspec.json.format(msgspec.json.encode(tokens)) + b"\n")
+            data = msgspec.json.format(msgspec.json.encode(tokens)) + b"\n"
+            # `sudo obscura token` for a service: a file of root's could not be read by the node, and no token would open it
+            write_atomic(self.path, data, other_owner(self.path.parent))
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror}") from None
