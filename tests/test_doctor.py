@@ -136,6 +136,7 @@ DISKS: list[tuple[Disk, State, str, str]] = [
     (Disk("/d", True, 1_000_000_000), NOTE, "1.0 GB free", "prune"),
     (Disk("/d", True, 1_000_000_000, prunes=True), FINE, "1.0 GB free", ""),
     (Disk("/d", True, 50_000_000_000, is_writable=False), WRONG, "cannot be written", "chown"),
+    (Disk("/d", True, 5 * 10**10, is_writable=False, is_read_only=True), WRONG, "is read-only", "dmesg"),
     (Disk("/d", True, 5 * 10**9, private=(Private("/d/k", 0o644, True),)), WRONG, "has mode 644", "chmod 600 /d/k"),
     (Disk("/d", True, 5 * 10**9, private=(Private("/d", 0o750, True, True),)), WRONG, "mode 750", "chmod 700 /d"),
     (Disk("/d", True, 5 * 10**9, private=(Private("/d/k", 0o600, False),)), WRONG, "another user", "chown"),

@@ -110,6 +110,7 @@ def _disk(folder: DataDir, config: Config) -> facts.Disk:
         exists=True,
         free_bytes=shutil.disk_usage(path).free,
         is_writable=os.access(path, os.W_OK),
+        is_read_only=bool(os.statvfs(path).f_flag & os.ST_RDONLY),
         private=tuple(private),
         store_fault=checked.fault if checked else None,
         store_bytes=checked.size if checked else 0,

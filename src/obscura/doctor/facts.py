@@ -108,6 +108,7 @@ class Disk(msgspec.Struct, frozen=True):
     exists: bool
     free_bytes: int = 0
     is_writable: bool = True
+    is_read_only: bool = False  # the file system as a whole, as after a fault of the disk
     private: tuple[Private, ...] = ()
     store_fault: str | None = None
     store_bytes: int = 0

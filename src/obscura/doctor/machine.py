@@ -156,7 +156,14 @@ def disk(facts: Disk) -> Iterable[Finding]:
         yield note("disk", f"{facts.path} does not exist yet; the node makes it")
         return
     free = f"{facts.free_bytes / 1e9:.1f} GB free at {facts.path}"
-    if not facts.is_writable:
+    if facts.is_read_only:
+        yield wrong(
+            "disk",
+            f"the file system of {facts.path} is read-only",
+            "the node cannot start",
+            "look for a fault of the disk (sudo dmesg), and mount it for writing; or choose another data-dir",
+        )
+    elif not facts.is_writable:
         yield wrong(
             "disk", f"{facts.path} cannot be written", "the node cannot start", f"sudo chown -R $USER {facts.path}"
         )
