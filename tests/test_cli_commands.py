@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
@@ -381,6 +383,24 @@ def test_config_init_writes_once(invoke: Invoke, tmp_path: Path) -> None:
     assert "exists already" in invoke("config", "init", status=1).stderr
     assert "cannot be written" in invoke("config", "init", f"{file}/x", status=1).stderr
     assert invoke("config", "check", str(file)).exit_code == 0
+
+
+@pytest.mark.parametrize("words", [("config", "init"), ("network", "init"), ("seeds", "keygen")])
+def test_a_full_disk_leaves_no_half_of_a_new_file(
+    words: tuple[str, ...], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty one would be refused as existing once there is room, or taken for the configuration."""
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = tmp_path / "ours.toml"
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", full)
+        assert "cannot be written: No space left" in invoke(*words, str(file), status=1).stderr
+    assert not file.exists()
+    invoke(*words, str(file))
+    assert file.stat().st_size
 
 
 VERACK = "0000000076657261636b0000000000005df6e0e2"

@@ -343,6 +343,7 @@ def network_init(
     """
     import time
 
+    from obscura.daemon.datadir import write_new
     from obscura.ledger.network_file import plan_network
 
     try:
@@ -353,8 +354,7 @@ def network_init(
         given["message"] = message
     plan = plan_network(name or file.stem, time.time(), work=bits, **given)
     try:
-        with file.open("x", encoding="utf-8") as out:
-            out.write(plan.toml())
+        write_new(file, plan.toml())
     except FileExistsError:
         raise Failure(f"{file} is there already; networks never change, choose another name") from None
     except OSError as error:

@@ -96,6 +96,7 @@ def reload(globals: Globals) -> None:
 def init(globals: Globals, file: str | None) -> None:
     """Write a file with every key, its meaning and its default, to FILE, - or where a node looks for it."""
     from obscura.daemon.config import template, user_file
+    from obscura.daemon.datadir import write_new
     from obscura.daemon.layers import expanded
 
     if file == "-":
@@ -105,10 +106,8 @@ def init(globals: Globals, file: str | None) -> None:
     path = user_file() if named is None else expanded(named)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as target:
-            if file is None:  # the user's own; another file may be for a service with a user of its own
-                path.chmod(0o600)
-            target.write(template())
+        # 0600 is the user's own; another file may be for a service with a user of its own
+        write_new(path, template(), 0o600 if file is None else 0o666)
     except OSError as error:
         if isinstance(error, FileExistsError) and error.filename == str(path):
             raise Failure(f"{path} exists already: edit it, or name another file") from None

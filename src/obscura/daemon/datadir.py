@@ -203,6 +203,22 @@ def write_atomic(path: Path, data: bytes, owner: tuple[int, int] | None = None) 
         os.close(directory)
 
 
+def write_new(path: Path, text: str, mode: int = 0o666) -> None:
+    """Make a file that is not there yet. Raises ``FileExistsError``, and ``OSError`` with no file left.
+
+    What a full disk left of it would be taken for the whole the next time.
+    """
+    fd = os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 @contextlib.contextmanager
 def socket_address(path: Path) -> Iterator[str]:
     """What to give bind or connect for a Unix socket at ``path``, valid inside the block.

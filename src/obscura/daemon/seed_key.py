@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from obscura.daemon.datadir import write_new
 from obscura.errors import AddressError, UserError
 from obscura.limits import KEY_BYTES
 from obscura.node.seed_list import SeedList, sign, txt_strings, zone_line
@@ -44,9 +44,7 @@ def make(path: Path) -> str:
     """Write a new secret key; the public key as text. Raises ``UserError`` where the file exists or cannot be made."""
     key = Ed25519PrivateKey.generate()
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(key_text(key.private_bytes_raw()) + "\n")
+        write_new(path, key_text(key.private_bytes_raw()) + "\n", 0o600)
     except FileExistsError:
         raise UserError(f"{path} exists and is left as it is: a lost seed key cannot be made again") from None
     except OSError as error:
