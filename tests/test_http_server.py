@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import socket
@@ -598,6 +599,25 @@ def test_strangers_cannot_keep_the_owner_out(tmp_path: Path) -> None:
             assert len(host.server._clients) <= 4
             for _, writer in strangers:
                 writer.close()
+
+    run(tmp_path, scene, max_clients=4)
+
+
+def test_strangers_who_come_at_once_are_ended_before_their_task_begins(tmp_path: Path) -> None:
+    """They stayed open beside the limit, without a time: file after file until the node had none left for links."""
+
+    async def scene(host: Host) -> None:
+        strangers = [socket.create_connection(host.server.at) for _ in range(40)]  # the loop takes them in one turn
+        await until(lambda: len(host.server._clients) == 4)
+        loop, ended = asyncio.get_running_loop(), 0
+        for stranger in strangers[:36]:
+            stranger.setblocking(False)
+            with contextlib.suppress(ConnectionResetError):
+                assert await loop.sock_recv(stranger, 1) == b""
+            ended += 1
+        assert ended == 36
+        for stranger in strangers:
+            stranger.close()
 
     run(tmp_path, scene, max_clients=4)
 

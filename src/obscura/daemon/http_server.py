@@ -101,6 +101,8 @@ class HttpServer(StreamServer):
         task = self._begin(self._serve(reader, writer))
         self._strangers[task] = None
         task.add_done_callback(self.trust)
+        # Of many that come in one turn of the loop some go before their task has begun, and such a task runs no `finally`.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -114,7 +116,6 @@ class HttpServer(StreamServer):
                 writer.close()
                 async with asyncio.timeout(1.0):
                     await writer.wait_closed()
-            writer.transport.abort()
 
 
 class _Refused(Exception):
