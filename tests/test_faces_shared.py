@@ -117,6 +117,18 @@ def knows_a_locator(world: World) -> float:
     return near(*(world.first(face, Headers, lambda message: not message.headers) for face in (CLEAR, ONION)))
 
 
+def asks_from_a_new_block(world: World) -> float:
+    """Blocks that are not known are told of again and again, and headers asked for each time: from when on below a new one."""
+    world.dial_both()
+    world.give_block(1)
+    world.run(5.0)
+    world.give_block(2)
+    unknown = Inv((InventoryItem(InventoryKind.BLOCK, bytes(range(32))),))
+    polled(world, lambda face: unknown, 5.0)
+    new = easy_ledger().block_id(world.blocks[1][:80])
+    return near(*(world.first(face, GetHeaders, lambda message: message.locator[0] == new) for face in (CLEAR, ONION)))
+
+
 def asks_for_what_a_block_brought(world: World) -> float:
     """A transaction of a block that the other face got just now: a node that has it does not ask."""
     world.dial_both()
@@ -279,6 +291,9 @@ ATTACKS = {
     "branches: another one": Attack(follows_another_branch, patch=NO_LAG, changes={"uneven_s": 0.15}, is_exact=False),
     "branches: from a new block": Attack(
         knows_a_locator, answers_from_the_tree, changes={"uneven_s": 0.3}, is_exact=False
+    ),
+    "branches: asks from a new block": Attack(
+        asks_from_a_new_block, patch=NO_LAG, changes={"uneven_s": 0.3}, is_exact=False
     ),
     "leaves: asks for what a block brought": Attack(asks_for_what_a_block_brought, patch=NO_LAG),
     "asks for mempools": Attack(asks_for_mempools, one_count_of_inbound),

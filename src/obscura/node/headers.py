@@ -49,9 +49,10 @@ class _State:
 class HeaderSync:
     """Asks for headers, one peer after the other, and takes them."""
 
-    def __init__(self, blocks: Blocks, rng: random.Random, owes_blocks: Callable[[LinkId], bool]) -> None:
+    def __init__(self, blocks: Blocks, rng: random.Random, owes_blocks: Callable[[LinkId], bool], shown: Shown) -> None:
         """``owes_blocks``: whether blocks were asked of a link, which may come before its answer to getheaders."""
         self._owes_blocks = owes_blocks
+        self._shown = shown
         self._blocks = blocks
         self._chain: Chain = blocks.chain
         self._rng = rng
@@ -82,14 +83,19 @@ class HeaderSync:
         return self._lead(now)
 
     def ask(self, link: LinkId, now: float, locator: Sequence[bytes] | None = None) -> list[Effect]:
-        """getheaders from ``locator``, else from below the best header: so the answer shows whether the peer has that one."""
+        """getheaders from ``locator``, else from below the best header: so the answer shows whether the peer has that one.
+
+        A face of several asks from below what it shows: whoever tells it of a block that is not known would see what is new.
+        """
         state = self._states.get(link)
         if state is None or (state.presync is not None and locator is None):
             return []  # whose work is being counted will come to what it announces meanwhile
         self._waiting.pop(link, None)
         self._timers.set(link, now + HEADERS_S)
         if locator is None:
-            locator = self._chain.locator(self._chain.at(max(0, self._chain.best_height - 1)))
+            newest = self._shown.asks_from(state.peer.peer.face, self._chain.best)
+            below = self._chain.ancestor(newest, max(0, self._chain.height(newest) - 1))
+            locator = self._chain.locator(below)
         return [Send(link, GetHeaders(PROTOCOL_VERSION, tuple(locator), NO_STOP))]
 
     def _lead(self, now: float) -> list[Effect]:

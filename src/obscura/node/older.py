@@ -11,6 +11,7 @@ from obscura.limits import BLOCKS_IN_FLIGHT, HEADERS_S, MAX_GETBLOCKS, PROTOCOL_
 from obscura.node.blocks import Blocks
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.effects import Effect, LinkId, Send
+from obscura.node.face import Face
 from obscura.node.headers import NO_STOP, served_ids
 from obscura.node.shown import Shown
 from obscura.wire.messages.blocks import GetBlocks, Inv, InventoryItem, InventoryKind
@@ -18,9 +19,10 @@ from obscura.wire.messages.transactions import GetData
 
 
 class _Link:
-    __slots__ = ("in_flight", "late", "progress", "told", "wanted")
+    __slots__ = ("face", "in_flight", "late", "progress", "told", "wanted")
 
-    def __init__(self) -> None:
+    def __init__(self, face: Face) -> None:
+        self.face = face
         self.wanted: deque[bytes] = deque()
         self.in_flight: dict[bytes, None] = {}
         self.late: dict[bytes, None] = {}  # asked for and no longer waited for: they may come all the same
@@ -31,17 +33,17 @@ class _Link:
 class OlderWay:
     """Blocks in the order in which such a peer tells of them."""
 
-    def __init__(self, blocks: Blocks) -> None:
+    def __init__(self, blocks: Blocks, shown: Shown) -> None:
         self._chain: Chain = blocks.chain
+        self._shown = shown
         self._links: dict[LinkId, _Link] = {}
 
     def __contains__(self, link: object) -> bool:
         return link in self._links
 
-    def start(self, link: LinkId) -> list[Effect]:
+    def start(self, link: LinkId, face: Face) -> list[Effect]:
         """From now on this peer is asked the older way."""
-        self._links.setdefault(link, _Link())
-        return self._ask_list(link)
+        return self._ask_list(link, self._links.setdefault(link, _Link(face)))
 
     def left(self, link: LinkId) -> Iterable[bytes]:
         """The peer is gone, or answers getheaders after all: what it was asked for, and may send all the same."""
@@ -82,7 +84,7 @@ class OlderWay:
         if state is None:
             return []
         state.wanted.clear()
-        return self._ask_list(link)
+        return self._ask_list(link, state)
 
     def _ask(self, link: LinkId, state: _Link, now: float) -> list[Effect]:
         if state.in_flight:
@@ -95,11 +97,12 @@ class OlderWay:
             return [Send(link, GetData(tuple(InventoryItem(InventoryKind.BLOCK, block) for block in wanted)))]
         if state.told == MAX_GETBLOCKS:
             state.told = 0
-            return self._ask_list(link)
+            return self._ask_list(link, state)
         return []
 
-    def _ask_list(self, link: LinkId) -> list[Effect]:
-        return [Send(link, GetBlocks(PROTOCOL_VERSION, tuple(self._chain.locator(self._chain.tip)), NO_STOP))]
+    def _ask_list(self, link: LinkId, state: _Link) -> list[Effect]:
+        locator = self._chain.locator(self._shown.asks_from(state.face, self._chain.tip))
+        return [Send(link, GetBlocks(PROTOCOL_VERSION, tuple(locator), NO_STOP))]
 
     def deadline(self) -> float:
         return min((state.progress + HEADERS_S for state in self._links.values()), default=inf)

@@ -75,12 +75,12 @@ class ChainRelay(Part):
         self._peers: dict[LinkId, ChainPeer] = {}
         # Links that others dialled, by face: counted together, links of one would show by what is asked at another.
         self._inbound: Counter[Face] = Counter()
-        self._headers = HeaderSync(self.blocks, rng, self.download.owes)
+        self._headers = HeaderSync(self.blocks, rng, self.download.owes, self._shown)
         self._serving = Serving(self.blocks, self.transactions.may_have, self._gives)
         self._compact = CompactRelay(
             self.blocks, self.download, self.transactions.public, rng, self._headers.refused_early
         )
-        self._older = OlderWay(self.blocks)
+        self._older = OlderWay(self.blocks, self._shown)
         self._reentry = Reentry(self.blocks, self.transactions)
         self._announcing = Announcing(self.blocks, self._peers, self._compact, self._older, self._shown)
 
@@ -402,7 +402,7 @@ class ChainRelay(Part):
             if self._shown.tip(face) == self.blocks.tip:  # else what it shows next goes with the blocks that follow
                 self.transactions.shown(face)
         for link in self._headers.take_silent():
-            effects += self._older.start(link)
+            effects += self._older.start(link, self._peers[link].peer.face)
         return effects
 
 

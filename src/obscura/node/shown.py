@@ -9,7 +9,7 @@ import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from obscura.limits import TIP_LAG_S
+from obscura.limits import NEAR_TIP_HEADERS, TIP_LAG_S
 from obscura.node.blocks import Blocks
 from obscura.node.face import Face
 from obscura.node.timers import Timers
@@ -50,6 +50,14 @@ class Shown:
             return locator
         chain, end = self._blocks.chain, self.end(face)
         return [*(each for each in locator if each in chain and self._is_on(end, each)), chain.genesis]
+
+    def asks_from(self, face: Face, newest: bytes) -> bytes:
+        """What peers of this face are told to have followed so far, when they are asked for more: ``newest``, or what is shown.
+
+        Far behind that there is more to come than anybody could compare, and all of it would be sent again.
+        """
+        end, chain = self._tips.get(face, newest), self._blocks.chain
+        return end if chain.height(newest) - chain.height(end) <= NEAR_TIP_HEADERS else newest
 
     def _is_on(self, end: bytes, block_id: bytes) -> bool:
         chain, height = self._blocks.chain, self._blocks.chain.height(block_id)
