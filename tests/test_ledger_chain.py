@@ -14,7 +14,7 @@ from obscura.ledger.chain import BAD_PARENT, KNOWN_BAD, UNKNOWN_PARENT, Chain, R
 from obscura.ledger.header import Header
 from obscura.ledger.ids import IdTable
 from obscura.ledger.work import bits_of, target_of
-from small_chains import EASY, LATER, child, easy_ledger, extend
+from small_chains import EASY, LATER, START, child, easy_ledger, extend
 
 LEDGER = easy_ledger()
 
@@ -305,3 +305,16 @@ def test_any_order_of_events_as_the_model_has_it(events: list[tuple[str, int]]) 
     assert chain.missing(1000) == [
         i for i in wanted if chain.height(i) > chain.height(chain.fork_point(chain.tip, chain.best))
     ]
+
+
+def test_a_chain_whose_interval_is_no_multiple_of_four_seconds_is_restored() -> None:
+    """Its work may change by a little more than a factor of four: 21 s that took no more than 5."""
+    ledger = easy_ledger(spacing_s=7, retarget_blocks=3)
+    chain = Chain(ledger)
+    for number in range(1, 4):
+        header = child(ledger, chain, chain.best, time=START + number)
+        assert chain.add(header, LATER) is None
+    headers = [chain.header(chain.at(height)) for height in range(1, 4)]
+    again = Chain(ledger)
+    assert again.restore(headers, lambda block_id: False, []) is None
+    assert again.best == chain.best

@@ -135,6 +135,11 @@ BAD_FILES = [
     ("work beyond 256 bits", GOOD.replace("207fffff", "ff7fffff"), "work is not a target"),
     ("spacing 0", GOOD.replace("spacing = 60", "spacing = 0"), "spacing = 0 is not in"),
     ("retarget 1", GOOD.replace("retarget = 144", "retarget = 1"), "retarget = 1 is not in"),
+    (
+        "no time between retargets",
+        GOOD.replace("retarget = 144", "retarget = 3").replace("spacing = 60", "spacing = 1"),
+        "spacing x retarget is to be 4 seconds at least",
+    ),
     ("retarget below 0", GOOD.replace("retarget = 144", "retarget = -1"), "retarget = -1 is not in 2..100000 or 0"),
     ("seed not an address", GOOD.replace("obscura://", "http://"), "seeds: an address begins with obscura://"),
     ("seed not in its canonical form", GOOD.replace("obscura://10.0", "10.0"), "seeds: write obscura://10.0.0.1:40000"),

@@ -112,7 +112,8 @@ class BitcoinLedger(Ledger):
             return WRONG_PARENT
         old, new, limit = bits_in(parent), bits_in(header), self.rules.limit_bits
         interval = self.rules.retarget_blocks
-        if old != new and (not interval or height % interval or not work.may_change_to(old, new, limit)):
+        span = interval * self.rules.spacing_s
+        if old != new and (not interval or height % interval or not work.may_change_to(old, new, span, limit)):
             return WRONG_BITS
         return None if work.meets(double_sha256(header), new, limit) else NO_WORK
 

@@ -12,7 +12,7 @@ from obscura.errors import AddressError, ConfigError
 from obscura.ledger.bitcoin import BitcoinLedger, Rules
 from obscura.ledger.network import Network, display_id, own_genesis
 from obscura.ledger.work import target_of
-from obscura.limits import SEED_NAMES
+from obscura.limits import RETARGET_FACTOR, SEED_NAMES
 from obscura.wire.address import Address, is_dns_name, key_text, parse_key
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -44,6 +44,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         _in_range("spacing", self.spacing, 1, 86_400)
         if self.retarget:  # 0: the work stays as it is
             _in_range("retarget", self.retarget, 2, 100_000, " or 0")
+            if self.retarget * self.spacing < RETARGET_FACTOR:  # a part of it is 0 s, after which no hash is low enough
+                raise ConfigError(f"spacing x retarget is to be {RETARGET_FACTOR} seconds at least")
         _in_range("genesis.time", self.time, 1, 2**32 - 1)
         _in_range("genesis.nonce", self.nonce, 0, 2**32 - 1)
         if not 0 <= self.work < 2**32 or not target_of(self.work):

@@ -52,9 +52,8 @@ def retarget(bits: int, first_time: int, last_time: int, span_s: int, limit_bits
     return bits_of(min(target_of(bits) * took // span_s, target_of(limit_bits)))
 
 
-def may_change_to(bits: int, new_bits: int, limit_bits: int) -> bool:
-    """Whether any retarget can lead from ``bits`` to ``new_bits`` (where the interval is not known)."""
-    target, limit = target_of(bits), target_of(limit_bits)
-    factor = limits.RETARGET_FACTOR
-    hardest, easiest = (target_of(bits_of(min(t, limit))) for t in (target // factor, target * factor))
+def may_change_to(bits: int, new_bits: int, span_s: int, limit_bits: int) -> bool:
+    """Whether any retarget can lead from ``bits`` to ``new_bits``, whatever time the interval took."""
+    took = (0, span_s * limits.RETARGET_FACTOR)
+    hardest, easiest = (target_of(retarget(bits, 0, each, span_s, limit_bits)) for each in took)
     return hardest <= target_of(new_bits) <= easiest
