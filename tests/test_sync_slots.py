@@ -175,6 +175,22 @@ def test_who_talks_all_the_time_and_gives_no_block_keeps_it_from_nobody() -> Non
     assert relay_of(node).blocks.tip == LEDGER.block_id(NEXT[:80])
 
 
+def test_many_who_dial_and_talk_keep_a_block_no_longer_than_one() -> None:
+    def shows(peer: object, message: GetHeaders) -> list[Message]:
+        return [Headers((NEXT[:80],)), Numbered(0, 4_000_000)]
+
+    net = network(latency=LATENCY_S)
+    settings = msgspec.structs.replace(SETTINGS, knobs=HIGH, outbound=OutboundLimits(0, 0, False))
+    node = node_with(net, BLOCKS)
+    for _ in range(4):
+        net.add(settings, parts=[Scripted({GetHeaders: shows, GetData: nothing})]).connect(node.address)
+    net.kernel.run(until=1.0)
+    honest = node_with(net, [*BLOCKS, NEXT])
+    node.connect(honest.address)
+    net.kernel.run(until=60.0)
+    assert relay_of(node).blocks.tip == LEDGER.block_id(NEXT[:80])
+
+
 def test_a_pong_behind_much_else_is_waited_for_at_both_ends() -> None:
     net = network(latency=LATENCY_S)
     peer = node_with(net, BLOCKS)

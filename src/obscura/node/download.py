@@ -311,12 +311,13 @@ class Download:
         """The lowest block in flight holds up a peer that could give it and has nothing else to do: ask that one too.
 
         What seems to come is waited for longer, and then asked of a peer that owes nothing: the way here may be all that is slow,
-        and the same for everybody.
+        and the same for everybody. Whom the node dialled itself comes first: those who dialled may be many and one, each of
+        which sends anything but the block.
         """
         effects: list[Effect] = []
         movers = [source for source in self._sources.values() if now - source.moved < BLOCK_PATIENCE_S[0]]
         coming = {block_id for source in movers for block_id in (*source.in_flight, *source.late)}
-        for source in self._sources.values():
+        for source in sorted(self._sources.values(), key=lambda source: source.peer.peer.is_inbound):
             best = self._target(source, now)
             if best is None or len(source.in_flight) >= BLOCKS_IN_FLIGHT // 2:
                 continue
