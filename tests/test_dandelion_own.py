@@ -99,6 +99,29 @@ def test_without_a_successor_it_waits_and_then_its_policy_decides(policy: Policy
     assert not made.own._outbox.kept()
 
 
+@pytest.mark.parametrize("policy", [Policy.PRIVATE, Policy.DIRECT])
+def test_a_full_disk_does_not_keep_it_from_going_out(policy: Policy) -> None:
+    """Nor end the node: the outbox hears of it once there is room again."""
+    made = bench(outbound=0, inbound=0)
+    outbox = made.own._outbox
+    assert isinstance(outbox, MemoryOutbox)
+    keep = outbox.keep
+
+    def full(submission: Submission) -> None:
+        if submission.is_public:
+            raise UserError("outbox cannot be written: No space left on device")
+        keep(submission)
+
+    outbox.keep = full  # type: ignore[method-assign]
+    id = made.submit(1, policy, 20)
+    made.run(30)
+    assert made.published == [id]
+    assert [kept.is_public for kept in outbox.kept()] == [False]
+    outbox.keep = keep  # type: ignore[method-assign]
+    made.run(30)
+    assert [kept.is_public for kept in outbox.kept()] == [True]
+
+
 def test_a_successor_in_time_saves_it() -> None:
     made = bench(outbound=0)
     made.submit(1, Policy.PRIVATE, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from obscura.errors import DecodeError, UserError
@@ -26,7 +27,17 @@ ANONYMOUS = (Face.ONION, Face.I2P)
 
 
 class _Own:
-    __slots__ = ("deadline", "is_diffused", "is_queued", "peers", "policy", "public_since", "since", "transaction")
+    __slots__ = (
+        "deadline",
+        "is_diffused",
+        "is_noted",
+        "is_queued",
+        "peers",
+        "policy",
+        "public_since",
+        "since",
+        "transaction",
+    )
 
     def __init__(self, transaction: Transaction, policy: Policy, deadline: float, now: float) -> None:
         self.transaction = transaction
@@ -35,6 +46,7 @@ class _Own:
         self.since = now
         self.is_queued = True  # no successor has it, or none of this epoch
         self.is_diffused = False  # by this node: until others have it, nobody else can bring it back
+        self.is_noted = False  # that it is diffused, in the outbox
         self.public_since: float | None = None
         self.peers = 0
 
@@ -151,8 +163,14 @@ class OwnTransactions(Part):
             return self._end(own, Stage.EXPIRED, f"refused meanwhile: {fault.reason}")
         effects = list(self.dandelion.diffuse(own.transaction, now))
         self._made_public(own, now)
-        self._outbox.keep(Submission(id, own.transaction.raw, own.policy, 0.0, is_public=True))
+        self._note(own)
         return [*effects, Receipt(id, stage)]
+
+    def _note(self, own: _Own) -> None:
+        """It is public, whether or not the disk takes note of that now: else it does at one of the next looks."""
+        with contextlib.suppress(UserError):
+            self._outbox.keep(Submission(own.transaction.id, own.transaction.raw, own.policy, 0.0, is_public=True))
+            own.is_noted = True
 
     def _diffuse_again(self, own: _Own, now: float) -> list[Effect]:
         """An earlier run has diffused it, and perhaps nobody heard of it: the archive has it, or not even that."""
@@ -166,6 +184,8 @@ class OwnTransactions(Part):
         id = own.transaction.id
         if own.is_diffused and own.public_since is None:
             return self._diffuse_again(own, now)
+        if own.is_diffused and not own.is_noted:
+            self._note(own)
         is_late = own.public_since is not None and now - own.public_since >= BROADCAST_SEEN_S
         if not self._pool.has(id):
             if is_late:
@@ -240,7 +260,7 @@ class OwnTransactions(Part):
             return
         own = self._add(transaction, submission.policy, submission.wait_s, now)
         if submission.is_public:
-            own.is_queued, own.is_diffused = False, True
+            own.is_queued, own.is_diffused, own.is_noted = False, True, True
             self._deadlines.clear(submission.id)
             self._looks.set(submission.id, now)
 
