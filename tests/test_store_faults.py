@@ -7,13 +7,16 @@ import resource
 import sqlite3
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from obscura.errors import UserError
 from obscura.ledger.chain import Chain
+from obscura.limits import STORE_PAGE
 from obscura.store import schema
+from obscura.store.check import check_structure
 from obscura.store.faults import (
     StoreCorrupt,
     StoreError,
@@ -24,7 +27,7 @@ from obscura.store.faults import (
     StoreReadOnly,
     translated,
 )
-from obscura.store.sqlite import FILE_NAME, LOCK_NAME, Store
+from obscura.store.sqlite import FILE_NAME, LOCK_NAME, Store, StoredTransaction
 from small_chains import easy_ledger, extend
 
 NETWORK, OTHER = b"\7" * 32, b"\x08" * 32
@@ -239,3 +242,83 @@ def test_altered_headers_are_damage_and_not_another_chain(how: str, tmp_path: Pa
     change(tmp_path, ALTERED[how])
     with Store.open(tmp_path, NETWORK) as store, pytest.raises(StoreCorrupt, match=r"a header: .* move the file away"):
         store.load_chain(ledger)
+
+
+def of_other_kinds(directory: Path, sql: str) -> bytes:
+    """A store with one of each; the id of its block and header."""
+    ledger = easy_ledger()
+    chain = Chain(ledger)
+    (block_id,) = extend(ledger, chain, chain.genesis, 1)
+    with Store.open(directory, NETWORK) as store:
+        store.put_headers([chain.header(block_id)])
+        store.put_block(block_id, b"body", 1)
+        store.put_transactions([StoredTransaction(b"id", b"raw", 1.0, own=True)])
+        store.set_tip(block_id, 1).result()
+    change(directory, sql)
+    return block_id
+
+
+def read_all(directory: Path, block_id: bytes) -> None:
+    """As a start, a verification and a peer do."""
+    with Store.open(directory, NETWORK) as store:
+        store.load_chain(easy_ledger())
+        store.transactions()
+        assert [step.damaged for step in store.verify()] == [block_id]
+        store.block(block_id)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE headers SET header = 7",
+        "UPDATE meta SET value = 7 WHERE key = 'tip'",
+        "UPDATE transactions SET id = 7",
+        "UPDATE transactions SET raw = 1.5",
+        "UPDATE transactions SET arrival = x'00'",
+        "UPDATE blocks SET raw = NULL",
+    ],
+)
+def test_a_value_of_another_kind_is_damage(sql: str, tmp_path: Path) -> None:
+    """SQLite keeps the kind of each value beside it, in bits that can flip like others."""
+    block_id = of_other_kinds(tmp_path, sql)
+    for _ in range(2):  # no lock is left by the first one
+        with pytest.raises(StoreCorrupt, match="is damaged"):
+            read_all(tmp_path, block_id)
+
+
+@pytest.mark.parametrize("table", ["headers", "blocks"])
+def test_rows_out_of_order_are_damage_and_not_read_for_ever(table: str, tmp_path: Path) -> None:
+    ledger = easy_ledger()
+    chain = Chain(ledger)
+    with Store.open(tmp_path, NETWORK) as store:
+        for height, block_id in enumerate(extend(ledger, chain, chain.genesis, 3), 1):
+            store.put_headers([chain.header(block_id)])
+            store.put_block(block_id, b"body", height)
+    raw = bytearray((tmp_path / FILE_NAME).read_bytes())
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    connection.close()
+    page = (root - 1) * STORE_PAGE
+    cell = page + int.from_bytes(raw[page + 12 : page + 14], "big")  # the third one: its size, then its number
+    assert raw[cell + 1] == 3
+    raw[cell + 1] = 1
+    (tmp_path / FILE_NAME).write_bytes(raw)
+    with Store.open(tmp_path, NETWORK) as store, pytest.raises(StoreCorrupt, match="is damaged"):
+        assert len(list(islice(store.verify() if table == "blocks" else store.headers(), 20))) < 20
+
+
+def test_bytes_that_became_text_are_the_same_bytes(tmp_path: Path) -> None:
+    block_id = of_other_kinds(tmp_path, "UPDATE headers SET header = CAST(header AS TEXT)")
+    with Store.open(tmp_path, NETWORK) as store:
+        assert store.load_chain(easy_ledger()).best == block_id
+
+
+def test_a_schema_that_is_no_text_is_damage(made: Path) -> None:
+    raw = (made / FILE_NAME).read_bytes()
+    (made / FILE_NAME).write_bytes(raw.replace(b"indexbodies", b"indexb\xe7dies"))
+    for _ in range(2):
+        with pytest.raises(StoreCorrupt, match="is damaged"):
+            Store.open(made, NETWORK)
+    checked = check_structure(made, 5.0)
+    assert checked is not None
+    assert "is damaged" in (checked.fault or "")

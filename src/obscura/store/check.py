@@ -46,6 +46,8 @@ def check_structure(directory: Path, seconds: float) -> Checked | None:
         return Checked(f"{path} cannot be read: {error}", size)
     except sqlite3.Error as error:
         return Checked(f"{path} is damaged: {error}", size)
+    except UnicodeDecodeError:  # what SQLite says has parts of the file in it
+        return Checked(f"{path} is damaged: what is in it is no text", size)
     finally:
         connection.close()
     return Checked(None if said == "ok" else f"{path} is damaged: {str(said).splitlines()[0]}", size)

@@ -55,8 +55,10 @@ def read_only(path: Path, why: str) -> StoreReadOnly:
     return StoreReadOnly(f"{path} cannot be written ({why}): make it writable for this user or choose another data-dir")
 
 
-def translated(error: sqlite3.Error, path: Path) -> StoreError:
-    """The fault behind an error of SQLite."""
+def translated(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> StoreError:
+    """The fault behind an error of SQLite, or behind one whose text has parts of a damaged file in it."""
+    if isinstance(error, UnicodeDecodeError):
+        return corrupt(path, "what is in it is no text")
     name = getattr(error, "sqlite_errorname", None) or ""
     if name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):  # the latter: quotas and file size limits
         return full(path)

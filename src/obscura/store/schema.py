@@ -31,6 +31,7 @@ MIGRATIONS: dict[int, str] = {}
 def connect(path: Path) -> sqlite3.Connection:
     """A connection with the settings that durability and speed depend on. Autocommit: transactions are explicit."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    connection.text_factory = bytes  # one flipped bit makes text of a blob, which is perhaps no UTF-8
     connection.execute(f"PRAGMA page_size = {limits.STORE_PAGE}")  # of a new file; says nothing to an old one
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")

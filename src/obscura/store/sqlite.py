@@ -59,14 +59,12 @@ class Store:
         self._prune = prune
         self._connection = connection  # the writer's alone, from here on
         self._body_bytes = self._stored_body_bytes = _number(schema.get(connection, "body-bytes"))
-        self._tip_height = -1
         self._pending: dict[bytes, bytes] = {}
         self._reads = schema.connect(path)
         self._reads_lock = threading.Lock()
-        self._writer = Writer(connection, path, self._before_commit)
         tip = self.tip()
-        if tip:
-            self._tip_height = tip[1]
+        self._tip_height = tip[1] if tip else -1
+        self._writer = Writer(connection, path, self._before_commit)  # its thread begins, so nothing may fail after it
 
     @classmethod
     def open(cls, directory: Path, network_id: bytes, prune: int | None = None, repair: bool = False) -> Store:
@@ -91,11 +89,11 @@ class Store:
                 _check_newest(connection, path, repair)
             schema.put(connection, "clean", b"\0")
             return cls(path, lock, connection, prune)
-        except (sqlite3.Error, StoreError) as error:
+        except (sqlite3.Error, StoreError, UnicodeDecodeError) as error:
             if connection:
                 connection.close()
             lock.close()
-            raise (translated(error, path) if isinstance(error, sqlite3.Error) else error) from None
+            raise (error if isinstance(error, StoreError) else translated(error, path)) from None
 
     def close(self) -> None:
         """Commit what waits, mark the end as clean, let go of the directory. Calling it again does nothing."""
@@ -217,8 +215,9 @@ class Store:
         """All headers in the order in which they were put."""
         last = 0
         while rows := self._read("SELECT seq, header FROM headers WHERE seq > ? ORDER BY seq LIMIT 5000", last):
-            yield from (row[1] for row in rows)
-            last = rows[-1][0]
+            for seq, header in rows:
+                last = self._behind(last, seq)
+                yield self._as_written(header, "a header")
 
     def block(self, block_id: bytes) -> bytes | None:
         """A block's bytes, ``None`` if they are not there (never put, or pruned). Raises ``StoreCorrupt``."""
@@ -229,7 +228,7 @@ class Store:
         if not rows:
             return None
         checksum, raw = rows[0]
-        if crc32(raw) != checksum:
+        if not _is_intact(raw, checksum):
             raise _damaged(self.path, block_id)
         return bytes(raw)
 
@@ -242,12 +241,21 @@ class Store:
     def tip(self) -> tuple[bytes, int] | None:
         """Id and height given to ``set_tip`` last."""
         rows = self._read("SELECT value FROM meta WHERE key = 'tip'")
-        return (rows[0][0][:ID_BYTES], _number(rows[0][0][ID_BYTES:])) if rows else None
+        if not rows:
+            return None
+        value = self._as_written(rows[0][0], "the tip")
+        return value[:ID_BYTES], _number(value[ID_BYTES:])
 
     def transactions(self) -> list[StoredTransaction]:
         """The mempool as stored, in order of arrival."""
         rows = self._read("SELECT id, raw, arrival, own FROM transactions ORDER BY arrival, rowid")
-        return [StoredTransaction(i, raw, arrival, bool(own)) for i, raw, arrival, own in rows]
+        if not all(isinstance(arrival, float) for _, _, arrival, _ in rows):
+            raise corrupt(self.path, "the time of a transaction")
+        what = "a transaction"
+        return [
+            StoredTransaction(self._as_written(i, what), self._as_written(raw, what), arrival, bool(own))
+            for i, raw, arrival, own in rows
+        ]
 
     def get(self, key: str) -> bytes | None:
         """A value given to ``put``."""
@@ -259,9 +267,10 @@ class Store:
         ((total,),) = self._read("SELECT count(*) FROM blocks WHERE size > 0")
         last = done = 0
         while rows := self._read(_NEXT_BODY, last):
-            last, block_id, checksum, raw = rows[0]
+            seq, block_id, checksum, raw = rows[0]
+            last = self._behind(last, seq)
             done += 1
-            sound = crc32(raw) == checksum and is_sound(block_id, raw)
+            sound = _is_intact(raw, checksum) and is_sound(block_id, raw)
             yield Progress(done, max(done, total), None if sound else block_id)
 
     # --- inside
@@ -276,8 +285,20 @@ class Store:
         try:
             with self._reads_lock:
                 return self._reads.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise translated(error, self.path) from None
+
+    def _behind(self, last: int, seq: int) -> int:
+        """The number of a row that was asked for as one behind ``last``. Where it is not, reading on would never end."""
+        if seq <= last:
+            raise corrupt(self.path, "rows are not in their order")
+        return seq
+
+    def _as_written(self, value: object, what: str) -> bytes:
+        """Bytes were put there. SQLite checks no types: a flipped bit makes a number or nothing of them."""
+        if not isinstance(value, bytes):
+            raise corrupt(self.path, f"{what} is not what was written")
+        return value
 
     def _before_commit(self, connection: sqlite3.Connection) -> None:
         if self._prune is not None:
@@ -345,7 +366,7 @@ def _check_newest(connection: sqlite3.Connection, path: Path, repair: bool) -> N
     """Read the newest bodies again after a crash."""
     rows = connection.execute(_NEWEST_BODIES, (limits.STORE_CHECKED_BLOCKS,)).fetchall()
     for block_id, checksum, raw in rows:
-        if crc32(raw) == checksum:
+        if _is_intact(raw, checksum):
             continue
         if not repair:
             raise _damaged(path, block_id)
@@ -358,6 +379,10 @@ def _forget(connection: sqlite3.Connection, block_id: bytes) -> int:
     row = connection.execute("SELECT size FROM blocks WHERE id = ?", (block_id,)).fetchone()
     connection.execute("DELETE FROM blocks WHERE id = ?", (block_id,))
     return int(row[0]) if row else 0
+
+
+def _is_intact(raw: object, checksum: object) -> bool:
+    return isinstance(raw, bytes) and crc32(raw) == checksum
 
 
 def _damaged(path: Path, block_id: bytes) -> StoreError:
