@@ -509,6 +509,33 @@ def test_a_clock_that_steps_back_opens_no_epoch_that_was_forgotten() -> None:
     assert cache.admit(b"P" * 32, 11, 6_600)
 
 
+@pytest.mark.parametrize("hours", [-30_000.0, 1.0, 5.0, 9_000.0])
+@pytest.mark.parametrize("epochs", [REPLAY_KEPT // 2, REPLAY_KEPT, 3 * REPLAY_KEPT])
+def test_a_clock_that_was_wrong_for_a_while_refuses_nobody_once_it_is_right(hours: float, epochs: int) -> None:
+    """What it has seen in between must not take the place of the present, nor count as its past; and it stays seen."""
+    cache, start = ReplayCache(), 1_800_000_000 // 600
+    wrong = start + int(hours * 6)
+    for epoch in (*range(start - 20, start), *range(wrong, wrong + epochs)):
+        assert cache.admit(b"R" * 32, epoch, 600 * epoch)
+    now = start + epochs
+    for epoch in range(now, now + 40):
+        is_new = not wrong - REPLAY_KEPT <= epoch < wrong + epochs + REPLAY_KEPT
+        assert all(cache.admit(bytes((n,)) * 32, epoch, 600 * epoch) for n in range(3)) or not is_new
+        assert not cache.admit(b"\0" * 32, epoch, 600 * epoch)
+    for epoch in (start - 20, start - 1, wrong, wrong + epochs - 1, now, now + 39):
+        assert not cache.admit(b"R" * 32, epoch, 600 * epoch) or epoch in (now, now + 39)
+    assert len(cache._seen) <= REPLAY_KEPT
+    assert len(cache._dropped) <= 3
+
+
+def test_a_quiet_listener_remembers_in_little_what_it_has_forgotten() -> None:
+    cache = ReplayCache()
+    for epoch in range(10, 100_000, 50):
+        assert cache.admit(b"R" * 32, epoch, 600 * epoch)
+    assert len(cache._dropped) <= REPLAY_KEPT
+    assert not any(cache.admit(b"Q" * 32, epoch, 600 * epoch) for epoch in range(10, 90_000, 50))
+
+
 def test_full_cache_refuses_and_forgets_with_time() -> None:
     cache = ReplayCache(most=3)
     assert [cache.admit(bytes((n,)) * 32, 10, 6_000) for n in range(5)] == [True, True, True, False, False]
