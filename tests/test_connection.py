@@ -19,6 +19,7 @@ from obscura.connection import Connection, Ended, Established, Event, Opened, Re
 from obscura.handshake.features import BUILT, CORE, Flags
 from obscura.limits import (
     ARRIVING,
+    CELL,
     CLEAN_END_S,
     DISCARD_BYTES,
     DISCARD_S,
@@ -26,13 +27,14 @@ from obscura.limits import (
     HEADER_BYTES,
     KEY_BYTES,
     MAX_OPENING_PAYLOAD,
+    MAX_RECORD,
     MAX_UNKNOWN_PAYLOAD,
     UNAUTHENTICATED_BYTES,
 )
 from obscura.linkevents import Arriving
 from obscura.morph.carrier import Finished
 from obscura.wire.catalogue import BUILT_IN
-from obscura.wire.frame import Malformed, Unknown, encode_frame, encode_raw
+from obscura.wire.frame import Malformed, Unknown, encode_frame, encode_raw, frame_parts
 from obscura.wire.message import Message, Phase
 from obscura.wire.messages.blocks import Block
 from obscura.wire.messages.network import Extension, Ping, Pong, Verack, Version
@@ -685,6 +687,26 @@ def test_that_a_long_message_keeps_coming_is_told_once_a_second_at_most(security
     told = [event for event in events if isinstance(event, Arriving)]
     assert set(told) <= {Arriving("block"), Arriving("")}
     assert 0.7 * 70_000 / ARRIVING[0] < len(told) <= 70_000 / ARRIVING[0] + 1
+
+
+def record(end: Connection, content: bytes, size: int, now: float) -> bytes:
+    """The next record of one end; the one behind it has ``size`` bytes."""
+    assert end._sealer is not None
+    return end._sealer.seal(content[: end._sealer.capacity], size, rekey=end._sealer.due_rekey(now))
+
+
+@pytest.mark.parametrize("size", [64, CELL, MAX_RECORD])
+@pytest.mark.parametrize("used", [0, 1])
+def test_dummies_and_padding_are_nothing_that_comes(size: int, used: int) -> None:
+    """Else a header and a little cover would hold up whoever waits for the message as long as its sender likes."""
+    both, begun = linked("nk"), b"".join(frame_parts(Block(bytes(300_000))))
+    events, at = both.server.receive(record(both.client, begun, size, 0.0), 0.0), 900
+    for second in range(1, 400):
+        for piece in cut(record(both.client, begun[at : at + used], size, second), 3_000):
+            events += both.server.receive(piece, float(second))
+        at += used
+    assert both.server.is_established
+    assert len(events) <= MAX_RECORD / ARRIVING[0]
 
 
 @pytest.mark.parametrize("security", SECURITIES)

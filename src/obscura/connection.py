@@ -161,7 +161,7 @@ class Connection:
         for event in self._carrier.receive(data, now):
             self._on_carrier(event, now, events)
         if self.is_established:
-            events += self._arrivals.came(len(data), self._opener, self._decoder, now)
+            events += self._arrivals.told(self._opener, self._decoder, now)
         return events if self._parked is None else self._park(self._parked, events, len(data))
 
     def eof(self, now: float) -> list[Event]:
@@ -310,6 +310,7 @@ class Connection:
                 if secured is not None:
                     self._secure(secured, now, events)
             elif isinstance(self._security, Bare):
+                self._arrivals.read(len(data), len(data))
                 self._deliver(bytes(data), 0, len(data), now, events)
         except ChannelFault as fault:
             if self._opening is not None:  # an answer given before the fault goes out however the bytes were cut
@@ -333,10 +334,9 @@ class Connection:
         if opener.ended:
             return
         for plain, start, end in opener.receive(data):
-            if self._watch is not None:
-                breach = self._watch.record(len(plain) + TAG_BYTES, start == end, now)
-                if breach is not None:
-                    events.append(breach)
+            self._arrivals.read(end - start, len(plain))
+            if self._watch is not None and (breach := self._watch.record(len(plain) + TAG_BYTES, start == end, now)):
+                events.append(breach)
             if start == end:
                 self.dummies_received += 1
                 self.dummy_bytes_received += len(plain) + TAG_BYTES
