@@ -283,3 +283,33 @@ def test_a_block_that_comes_slowly_is_asked_of_a_quicker_peer(quick_first: bool)
     node.connect(quick.address)
     net.kernel.run(until=asked_at + (12.0 if quick_first else 32.0))
     assert relay_of(node).blocks.tip == LEDGER.block_id(LARGE[:80])
+
+
+@pytest.mark.parametrize(("blocks", "most_s"), [(1, 15.0), (400, 30.0)])
+def test_those_who_only_seem_to_give_blocks_hold_up_little(blocks: int, most_s: float) -> None:
+    """They let something long drip: each of seven was asked in turn, for twice as long as the one before, and again and again."""
+    net, news = network(), chain_of(LEDGER, blocks, seed=5, parent=BLOCKS)
+    node = node_with(net, BLOCKS)
+    drip = Scripted({GetHeaders: nothing, GetData: lambda peer, message: [Block(bytes(3_900_000))]})
+    drippers = [net.add(SETTINGS, parts=[drip]) for _ in range(7)]
+    peers = [node_with(net, BLOCKS) for _ in range(3)]
+    lines = {dripper.number: Line(net.kernel, 5e6) for dripper in drippers}
+    net.line = lambda a, b: lines.get(a)
+    for dripper in drippers:
+        dripper.connect(node.address)
+    net.kernel.run(until=2.0)
+    for peer in peers:
+        node.connect(peer.address)
+    net.kernel.run(until=40.0)
+    for dripper in drippers:
+        dripper.send(dripper.peers[0].link, Headers(tuple(raw[:80] for raw in news)))
+    net.kernel.run(until=41.0)
+    assert drip.of(GetData)
+    for line in lines.values():
+        line._rate = 600.0
+    for peer in peers:
+        for raw in news:
+            submit(peer, raw)
+    net.kernel.run(until=41.0 + most_s)
+    assert relay_of(node).blocks.tip == LEDGER.block_id(news[-1][:80])
+    assert told(node, "penalty") == []

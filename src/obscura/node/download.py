@@ -36,9 +36,11 @@ class _Source:
         "aim",
         "cursor",
         "excluded",
+        "gave",
         "in_flight",
         "late",
         "moved",
+        "overtaken",
         "path",
         "path_to",
         "peer",
@@ -57,6 +59,8 @@ class _Source:
         self.whole = 0  # up to this height of that branch all blocks are there
         self.progress = inf  # when its last block came, or when it was first asked
         self.moved = -inf  # when a block came of it, or bytes of something long
+        self.gave = False  # a block that it was asked for, ever
+        self.overtaken = False  # somebody else was asked for one that seemed to come, and it has given none since
         self.rests_until = 0.0
         self.path: list[bytes] = []  # ids from the fork with the best chain upwards, where its chain is not that
         self.path_to = b""
@@ -162,7 +166,7 @@ class Download:
     def _fill(self, source: _Source, now: float) -> list[Effect]:
         room = min(self._depth() - len(source.in_flight), self._room())
         best = self._target(source, now)
-        if room <= 0 or best is None:
+        if room <= 0 or best is None or (source.overtaken and self._has_better(now)):
             return []
         chain = self._chain
         wanted: list[bytes] = []
@@ -185,6 +189,13 @@ class Download:
         if not wanted:
             return []
         return [self._ask(source, wanted, now)]
+
+    def _has_better(self, now: float) -> bool:
+        """Whether blocks can be had of somebody who was not overtaken.
+
+        Security: else whoever lets something long drip is asked for block after block, each of which another one gives later.
+        """
+        return any(not other.overtaken and self._target(other, now) is not None for other in self._sources.values())
 
     def _target(self, source: _Source, now: float) -> bytes | None:
         """The peer's best header, if its blocks are wanted."""
@@ -249,6 +260,7 @@ class Download:
         if source is None or not source.answers(block_id):
             return False
         source.moved = source.progress = now
+        source.gave, source.overtaken = True, False
         request = self._requests.pop(block_id, None)
         if request is not None:
             self.waits.observe(now - request.since)
@@ -311,13 +323,13 @@ class Download:
         """The lowest block in flight holds up a peer that could give it and has nothing else to do: ask that one too.
 
         What seems to come is waited for longer, and then asked of a peer that owes nothing: the way here may be all that is slow,
-        and the same for everybody. Whom the node dialled itself comes first: those who dialled may be many and one, each of
-        which sends anything but the block.
+        and the same for everybody. Security: whom we chose ourselves is asked first, and who has given a block before others. Of
+        many that dial us and only seem to give it, each would be waited for twice as long as the one before.
         """
         effects: list[Effect] = []
         movers = [source for source in self._sources.values() if now - source.moved < BLOCK_PATIENCE_S[0]]
         coming = {block_id for source in movers for block_id in (*source.in_flight, *source.late)}
-        for source in sorted(self._sources.values(), key=lambda source: source.peer.peer.is_inbound):
+        for source in sorted(self._sources.values(), key=lambda source: (source.peer.peer.is_inbound, not source.gave)):
             best = self._target(source, now)
             if best is None or len(source.in_flight) >= BLOCKS_IN_FLIGHT // 2:
                 continue
@@ -340,6 +352,10 @@ class Download:
                 self._move_to_late(loser, [block_id])
             request.link, request.since, request.asked = source.peer.link, now, request.asked + 1
             effects.append(self._ask(source, [block_id], now))
+            if loser is not None and block_id in coming:
+                if loser.overtaken:  # it has given none in between: its others may be long in coming too
+                    self._release(loser)
+                loser.overtaken = True
         return effects
 
     # --- Inside -------------------------------------------------------------------------------------------------------
