@@ -243,6 +243,23 @@ def test_budget_per_second_and_day_bound_cover_and_never_traffic() -> None:
     assert slots.allowance(20.0, 500, 1_003) == (500, 0)
 
 
+@pytest.mark.parametrize(
+    ("per_s", "per_day", "record", "most"),
+    [
+        (3_000, 0, 4_096, 3_000),
+        (3_000, 0, 65_536, 3_000),
+        (0, 20_000, 65_536, 20_000 / 86_400),
+        (10**6, 2_000, 4_096, 2_000 / 86_400),
+    ],
+)
+def test_a_budget_smaller_than_a_record_makes_cover_rare_and_does_not_end_it(
+    per_s: int, per_day: int, record: int, most: float
+) -> None:
+    budget, every = Budget(per_s, per_day, 0.0), record / most / 20
+    spent = sum(record * budget.may_spend(record, every * tick) for tick in range(2_000))
+    assert 0.9 < spent / (2_000 * every) / most < 1.1
+
+
 def test_what_the_peer_accepts_bounds_the_cover() -> None:
     link = LabLink(MEDIUM, random.Random(1), peer=Knobs(most=30))
     link.run((), 20_000)

@@ -33,15 +33,19 @@ class Budget:
     """Cover bytes that all links of a face may send, per second and per day; 0 = no bound. Real traffic is not counted."""
 
     def __init__(self, bytes_per_s: int, bytes_per_day: int, now: float) -> None:
-        self._buckets = []
-        if bytes_per_s:
-            self._buckets.append(TokenBucket(bytes_per_s, max(bytes_per_s, 2 * CELL), now))
-        if bytes_per_day:
-            self._buckets.append(TokenBucket(bytes_per_day / DAY_S, bytes_per_day, now))
+        rates = (bytes_per_s, max(bytes_per_s, 2 * CELL)), (bytes_per_day / DAY_S, bytes_per_day)
+        self._buckets = [(TokenBucket(rate, burst, now), burst) for rate, burst in rates if rate]
 
     def may_spend(self, cost: int, now: float) -> bool:
-        """Whether the budget has ``cost`` bytes left; they are spent then."""
-        return all(bucket.take(cost, now) for bucket in self._buckets)
+        """Whether the budget has ``cost`` bytes left; they are spent then.
+
+        A record that is larger than what can be saved up goes when all of that is there: else a small budget would mean no cover.
+        """
+        if any(bucket.wait_s(min(cost, burst), now) > 0 for bucket, burst in self._buckets):
+            return False
+        for bucket, _ in self._buckets:
+            bucket.give(-cost, now)
+        return True
 
 
 def shaping(knobs: Knobs, budget: Budget, rng: random.Random) -> Callable[[Negotiated], Shape]:
