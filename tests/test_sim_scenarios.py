@@ -136,6 +136,15 @@ def test_a_hundred_thousand_nodes_are_a_matter_of_arrays() -> None:
         vector.check(Scenario(fluff=0.0, spies=0.0))
 
 
+@pytest.mark.parametrize("adversary", ["first-spy-told", "black-hole"])
+def test_a_run_without_spies_goes_on_after_the_first_diffusion(adversary: str) -> None:
+    found = figures(Scenario(fluff=0.2, spies=0.0, runs=2, followed=1, adversary=adversary))
+    assert found["unseen"] == 0  # each is diffused by somebody, whom they are told or see
+    assert found["latency_p50_s"] is not None  # and the followed one reaches half of the nodes
+    if adversary == "first-spy-told":
+        assert abs(found["recall"] - told_recall(0.0, 0.2)) <= 3 * sqrt(0.2 * 0.8 / 200)
+
+
 def test_a_black_hole_learns_less_with_a_re_stem() -> None:
     hole = Scenario(nodes=50, fluff=0.2, spies=0.2, runs=3, followed=0, adversary="black-hole")
     with_it, without = figures(hole), figures(msgspec.structs.replace(hole, restem=False))
