@@ -172,6 +172,8 @@ def test_the_command_prints_every_figure_as_json(tmp_path: Path) -> None:
         (("--classify", "--plot", "x.png"), "--plot has no effect with --classify"),
         (("--plot", "/none/there/x.png"), "/none/there/x.png: its folder does not exist"),
         (("--record", "/none/there/x"), "/none/there/x: its folder does not exist"),
+        (("--classify", "--seed", "-1"), "-1 is not in the range 0<=x<=4294967295"),
+        (("--classify", "--seed", "4294967296"), "4294967296 is not in the range 0<=x<=4294967295"),
     ],
 )
 def test_what_would_be_ignored_or_lost_is_refused_before_anything_is_measured(

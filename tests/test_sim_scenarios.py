@@ -230,12 +230,19 @@ def test_graphs_have_the_degrees_of_their_names(name: str, out: int) -> None:
         {"churn": inf},
         {"bytes_per_s": 0.0},
         {"followed": -1},
+        {"seed": -1},
         {"nodes": 4, "spies": 0.9},
     ],
 )
 def test_what_cannot_be_is_refused_in_words(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError):
         Scenario(**wrong).check()  # type: ignore[arg-type]
+
+
+def test_the_least_numbers_above_nothing_are_as_nothing() -> None:
+    least = msgspec.structs.replace(SMALL, latency_ms=5e-324, churn=5e-324, runs=1)
+    nothing = msgspec.structs.replace(least, latency_ms=0.0, churn=0.0)
+    assert figures(least)["trace_hash"] == figures(nothing)["trace_hash"]
 
 
 def test_the_command_prints_what_it_promises(tmp_path: Path) -> None:

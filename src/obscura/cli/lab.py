@@ -12,6 +12,7 @@ from obscura.cli.frame import Failure, Globals, Group, Number, pass_globals
 from obscura.cli.output import show_json, show_rows
 
 _FIGURES = ("mi_type_bits", "mi_size_bits", "type_accuracy", "prior", "overhead", "overhead_small", "delay_ms")
+_MOST_SEED = 2**32 - 1  # of scikit-learn's generators
 _PATH = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -38,7 +39,7 @@ def _need(*modules: str) -> None:
 @click.option("--scheme", "names", multiple=True, help="Only these schemes; may be repeated.")
 @click.option("--rate", "rates", type=Number(0.01, 10_000), multiple=True, help="Messages per second.")
 @click.option("--messages", type=click.IntRange(400, 2_000_000), default=20_000, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0, _MOST_SEED), default=1, show_default=True)
 @click.option("--classify", is_flag=True, help="Let classifiers look for blocks and own transactions instead.")
 @click.option("--windows", type=click.IntRange(20, 20_000), default=500, show_default=True, help="Per class.")
 @pass_globals
@@ -212,7 +213,7 @@ def _show_classified(globals: Globals, mix: Any, names: tuple[str, ...], windows
     help="none, standard, medium or high; may be repeated.  [default: none, medium, high]",
 )
 @click.option("--pcap", type=click.Path(path_type=Path, file_okay=False), help="Keep captures and key logs here.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0, _MOST_SEED), default=1, show_default=True)
 @pass_globals
 def morph(globals: Globals, carrier: str, flows: int, levels: tuple[str, ...], pcap: Path | None, seed: int) -> None:
     """Let tshark, nDPI, nfstream and Suricata judge sessions of a carrier.

@@ -62,9 +62,8 @@ class Run:
 
     def _latency(self, a: int, b: int) -> float:
         scenario = self.scenario
-        if not scenario.latency_ms:
-            return 0.0
-        return self.rng.lognormvariate(log(scenario.latency_ms / 1000), scenario.latency_spread)
+        median_s = scenario.latency_ms / 1000  # 0 for the least numbers above 0 too
+        return self.rng.lognormvariate(log(median_s), scenario.latency_spread) if median_s else 0.0
 
     def _build(self, number: int) -> None:
         scenario = self.scenario
@@ -93,7 +92,7 @@ class Run:
         nodes = self.network.nodes
         for dialler, listener in edges:
             self.network.connect(nodes[dialler], nodes[listener])
-        if scenario.churn:
+        if scenario.churn / 3600:
             for churned in nodes:
                 self._plan_churn(churned)
 

@@ -28,6 +28,7 @@ ADVERSARIES: dict[str, str] = {
 _RANGES: dict[str, tuple[int, int]] = {
     "nodes": (3, 1_000_000),
     "runs": (1, 1_000_000),
+    "seed": (0, 2**63),  # numpy's generators take none below 0
     "fluff": (0, 1),
     "latency_ms": (0, 60_000),  # a minute
     "latency_spread": (0, 3),  # one link of a thousand is 10,000 times as slow as the median
