@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nan
+
 import pytest
 
 from obscura.errors import UserError
@@ -225,6 +227,16 @@ def test_sending_it_again_changes_nothing_and_rubbish_is_refused_in_words() -> N
         made.own.submit(b"x", Policy.PRIVATE, None, 0.0)
     with pytest.raises(UserError, match="relayed at most"):
         made.own.submit(raw(3) + bytes(200_000), Policy.PRIVATE, None, 0.0)
+
+
+@pytest.mark.parametrize("wrong", [nan, -1.0])
+def test_a_deadline_that_never_can_be_is_refused_and_those_of_others_come(wrong: float) -> None:
+    made = bench(outbound=0, inbound=0)
+    with pytest.raises(UserError, match="from 0 on"):
+        made.submit(1, Policy.PRIVATE, wrong)
+    made.submit(2, Policy.PRIVATE, 20)
+    made.run(30)
+    assert stages(made) == ["queued", "unprotected"]
 
 
 def test_one_that_went_round_is_treated_as_any_other() -> None:

@@ -80,6 +80,8 @@ class OwnTransactions(Part):
         if self._pool.has(id):
             return id, [Receipt(id, Stage.SEEN, final=True, peers=self._pool.holders(id), reason="is public already")]
         wait_s = policy.wait_s if wait_s is None else wait_s
+        if not wait_s >= 0:  # not a number comes with another's deadline, or keeps that back
+            raise UserError(f"a deadline of {wait_s:g} s: from 0 on")
         self._outbox.keep(Submission(id, raw, policy, wait_s))
         own = self._add(transaction, policy, wait_s, now)
         effects: list[Effect] = [Receipt(id, Stage.QUEUED)]
