@@ -341,6 +341,31 @@ def test_a_fault_in_a_reaction_costs_its_link_and_not_the_node(tmp_path: Path) -
     run(scenario())
 
 
+@pytest.mark.parametrize("wrong", ["a message", "too much"])
+def test_what_nobody_can_carry_out_is_said_and_not_passed_over(wrong: str, tmp_path: Path) -> None:
+    large = Ballast(bytes(Ballast.MAX_SIZE + 1))
+
+    def answer(peer: Peer, message: Ballast, now: float) -> Iterable[Effect]:
+        return [message] if wrong == "a message" else [Send(peer.link, large)]  # type: ignore[list-item]
+
+    async def scenario() -> None:
+        a, b = Node(config(tmp_path, "a")), Node(config(tmp_path, "b"))
+        a.register(Ballast, lambda peer, message, now: None)
+        b.register(Ballast, answer)
+        async with a, b:
+            told = b.events(("peer-disconnected",))
+            peer = await a.connect(b.addresses[0])
+            with pytest.raises(TypeError, match="Ballast is no effect"):
+                a.apply([Ballast(b"")])  # type: ignore[list-item]
+            with pytest.raises(UserError, match="2097152 bytes at most, not 2097153"):
+                a.apply([Send(peer.link, large)])
+            assert await a.ping(peer) > 0  # neither costs the link, unless a reaction does it
+            a.send(peer, Ballast(b"abc"))
+            assert (await anext(told))["reason"] == "closed by this node: a defect of its own"
+
+    run(scenario())
+
+
 class Restless(Part):
     """A part with a defect: it is always due, and fails."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from obscura.channel.records import Sealer
+from obscura.errors import UserError
 from obscura.limits import BREACH_SLACK, FLUSH_BYTES, HEADER_BYTES
 from obscura.shaping.padding import Cells, Padding
 from obscura.shaping.schedule import IMMEDIATE, Schedule, Slots
+from obscura.wire.catalogue import BUILT_IN
 from obscura.wire.frame import frame_parts
 from obscura.wire.message import Message
 from obscura.wire.tally import Tally, count
@@ -70,8 +72,12 @@ class Outbox:
         schedule.begin(self.waiting)
 
     def put(self, message: Message) -> None:
-        """Queue the frame of a message."""
+        """Queue the frame of a message. Raises ``UserError`` for an application's own that is over its ``MAX_SIZE``."""
         header, payload = frame_parts(message)
+        if len(payload) > message.MAX_SIZE and type(message) not in BUILT_IN:  # the peer would end the link for it
+            raise UserError(
+                f"a message of type {message.TYPE} has {message.MAX_SIZE} bytes at most, not {len(payload)}"
+            )
         size = HEADER_BYTES + len(payload)
         if size < _WORTH_A_VIEW:
             self._queue.append(header + payload)

@@ -65,11 +65,10 @@ class Engine:
         self._rng, self._unix = rng, unix
         self._shaping, self._admissions = shaping, admissions
         self._rates, self._memory = rates or {}, Memory(MEMORY_BUDGET, faces)
-        self._now, self._last_id = now, 0
+        self._now, self._last_id, self._ourselves = now, 0, Ourselves()
         self._io: list[Io] = []
         self._dirty: dict[LinkId, None] = {}  # in order of touching, so that a replay is exact
         self._timers: Timers[LinkId] = Timers()
-        self._ourselves = Ourselves()
         self.is_stopping = False  # no link comes up any more
         self._handover = handover = Handover(self)
         self._outgoing = outgoing = Outgoing(self, core, handover, ways)
@@ -235,6 +234,8 @@ class Engine:
                 self._outgoing.dial_as_told(effect, now)
             elif isinstance(effect, Move):
                 self._outgoing.move_as_told(effect, now)
+            else:
+                raise TypeError(f"{type(effect).__name__} is no effect: obscura.node.effects has those that there are")
 
     def send(self, link_id: LinkId, message: Message, now: float) -> bool:
         """Queue a message. False if the link is not established. A peer for whom too much waits is cut."""
@@ -304,8 +305,7 @@ class Engine:
         self._last_id += 1
         id, inbound = self._last_id, dialled is None
         link = Link(id, dialled=dialled, inbound=inbound, manual=manual, face=face, purpose=purpose, rates=self._rates)
-        self.links[id] = link
-        return link
+        return self.links.setdefault(id, link)
 
     def _attach(self, link: Link, carrier: Carrier, security: Dialling | Listening | Bare, now: float) -> None:
         self._now = link.attached = now
