@@ -316,6 +316,41 @@ def test_a_message_that_cannot_be_is_refused_when_it_is_registered(fault: dict[s
     run(scenario())
 
 
+class Fieldless(Message, frozen=True):
+    """One that leaves out what its field needs."""
+
+    TYPE: ClassVar[str] = "fieldless"
+    MAX_SIZE: ClassVar[int] = 8
+
+    value: int
+
+
+async def awaited(peer: Peer, message: Ballast, now: float) -> None:
+    """What is no reaction."""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reaction", "said"),
+    [
+        (type("NoType", (Message,), {"MAX_SIZE": 8}, frozen=True), print, "NoType: TYPE is not set"),
+        (type("NoSize", (Message,), {"TYPE": "nosize"}, frozen=True), print, "NoSize: MAX_SIZE is not set"),
+        (type("Half", (Message,), {"TYPE": "half", "MAX_SIZE": 0.5}, frozen=True), print, "or no int"),
+        (Fieldless, print, "encode and decode of its own"),
+        (Ballast(b""), print, "a subclass of obscura.Message"),
+        ("ballast", print, "a subclass of obscura.Message"),
+        (Ballast, None, "a plain function"),
+        (Ballast, awaited, "nobody awaits"),
+    ],
+)
+def test_what_an_application_left_out_is_said_when_it_registers(
+    wrong: Any, reaction: Any, said: str, tmp_path: Path
+) -> None:
+    node = Node(config(tmp_path, "a"))
+    with pytest.raises(ValueError, match=said):
+        node.register(wrong, reaction)
+    node.register(Ballast, print)  # nothing of it is left
+
+
 def test_a_node_that_is_not_entered_says_so(tmp_path: Path) -> None:
     node = Node(config(tmp_path, "a"))
     with pytest.raises(UserError, match="async with"):

@@ -41,7 +41,7 @@ from obscura.ledger.networks import load_network
 from obscura.limits import HANDSHAKE_S, STOP_S
 from obscura.node.assembly import Assembly, Settings, assemble
 from obscura.node.broadcast import Policy, Receipt
-from obscura.node.core import Part, Reaction
+from obscura.node.core import Part, Reaction, plain
 from obscura.node.dialable import face_of
 from obscura.node.effects import Effect, Fetch, Keep, LinkId, Lookup, Notify
 from obscura.node.engine import Engine
@@ -153,7 +153,7 @@ class Node:
         """Add a message type and its reaction, and optionally a general feature bit (0x100 and up) that says so to peers.
 
         Before the node is entered. A reaction gets ``(peer, message, now)``, returns effects or None, and must not block.
-        Raises ``ValueError`` for a type that exists or cannot be, and for a bit that belongs to the specification.
+        Raises ``ValueError`` for a type or reaction that cannot be, one that exists, and a bit that belongs to the specification.
         """
         if feature and (feature < 0x100 or feature.bit_count() != 1 or feature >> 32):
             raise ValueError("a feature is one bit from 0x100 up to 0x80000000")
@@ -168,7 +168,7 @@ class Node:
             raise UserError("reactions are registered before the node is entered")
         if message in self._reactions:
             raise ValueError(f"{message.TYPE} already has a reaction")
-        self._reactions[message] = reaction
+        self._reactions[message] = plain(reaction)
 
     # --- What the application asks ----------------------------------------------------------------------------------
 

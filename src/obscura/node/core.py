@@ -7,6 +7,7 @@ other; they return effects. Adding a subject is one module and one line where th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from math import inf
 from typing import Any
 
@@ -20,6 +21,13 @@ from obscura.wire.message import Message
 
 Received = Message | Malformed | Unknown | Arriving | Breach
 Reaction = Callable[[Peer, Any, float], Iterable[Effect] | None]
+
+
+def plain(reaction: Reaction) -> Reaction:
+    """The same reaction. Raises ``ValueError`` for what cannot be one, which would end each link that brings its message."""
+    if not callable(reaction) or iscoroutinefunction(reaction):
+        raise ValueError("a reaction is a plain function of (peer, message, now): nobody awaits an async one")
+    return reaction
 
 
 class Part:

@@ -52,10 +52,19 @@ class Catalogue:
     def with_message(self, cls: type[Message]) -> Catalogue:
         """This catalogue and an application's own message. What its ``decode`` raises counts as malformed.
 
-        ``ValueError`` for a type name that is taken or not ``[a-z0-9]{1,12}``, for a ``MAX_SIZE`` over 4 MiB
+        ``ValueError`` for what is no message class with ``TYPE`` and ``MAX_SIZE``, or has fields and not both of ``encode``
+        and ``decode``; for a type name that is taken or not ``[a-z0-9]{1,12}``, for a ``MAX_SIZE`` over 4 MiB
         (peers that do not know the type take more as a violation), and for a phase other than
         ``ESTABLISHED``.
         """
+        if not (isinstance(cls, type) and issubclass(cls, Message)):
+            raise ValueError(f"a message type is a subclass of obscura.Message, not {cls!r:.80}")
+        for name, kind in (("TYPE", str), ("MAX_SIZE", int)):
+            if not isinstance(getattr(cls, name, None), kind):
+                raise ValueError(f"{cls.__name__}: {name} is not set, or no {kind.__name__}")
+        is_empty = cls.encode is Message.encode, cls.decode.__func__ is Message.decode.__func__  # type: ignore[attr-defined]
+        if cls.__struct_fields__ and any(is_empty):  # its fields would be lost, and each one that comes malformed
+            raise ValueError(f"{cls.TYPE}: a message with fields has encode and decode of its own")
         padded_type(cls.TYPE)
         if cls.TYPE in self._classes:
             raise ValueError(f"the message type {cls.TYPE} is taken")

@@ -80,9 +80,9 @@ class RawMessage(Message, frozen=True, gc=False):
 
 def padded_type(name: str) -> bytes:
     """The 12 bytes of a type name in a header. ``ValueError`` if the name is not ``[a-z0-9]{1,12}``."""
-    raw = name.encode("utf-8", "replace")
+    raw = name.encode("utf-8", "replace") if isinstance(name, str) else b""
     if not _TYPE.fullmatch(raw):
-        raise ValueError(f"a message type is 1 to 12 of a-z and 0-9, not {name[:40]!a}")
+        raise ValueError(f"a message type is 1 to 12 of a-z and 0-9, not {str(name)[:40]!a}")
     return raw.ljust(TYPE_BYTES, b"\0")
 
 
