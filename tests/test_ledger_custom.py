@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import runpy
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from chain_nodes import SETTINGS, network, relay_of, submit, told
+from obscura import Config, Node
 from obscura.ledger.bitcoin import BitcoinLedger
 from obscura.ledger.chain import Chain
+from obscura.ledger.network import Network
 from obscura.ledger.networks import BUILT_IN
 from obscura.ledger.port import Block, Fault, FaultKind, Ledger
 from obscura.sim.archive import MemoryArchive
@@ -54,6 +57,23 @@ def test_branches_and_store_work_on_it(tmp_path: Path) -> None:
     assert chain.best == ids[-1]
     fault = LEDGER.check_block(LEDGER.decode_block(side + b"y"), 1)
     assert fault.kind is FaultKind.BODY
+
+
+def test_real_nodes_keep_and_relay_it(tmp_path: Path) -> None:
+    def node(name: str) -> Node:
+        settings = Config(network="dev", data_dir=tmp_path / name, listen=("127.0.0.1:0",), max_outbound=0)
+        return Node(settings, network=Network("notes", LEDGER, port=40_100))
+
+    async def scenario() -> None:
+        async with node("a") as a, node("b") as b, asyncio.timeout(30):
+            await b.connect(a.addresses[0])
+            tips = b.events({"tip"})
+            header = LEDGER.block_id(LEDGER.genesis) + sha256(b"note").digest()
+            id = await a.submit_block(header + b"note")
+            assert (await anext(tips))["id"] == id[::-1].hex()
+        assert (tmp_path / "a" / "notes").is_dir(), "beside the directory of another network, not in it"
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("ledger", [LEDGER, *(n.ledger for n in BUILT_IN.values())], ids=["notes", *BUILT_IN])

@@ -70,13 +70,14 @@ class Node:
     Several nodes in one process are fine. All methods belong to the event loop that entered the node. A node is entered once.
     """
 
-    def __init__(self, config: Config | None = None, *, rng: random.Random | None = None) -> None:
-        """``rng`` None = the system's; another one makes a node predictable and is for tests."""
+    def __init__(
+        self, config: Config | None = None, *, network: Network | None = None, rng: random.Random | None = None
+    ) -> None:
+        """``network``: an own chain, not the one that ``config`` names. ``rng`` None = the system's; others are for tests."""
         self.config = config or Config()
-        self.network: Network = load_network(self.config.network)
+        self.network = network or load_network(self.config.network)
         self.data_dir = DataDir(self.config.data_dir, self.network.name)
-        self.events_out = Broadcast()
-        self.receipts = Receipts()
+        self.events_out, self.receipts = Broadcast(), Receipts()
         self._rng = rng or random.SystemRandom()
         self._messages: list[type[Message]] = []
         self._reactions: dict[type[Message], Reaction] = {}
@@ -95,8 +96,7 @@ class Node:
         self.fault: UserError | None = None  # why it stopped by itself, if it did
         self._has_failed = False  # what the core knows is not to be relied on
         self._archive: Archive | None = None
-        self._idle = asyncio.Event()  # no links are left
-        self._started = 0.0
+        self._idle, self._started = asyncio.Event(), 0.0  # no links are left; since when it runs
 
     # --- Life -------------------------------------------------------------------------------------------------------
 
