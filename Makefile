@@ -22,6 +22,7 @@ check: $(STAMP)  ## ruff, mypy --strict, import rules (1 minute)
 	$(BIN)/ruff check src tests tests_real bench demo fuzz tools examples
 	$(BIN)/ruff format --check src tests tests_real bench demo fuzz tools examples
 	$(BIN)/mypy
+	$(BIN)/mypy examples
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 demo: $(STAMP)   ## two nodes and everything between them, as separate processes (90 s at most)

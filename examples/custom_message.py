@@ -5,6 +5,7 @@ Run it: python examples/custom_message.py
 
 import asyncio
 import tempfile
+from pathlib import Path
 from typing import ClassVar, Self
 
 from obscura import Config, Node
@@ -34,8 +35,8 @@ class Greeting(Message, frozen=True):
 
 async def main() -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-        alice = Node(Config(network="dev", data_dir=one, listen=("127.0.0.1:0",)))
-        bob = Node(Config(network="dev", data_dir=two, listen=()))
+        alice = Node(Config(network="dev", data_dir=Path(one), listen=("127.0.0.1:0",)))
+        bob = Node(Config(network="dev", data_dir=Path(two), listen=()))
         heard: asyncio.Queue[str] = asyncio.Queue()
         alice.register(Greeting, lambda peer, message, now: heard.put_nowait(message.name), feature=GREETS)
         bob.register(Greeting, lambda peer, message, now: None, feature=GREETS)

@@ -65,7 +65,7 @@ def user_file(environ: Mapping[str, str] = os.environ) -> Path:
 class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """Everything a node can be told. Made directly in Python, or by ``load``. Raises ``ConfigError``.
 
-    >>> Config(network="dev", data_dir="/tmp/a").privacy
+    >>> Config(network="dev", data_dir=Path("/tmp/a")).privacy
     'medium'
     """
 
