@@ -112,7 +112,13 @@ def _law(**law: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rate_per_s": 0}, "rate over 0"),
+        ({"rate_per_s": 0}, "a rate from 0.01"),
+        ({"rate_per_s": 1e-9}, "a rate from 0.01"),
+        ({"rate_per_s": 1e300}, "a rate from 0.01"),
+        (
+            {"types": [{"type": kind, "p": 1e308, "payload": {"law": "constant"}} for kind in ("tx", "inv")]},
+            "share below 0",
+        ),
         ({"types": []}, "types"),
         ({"types": [{"type": "tx", "p": 1, "payload": {"law": "pareto"}}]}, "size law 'pareto'"),
         ({"types": [{"type": "T X", "p": 1, "payload": {"law": "constant"}}]}, "a message type is"),
@@ -189,6 +195,18 @@ def test_a_plot_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     row = measure(BY_NAME["none"], DEFAULT_MIX, 1, messages=400)
     with pytest.raises(UserError, match="cannot be drawn"):
         plot_rows([row], tmp_path / "none" / "there.png")
+
+
+@pytest.mark.parametrize("kinds", [("inv",), ("tx", "block", "headers"), ("block",)])
+def test_a_mix_that_classifiers_cannot_ask_about_is_refused_before_they_begin(
+    tmp_path: Path, kinds: tuple[str]
+) -> None:
+    path = tmp_path / "mix.json"
+    types = [{"type": kind, "p": 1, "payload": {"law": "constant", "value": 100}} for kind in kinds]
+    path.write_text(json.dumps({"rate_per_s": 1, "types": types}))
+    done = CliRunner().invoke(root, ["lab", "leakage", "--classify", "--windows", "20", "--mix", str(path)])
+    assert "the mix needs tx" in done.output
+    assert "..." not in done.output
 
 
 def test_classifiers_find_what_is_shown_and_not_what_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

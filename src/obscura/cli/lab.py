@@ -186,9 +186,10 @@ def _show(globals: Globals, rows: Any, about: str) -> None:
 def _show_classified(globals: Globals, mix: Any, names: tuple[str, ...], windows: int, seed: int) -> None:
     import msgspec
 
-    from obscura.lab.classify import QUESTIONS, classify
+    from obscura.lab.classify import QUESTIONS, check, classify
     from obscura.lab.leakage import SCHEMES
 
+    check(mix)
     wanted = names or ("none", "standard", "medium", "high", "high-constant")
     found = []
     for scheme in SCHEMES:

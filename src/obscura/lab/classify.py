@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
+from obscura.errors import UserError
 from obscura.lab.leakage import Figure, Scheme
 from obscura.lab.link import LabLink, Write, opaque
 from obscura.lab.mix import Mix
@@ -63,8 +64,18 @@ class _Capture(msgspec.Struct):
     seconds: float
 
 
+def check(mix: Mix) -> None:
+    """Raise ``UserError`` for a mix that the questions cannot be asked of."""
+    names = {kind.type for kind in mix.types if kind.p > 0}
+    if "tx" not in names or not names - {"tx", "block", "headers"}:
+        raise UserError(
+            "own transactions are looked for among others: the mix needs tx, and a type beside tx, block, headers"
+        )
+
+
 def classify(scheme: Scheme, question: str, mix: Mix, windows: int, seed: int, *, trees: int = 200) -> Verdict:
     """``windows`` per class from ``CAPTURES`` captures. A figure is over all windows, its interval from resampling them."""
+    check(mix)
     every_s = BLOCK_EVERY_S if question == "block" else OWN_EVERY_S
     share = 1 - np.exp(-WINDOW_S / every_s)
     per_capture = int(np.ceil(windows / min(share, 1 - share) / CAPTURES * 1.15)) + 2

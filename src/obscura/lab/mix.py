@@ -14,6 +14,11 @@ from obscura.limits import MAX_BLOCK
 from obscura.wire.message import RawMessage
 
 _WIDEST = 50  # of a lognormal law: beyond it no exponential of what is drawn is a size any more
+RATES = (
+    0.01,
+    10_000,
+)  # messages per second; a link that waits for years between them sends cover all the time; as --rate
+_MOST_SHARE = 1e9  # of a type, beside the others: far from where a sum of them is no number
 _RAREST = 0.0001  # of a geometric law: what is drawn is counted up to, one by one
 
 
@@ -117,8 +122,10 @@ def load_mix(path: Path) -> Mix:
 
 def check(mix: Mix, where: str) -> None:
     """Raise ``UserError`` for a mix that cannot be drawn from."""
-    if not mix.types or mix.rate_per_s <= 0 or any(kind.p < 0 for kind in mix.types):
-        raise UserError(f"{where}: a mix has a rate over 0, types, and no negative share")
+    if not mix.types or not RATES[0] <= mix.rate_per_s <= RATES[1]:
+        raise UserError(f"{where}: a mix has types, and a rate from {RATES[0]} to {RATES[1]:,} messages per second")
+    if any(not 0 <= kind.p <= _MOST_SHARE for kind in mix.types):
+        raise UserError(f"{where}: a mix has no share below 0 or over {_MOST_SHARE:g}")
     if not sum(kind.p for kind in mix.types) > 0:
         raise UserError(f"{where}: the shares of a mix add up to more than 0")
     rng = random.Random(0)
