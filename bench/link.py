@@ -14,12 +14,8 @@ from bench.harness import Figure, Measure, Pair, Unavailable
 from bench.process import Process, python
 
 RUN_S = 1.5  # seconds that a run shall take about
-FIRST = {
-    64: 2_000,
-    400: 2_000,
-    16 << 10: 200,
-    1 << 20: 20,
-}  # messages of the first try, by which the number of a run is chosen
+# Messages of the first try, by which the number of a run is chosen.
+FIRST = {64: 2_000, 400: 2_000, 16 << 10: 200, 1 << 20: 20}
 
 
 class Flow:

@@ -67,9 +67,8 @@ class Chat:
     def on_said(self, peer: Peer, said: Said, now: float) -> Iterable[Effect]:
         if said.id in self._seen:
             return ()
-        self._hear(
-            "".join(c if c.isprintable() else "?" for c in said.text)
-        )  # a stranger's text must not steer a terminal
+        # A stranger's text must not steer a terminal.
+        self._hear("".join(c if c.isprintable() else "?" for c in said.text))
         return self._spread(said, peer)
 
     def _spread(self, said: Said, source: Peer | None) -> list[Effect]:

@@ -27,9 +27,8 @@ def receive(link: socket.socket) -> tuple[str, bytes]:
 
 def talk(host: str, port: int) -> None:
     with socket.create_connection((host, port), timeout=20) as link:
-        version = pack("<IQIIH7s40x", 1, int(time.time()), 0x03, 0, 7, b"plain/1") + os.urandom(
-            8
-        )  # 0x03: transactions, privacy
+        # 0x03: transactions, privacy.
+        version = pack("<IQIIH7s40x", 1, int(time.time()), 0x03, 0, 7, b"plain/1") + os.urandom(8)
         link.sendall(frame("version", version))
         while (got := receive(link))[0] != "verack":
             if got[0] == "version":

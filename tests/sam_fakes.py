@@ -147,9 +147,8 @@ class FakeSam:
             waits = self._accepts.setdefault(words["ID"], [])
             waits.append((reader, writer))
             while (reader, writer) in waits:
-                if (
-                    reader.at_eof() or writer.is_closing()
-                ):  # it went away before anybody came, whether it had read the answer or not
+                # It went away before anybody came, whether it had read the answer or not.
+                if reader.at_eof() or writer.is_closing():
                     waits.remove((reader, writer))
                     return
                 await asyncio.sleep(0.01)

@@ -78,9 +78,8 @@ IMPURE_NAMES = {"os.urandom", "os.environ", "os.getrandom", "random.SystemRandom
 OPTIONAL = {"distributed", "matplotlib", "numpy", "scipy", "sklearn"}
 # What a module of a pure layer needs of something impure, and why.
 NEEDED: dict[str, set[str]] = {
-    "obscura.morph.tls": {
-        "ssl"
-    },  # SSLObject over MemoryBIO: TLS as values, without a socket; its chance is OpenSSL's own
+    # SSLObject over MemoryBIO: TLS as values, without a socket; its chance is OpenSSL's own.
+    "obscura.morph.tls": {"ssl"},
     "obscura.sim.sweep": {"concurrent", "multiprocessing"},  # hands whole runs to processes; each run stays pure
 }
 

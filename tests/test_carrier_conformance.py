@@ -138,9 +138,8 @@ def test_nothing_is_delivered_after_a_refusal_and_the_session_ends_in_time(name:
     assert wire.server.finished is not None
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in MAKERS if name not in ("ssh", "dns")]
-)  # ssh: its program ends, and the cover says so; dns: a server answers every request, with BADSIG here
+# ssh: its program ends, and the cover says so; dns: a server answers every request, with BADSIG here.
+@pytest.mark.parametrize("name", [name for name in MAKERS if name not in ("ssh", "dns")])
 def test_a_failure_in_the_open_session_is_silent_and_ends_in_time(name: str) -> None:
     wire = Wire(MAKERS[name]).opened()
     wire.collect(wire.server)

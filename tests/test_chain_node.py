@@ -96,9 +96,8 @@ def test_a_pipe_in_place_of_a_file_of_blocks_does_not_stop_the_node(tmp_path: Pa
     """Opening it waits for somebody who writes: that would be the loop, with every link and the word to stop."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    freed = threading.Timer(
-        5.0, lambda: os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
-    )  # lest a failure lasts for ever
+    # Lest a failure lasts for ever.
+    freed = threading.Timer(5.0, lambda: os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK)))
     freed.start()
 
     async def scenario() -> None:

@@ -369,9 +369,8 @@ def test_one_flipped_bit_anywhere_ends_the_link_before_anything_false(
     both = played(security, script, "client closes")
     stream = bytearray(b"".join(both.to_server))
     at, bit = data.draw(st.integers(0, len(stream) - 1)), data.draw(st.integers(0, 7))
-    assume(
-        security != "nx" or (at, bit) not in SPARE_BITS
-    )  # which the dialler sees, of whom a recording has no answer: below
+    # Which the dialler sees, of whom a recording has no answer: below.
+    assume(security != "nx" or (at, bit) not in SPARE_BITS)
     stream[at] ^= 1 << bit
     listening = server(security)
     heard = fed(listening, cut(bytes(stream), size))

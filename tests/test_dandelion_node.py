@@ -38,9 +38,8 @@ async def steps(node: Node, until: Stage, **given: object) -> list[Receipt]:
 
 
 def test_the_second_node_of_a_network_of_two_sends_privately_and_sees_it_back(tmp_path: Path) -> None:
-    patient = CustomKnobs(
-        fluff_probability=0.005
-    )  # its embargo is half a day: it never diffuses before the other tells it
+    # Its embargo is half a day: it never diffuses before the other tells it.
+    patient = CustomKnobs(fluff_probability=0.005)
     sender = config(tmp_path / "b", privacy="custom", privacy_custom=patient)
 
     async def scenario() -> None:

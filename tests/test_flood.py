@@ -36,9 +36,8 @@ from peer_examples import Clock, endpoint, key, peer
 from playbook import EXAMPLES, Guest, Host, visit
 from test_book_asmap import asmap
 
-FREE = -(
-    -DISCONNECT_POINTS // FLOOD_POINTS
-)  # messages over the hard limit that a peer can send before the last one cuts it
+# Messages over the hard limit that a peer can send before the last one cuts it.
+FREE = -(-DISCONNECT_POINTS // FLOOD_POINTS)
 
 
 def raw(guest: Guest, frames: bytes) -> None:

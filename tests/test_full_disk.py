@@ -37,9 +37,8 @@ def test_a_node_without_room_says_so_ends_and_has_what_it_acknowledged(tmp_path:
             assert "free space on that disk" in said
             assert 0 < told.height < LONG
             height = told.is_kept(folder)
-            again, said = await run_out(
-                folder, address
-            )  # started again without more room: the same, and nothing is lost
+            # Started again without more room: the same, and nothing is lost.
+            again, said = await run_out(folder, address)
             assert "no room to write" in said
             assert again.is_kept(folder) >= height
             async with Node(config(folder)) as freed:

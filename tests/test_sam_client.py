@@ -52,9 +52,8 @@ def test_a_stream_between_two_sessions(version: str) -> None:
                     here, peer = await incoming
                     with here:
                         assert peer == bob.destination
-                        assert (
-                            await loop.sock_recv(here, 100) == b"\x00first bytes\n"
-                        )  # nothing of it was taken for a line
+                        # Nothing of it was taken for a line.
+                        assert await loop.sock_recv(here, 100) == b"\x00first bytes\n"
             names = [line.split("ID=")[1].split()[0] for line in bridge.asked if line.startswith("SESSION")]
             assert len(set(names)) == 2
             assert sam.version == version

@@ -214,9 +214,8 @@ def test_a_full_record_leaves_and_the_rest_waits() -> None:
     assert gate.allowance(1.0, 420, 1_003).frame_bytes == 0
     assert gate.deadline(420) == 6.0
     gate.put([encode_raw("tx", bytes(1_200))], 2.0)
-    assert (
-        gate.allowance(2.0, 1_640, 1_003).frame_bytes == 0
-    )  # together they need no more records than the second alone
+    # Together they need no more records than the second alone.
+    assert gate.allowance(2.0, 1_640, 1_003).frame_bytes == 0
 
 
 def test_a_due_dummy_carries_what_waits() -> None:

@@ -162,9 +162,8 @@ def ann(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
         stack.callback(ben.end)
         liar = RealNode(folder / "liar", "--connect", ben.facts["addresses"][0], called=LIAR)
         stack.callback(liar.end)
-        both = [
-            word for peer in (ben, liar) for word in ("--connect", peer.facts["addresses"][0])
-        ]  # a stem runs outward
+        # A stem runs outward.
+        both = [word for peer in (ben, liar) for word in ("--connect", peer.facts["addresses"][0])]
         node = RealNode(folder / "ann", *serving(), *both)
         stack.callback(node.end)
         until(lambda: len(node.call("peers")) == 2)

@@ -225,9 +225,8 @@ def test_each_tor_is_killed_in_the_middle_of_the_sync_and_everything_comes_back(
                 first.start()
                 await until(lambda: tor_of(alice)["published"])
                 assert onion_of(alice) == address  # the same key
-                await until(
-                    lambda: bob.relay.best_block() == alice.relay.best_block()
-                )  # a manual peer: dialled for ever
+                # A manual peer: dialled for ever.
+                await until(lambda: bob.relay.best_block() == alice.relay.best_block())
                 await bob.ping(bob.peers()[0])
 
     run(scenario)

@@ -11,11 +11,8 @@ from typing import NamedTuple
 from mutated import mutants
 
 MAX_RANDOM = 16 << 10
-THRESHOLDS = (
-    *range(1, 65),
-    *range(72, 257, 8),
-    *range(288, 2_049, 32),
-)  # bytes; at which servers that count show themselves
+# Bytes; at which servers that count show themselves.
+THRESHOLDS = (*range(1, 65), *range(72, 257, 8), *range(288, 2_049, 32))
 _TOKEN = re.compile(rb"(Authorization: Bearer )([A-Za-z0-9_-]+)")
 _LEADS = {
     "http": (b"", b"GET /", b"GET / HTTP/1.1\r\nHost: h\r\n"),

@@ -33,17 +33,8 @@ PAGE = ROOT / "docs" / "results.md"
 KEPT = ROOT / "docs" / "results.json"
 LIVE = ROOT / "out" / "prove"
 LINES = 30  # of a proof's output on the page, the last ones
-JUDGED = (
-    "src",
-    "tools",
-    "tests",
-    "tests_real",
-    "bench",
-    "fuzz",
-    "demo",
-    "examples",
-    "Makefile",
-)  # whose changes count as such
+# Whose changes count as such.
+JUDGED = ("src", "tools", "tests", "tests_real", "bench", "fuzz", "demo", "examples", "Makefile")
 CARRIERS = ("http", "tls", "ssh", "dns")
 
 

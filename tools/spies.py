@@ -154,9 +154,8 @@ def main() -> int:
     for place, name in enumerate(("precision", "recall")):
         measured = [one[place] for one in played]
         simulated = [getattr(outcome, name) for outcome in runs]
-        error = (
-            stdev(simulated) * (1 / len(measured) + 1 / len(simulated)) ** 0.5
-        )  # of the difference, were both one law
+        # Of the difference, were both one law.
+        error = stdev(simulated) * (1 / len(measured) + 1 / len(simulated)) ** 0.5
         off = (fmean(measured) - fmean(simulated)) / error
         is_alike &= abs(off) <= MOST_ERRORS
         print(

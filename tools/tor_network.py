@@ -27,10 +27,8 @@ from pathlib import Path
 from typing import Self
 
 START_S = 180.0  # seconds for all of it
-FIRST_VOTE_S = (
-    20,
-    40,
-)  # seconds; votes happen at multiples of it; the second where the machine was too slow for the first
+# Seconds; votes happen at multiples of it; the second where the machine was too slow for the first.
+FIRST_VOTE_S = (20, 40)
 
 COMMON = """\
 TestingTorNetwork 1
@@ -167,9 +165,8 @@ class TorNetwork:
         self.client_torrc = folder / "client.inc"  # a further tor that includes it joins this network
         self.took_s = 0.0
         ports = iter(_free_ports(2 * authorities + relays + 2 * clients))
-        self._authorities = [
-            (folder / f"auth{number}", next(ports), next(ports)) for number in range(authorities)
-        ]  # folder, OR port, directory port
+        # Folder, OR port, directory port.
+        self._authorities = [(folder / f"auth{number}", next(ports), next(ports)) for number in range(authorities)]
         self._relays = [(folder / f"relay{number}", next(ports)) for number in range(relays)]
         self.clients = [
             Client(folder / f"client{number}", self.client_torrc, next(ports), next(ports)) for number in range(clients)

@@ -87,9 +87,8 @@ pass_globals = click.make_pass_decorator(Globals, ensure=True)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    if (
-        value not in (None, False) and parameter.name is not None
-    ):  # "" is what an unset variable gave: it is to be refused
+    # "" is what an unset variable gave: it is to be refused.
+    if value not in (None, False) and parameter.name is not None:
         setattr(context.find_root().ensure_object(Globals), parameter.name, value)
 
 

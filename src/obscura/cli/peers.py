@@ -7,16 +7,8 @@ import click
 from obscura.cli.frame import Command, Globals, Number, pass_globals
 from obscura.cli.output import show_fields, show_json, show_rows
 
-COLUMNS = (
-    "peer",
-    "address",
-    "inbound",
-    "carrier",
-    "pattern",
-    "user_agent",
-    "rotations",
-    "connected_s",
-)  # --json has all
+# --json has all.
+COLUMNS = ("peer", "address", "inbound", "carrier", "pattern", "user_agent", "rotations", "connected_s")
 
 
 @click.command(cls=Command)

@@ -164,9 +164,8 @@ class Connection:
             event = self._http.next_event()
             if isinstance(event, h11.Request):
                 self._is_head = event.method == b"HEAD"
-                if (
-                    sum(len(name) + len(value) for name, value in event.headers) > HTTP_HEAD_BYTES
-                ):  # h11 limits unfinished ones
+                # h11 limits unfinished ones.
+                if sum(len(name) + len(value) for name, value in event.headers) > HTTP_HEAD_BYTES:
                     raise h11.RemoteProtocolError("a long head", error_status_hint=431)
                 return event
             if event is not h11.NEED_DATA:

@@ -354,9 +354,8 @@ def to_toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str | Path):
         quoted = json.dumps(str(value), ensure_ascii=False)
-        return "".join(
-            c if c.isprintable() else _toml_escape(c) for c in quoted
-        )  # basic strings bar DEL, terminals more
+        # Basic strings bar DEL, terminals more.
+        return "".join(c if c.isprintable() else _toml_escape(c) for c in quoted)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(to_toml(item) for item in value) + "]"
     if isinstance(value, dict):

@@ -26,9 +26,8 @@ from obscura.wire.address import Address
 
 log = logging.getLogger(__name__)
 
-MODULI = Path(
-    "/etc/ssh/moduli"
-)  # of OpenSSH's client package; without it sshd falls back to its fixed groups, and so do we
+# Of OpenSSH's client package; without it sshd falls back to its fixed groups, and so do we.
+MODULI = Path("/etc/ssh/moduli")
 _KINDS = ("rsa", "ecdsa", "ed25519")  # in sshd's order
 NO_UMAC = f"{LIBRARY} is not there: who insists on UMAC is cut off, and sees that this is no sshd; install libnettle8 or nettle"
 

@@ -68,9 +68,8 @@ async def _ask(place: Address) -> _Answer:
     host = _own_host(place.host)
     is_web = place.carrier in (CarrierNumber.HTTP, CarrierNumber.TLS)
     trust = None
-    if (
-        place.carrier is CarrierNumber.TLS and place.binding is None
-    ):  # else something in front of it has the certificate
+    # Else something in front of it has the certificate.
+    if place.carrier is CarrierNumber.TLS and place.binding is None:
         trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         trust.check_hostname = False
         trust.verify_mode = ssl.CERT_NONE

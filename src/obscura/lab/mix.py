@@ -14,10 +14,8 @@ from obscura.limits import MAX_BLOCK
 from obscura.wire.message import RawMessage
 
 _WIDEST = 50  # of a lognormal law: beyond it no exponential of what is drawn is a size any more
-RATES = (
-    0.01,
-    10_000,
-)  # messages per second; a link that waits for years between them sends cover all the time; as --rate
+# Messages per second; a link that waits for years between them sends cover all the time; as --rate.
+RATES = (0.01, 10_000)
 _MOST_SHARE = 1e9  # of a type, beside the others: far from where a sum of them is no number
 _RAREST = 0.0001  # of a geometric law: what is drawn is counted up to, one by one
 

@@ -77,6 +77,5 @@ def plain_server(rng: random.Random) -> Carrier:
     return Plain(rng, client=False)
 
 
-JOINABLE = frozenset(
-    {CarrierNumber.TLS, CarrierNumber.SSH}
-)  # carriers that strangers without the key may open (NXpsk0)
+# Carriers that strangers without the key may open (NXpsk0).
+JOINABLE = frozenset({CarrierNumber.TLS, CarrierNumber.SSH})

@@ -89,11 +89,8 @@ class Authenticator:
     def request(self, payload: memoryview) -> bytes | None:
         """A USERAUTH_REQUEST: the signature that may be a flight, or None = refuse. Raises ``Broken`` as sshd ends then."""
         fields = Fields(payload)
-        user, service, method = (
-            fields.chars().partition(b":")[0],
-            fields.chars(),
-            fields.text(),
-        )  # a style may follow a name
+        # A style may follow a name
+        user, service, method = (fields.chars().partition(b":")[0], fields.chars(), fields.text())
         is_first = self._user_and_service is None
         if self._user_and_service is None:
             self._user_and_service = (user, service)

@@ -146,9 +146,8 @@ class Gossip(Part):
                 continue
             if endpoint.network in ANONYMOUS and own_face(endpoint) is not peer.face:
                 continue  # told through another network: it could be used on neither without linking the two
-            if (
-                own_face(endpoint) is peer.face
-            ):  # another is never dialled by what this face tells, and its book would show here
+            # Another is never dialled by what this face tells, and its book would show here.
+            if own_face(endpoint) is peer.face:
                 self._learn(peer, endpoint, told)
             if is_news and not was_asked and told.time > self._unix() - ADDR_FRESH_S:
                 link.known[_mark(told)] = None

@@ -134,9 +134,8 @@ class HeaderSync:
     def progressed(self, link: LinkId, type: str, now: float) -> None:
         """Bytes of the peer keep coming, of a message of this type just now."""
         state = self._states.get(link)
-        if state is not None and (
-            state.answers or type == Headers.TYPE
-        ):  # an older peer may say anything else for ever
+        # An older peer may say anything else for ever.
+        if state is not None and (state.answers or type == Headers.TYPE):
             state.moves_until = now + HEADERS_S
 
     def deadline(self) -> float:

@@ -39,10 +39,8 @@ from obscura.node.peer import DialFailed, Failure, Peer
 from obscura.node.timers import Timers
 from obscura.wire.address import Address, Endpoint
 
-_SHARED = (
-    bytes((127, 0, 0, 1)),
-    bytes(15) + b"\1",
-)  # where all nodes of one machine are, told apart by their ports alone
+# Where all nodes of one machine are, told apart by their ports alone.
+_SHARED = (bytes((127, 0, 0, 1)), bytes(15) + b"\1")
 
 
 class OutboundLimits(msgspec.Struct, frozen=True):

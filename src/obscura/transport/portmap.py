@@ -298,9 +298,8 @@ class PortMapper:
             return
         if not hmac.compare_digest(answer.nonce, self._nonce):
             return
-        if (
-            answer.result and self.mapped is None
-        ):  # not known, or a mapping of ours whose nonce a crash took: NAT-PMP has none
+        # Not known, or a mapping of ours whose nonce a crash took: NAT-PMP has none.
+        if answer.result and self.mapped is None:
             self._ask_by_natpmp(now)
         elif answer.result:
             self._refused(answer.result, answer.lifetime_s, now)
