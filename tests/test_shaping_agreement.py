@@ -154,6 +154,7 @@ def test_a_peer_cannot_make_cells_show_sizes_or_pings_cost_much() -> None:
         ({"chaff_ms": (120_000, 120_000)}, UNBOUNDED, ("chaff each 120000 ms instead of 15000-120000",)),
         ({"dummy_ms": (1_000, 1_000)}, UNBOUNDED, ()),  # more than wished is not less
         ({"burst": OFF}, UNBOUNDED, ("no bursts",)),
+        ({"record_size": (1, 1)}, UNBOUNDED, ()),  # cells are no smaller for it
         ({"burst": (1, 4)}, UNBOUNDED, ("bursts of 2-4 messages instead of 2-8",)),
         ({}, 10, ("at most 10 bytes of cover per second, 74 being needed",)),
         ({}, 74, ()),
@@ -163,6 +164,15 @@ def test_concessions_are_named(changes: dict[str, object], most: int, said: tupl
     own = PadNeg(terms(), terms(), UNBOUNDED)
     got = agree(own, PadNeg(terms(), terms(**changes), most), Understood())
     assert concessions(wished(own), got) == said
+
+
+def test_smaller_records_than_wished_are_named() -> None:
+    """Who raised the smallest record has its transactions look like pings: a peer that accepts none of it shows them."""
+    own, tiny = padneg(Knobs(least_record=4_096)), padneg(MEDIUM)
+    tiny = PadNeg(tiny.send, terms(record_size=(64, 1_500)), UNBOUNDED)
+    said = concessions(wished(own), agree(own, tiny, Understood()))
+    assert said == ("records of at least 1500 bytes instead of 4096",)
+    assert concessions(wished(own), agree(own, padneg(MEDIUM), Understood())) == ()
 
 
 def test_the_default_levels_grant_each_other_everything() -> None:

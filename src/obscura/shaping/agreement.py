@@ -113,6 +113,9 @@ def concessions(wish: Agreement, got: Agreement) -> tuple[str, ...]:
         said.append("no bursts")
     elif got.burst < wish.burst:
         said.append(f"bursts of {_span(got.burst)} messages instead of {_span(wish.burst)}")
+    least, wanted = max(CELL, got.record_size[0]), max(CELL, wish.record_size[0])
+    if least < wanted and not got.has_slots:
+        said.append(f"records of at least {least} bytes instead of {wanted}")
     if got.most < got.cover_rate:
         said.append(f"at most {got.most} bytes of cover per second, {got.cover_rate:.0f} being needed")
     return tuple(said)
