@@ -58,7 +58,7 @@ def test_nothing_leaves_the_limits(a: PadNeg, b: PadNeg, understood: Understood)
     assert 64 <= got.slot_size <= 65_536
     if got.has_slots:
         least, most = limits.NEGOTIABLE_SLOT_MS
-        assert least / 1_000 <= got.slot_mean_s <= 1.5 * most / 1_000
+        assert least / 1_000 <= got.slot_mean_s <= most / 1_000
         assert OFF == got.dummy_ms == got.chaff_ms == got.burst
     if not understood.dummies:
         assert OFF == got.dummy_ms == got.chaff_ms
@@ -128,6 +128,9 @@ def test_pairs_are_clamped(own: tuple[int, int], accept: tuple[int, int], agreed
         ((250, 250), (1_000, 2_000), (1_000, 1_000)),
         ((0, 500), (2**32 - 1, 2**32 - 1), (60_000, 60_000)),
         ((0, 500), OFF, OFF),
+        ((60_000, 120_000), (0, 120_000), (0, 120_000)),  # 90 s in the mean
+        ((50_000, 90_000), (0, 120_000), (30_000, 90_000)),
+        ((0, 500), (60_000, 2**32 - 1), (60_000, 60_000)),
     ],
 )
 def test_slots_are_clamped_by_their_mean(

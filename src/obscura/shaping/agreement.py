@@ -144,7 +144,10 @@ def _slots(own: Pair, accept: Pair) -> Pair:
     least, most = NEGOTIABLE_SLOT_MS
     if low + high < 2 * least:
         return (least, least)
-    return (min(low, most), min(high, 2 * most)) if low < high else (min(low, most),) * 2
+    if low == high:
+        return (min(low, most),) * 2
+    high = min(high, 2 * most)
+    return (min(low, 2 * most - high), high)
 
 
 def _record_size(own: Pair, accept: Pair) -> Pair:
