@@ -116,6 +116,33 @@ def test_missing_transactions_of_a_compact_block_may_come_late() -> None:
     assert told(node, "penalty") == []
 
 
+def test_missing_transactions_that_come_too_late_leave_nobody_in_debt() -> None:
+    """Who seems to owe a block for ever is asked for none that somebody else seems to give, and owes headers for ever too."""
+    net = network()
+    peer, quick, node = (node_with(net, BLOCKS[:-1]) for _ in range(3))
+    node.connect(peer.address)
+    net.kernel.run(until=5.0)
+    submit(peer, BLOCKS[-1])
+    net.kernel.run(until=10.0)
+    node.connect(quick.address)
+    net.kernel.run(until=15.0)
+
+    def slow_down() -> None:
+        net.weather = lambda a, b: 12.0 if peer.number in (a, b) else 0.0
+
+    count(node, CmpctBlock, slow_down)
+    answers = count(node, BlockTxn)
+    submit(peer, NEWS)
+    net.kernel.run(until=15.5)
+    submit(quick, NEWS)
+    net.kernel.run(until=20.0)
+    assert relay_of(node).blocks.tip == TIP
+    net.kernel.run(until=100.0)
+    assert len(answers) == 1
+    assert [relay_of(node).download.owes(peer.link) for peer in node.peers] == [False, False]
+    assert told(node, "penalty") == []
+
+
 def test_a_block_that_became_deep_may_come_whole_and_late_for_its_missing_transactions() -> None:
     net = network()
     peer, node = node_with(net, BLOCKS[:-1]), node_with(net, BLOCKS[:-1])

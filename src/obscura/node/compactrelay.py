@@ -260,7 +260,9 @@ class CompactRelay:
         for link in self._timers.due(now):
             found = self._open[link]
             self._give_up(link)
-            if not self._blocks.chain.has_body(found.block_id):
+            if self._blocks.chain.has_body(found.block_id):
+                self._download.settled(link, found.block_id)
+            else:
                 effects.append(self._ask_whole(link, found.block_id))
         return effects
 

@@ -271,6 +271,14 @@ class Download:
         self._patience = max(BLOCK_PATIENCE_S[0], self._patience * 0.9)
         return True
 
+    def settled(self, link: LinkId, block_id: bytes) -> None:
+        """The block is there, and this peer gives it no more: it owes nothing for it, and may be asked for others."""
+        source, request = self._sources.get(link), self._requests.get(block_id)
+        if source is not None:
+            source.answers(block_id)
+        if request is not None and request.link == link:
+            del self._requests[block_id]
+
     def progressed(self, link: LinkId, now: float) -> None:
         """Bytes of the peer keep coming: in their order the blocks that it was asked for come too."""
         source = self._sources.get(link)
