@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from obscura.limits import SEND_QUEUE_LOW
 from obscura.node.broadcast import Receipt
 from obscura.node.face import Face, Purpose
 from obscura.wire.address import Address
@@ -100,9 +101,10 @@ class Fetch(msgspec.Struct, frozen=True, gc=False):
 
 
 class AwaitRoom(msgspec.Struct, frozen=True, gc=False):
-    """Once little waits for the link (SEND_QUEUE_LOW), perhaps at once, the core hears ``on_room``."""
+    """Once at most so many bytes wait for the link, perhaps at once, the core hears ``on_room``. Who waits for less is heeded."""
 
     link: LinkId
+    most: int = SEND_QUEUE_LOW
 
 
 class Lookup(msgspec.Struct, frozen=True):

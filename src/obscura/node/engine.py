@@ -12,7 +12,7 @@ from typing import Any
 
 from obscura.connection import Connection
 from obscura.handshake.machine import Offer
-from obscura.limits import FLOOD_POINTS, MEMORY_BUDGET, SEND_QUEUE_LOW, SEND_QUEUE_MAX, SEND_STALL_S
+from obscura.limits import FLOOD_POINTS, MEMORY_BUDGET, SEND_QUEUE_MAX, SEND_STALL_S
 from obscura.linkevents import Ended, Established, Event, Reason, Shaping, unshaped
 from obscura.morph.carrier import Carrier
 from obscura.morph.kinds import CLIENTS
@@ -222,7 +222,7 @@ class Engine:
                 self._io.append(effect)
             elif isinstance(effect, AwaitRoom):
                 if (link := self._link_of(effect.link)) is not None:
-                    link.awaits_room = True
+                    link.awaits_room = effect.most if link.awaits_room is None else min(effect.most, link.awaits_room)
                     self.touch(link)
             elif isinstance(effect, Disconnect):
                 self.disconnect(effect.link, effect.why, now)
@@ -414,8 +414,8 @@ class Engine:
         changed = hold(link, connection)
         if changed is not None:
             self._io.append(changed)
-        if link.awaits_room and waiting <= SEND_QUEUE_LOW:
-            link.awaits_room = False
+        if link.awaits_room is not None and waiting <= link.awaits_room:
+            link.awaits_room = None
             self.apply(self.core.room(link.core_id, now), now)
         self._timers.set(link.id, next_look(link, connection, now))
 

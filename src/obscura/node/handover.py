@@ -147,7 +147,7 @@ class Handover:
         assert new.connection is not None
         link.has_left = True
         link.connection.outbox.hand_over(new.connection.outbox)
-        new.awaits_room, link.awaits_room = link.awaits_room, False
+        new.awaits_room, link.awaits_room = link.awaits_room, None
         self._links.touch(new)
         self._settle(session, new, now)
 

@@ -79,7 +79,7 @@ class Link:
         self.has_ended = False  # the core was told, or need not be; the socket may live on
         self.session: Session | None = None  # which may move, or was to move here
         self.has_left = False  # what we send of it goes over another link
-        self.awaits_room = False  # the core wants to hear when little waits for it
+        self.awaits_room: int | None = None  # the core wants to hear when no more than so many bytes wait for it
         self.blocked_since: float | None = None  # its socket takes no more
         self.fault: Exception | None = None  # a defect of ours that it met: it ends at the next drain
 

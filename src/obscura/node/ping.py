@@ -102,7 +102,7 @@ class Liveness(Part):
                 effects += self._ping(link, state, now)
             else:
                 state.late_at = now
-                effects.append(AwaitRoom(link))
+                effects.append(AwaitRoom(link, 0))
         return effects
 
     def on_room(self, peer: Peer, now: float) -> Iterable[Effect]:
