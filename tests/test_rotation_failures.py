@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from obscura.channel.replay import ReplayCache
@@ -24,7 +25,7 @@ from obscura.wire.address import Address
 from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.messages.network import Ping, Pong
 from obscura.wire.messages.privacy import Resume, Resumed, Rotate
-from playbook import NETWORK_ID, SERVER_KEY, UNIX, Guest, Host, ends, messages, offer, server, visit
+from playbook import NETWORK_ID, QUIET, SERVER_KEY, UNIX, Guest, Host, ends, messages, offer, server, visit
 from rotating import Pair
 
 
@@ -347,6 +348,19 @@ def half_way() -> Pair:
         if any(session.is_committed for session in sessions.values()):
             return pair
     raise AssertionError("it never came so far")
+
+
+def test_a_message_that_takes_longer_than_a_move_may_is_waited_for() -> None:
+    """1.5 MB in slots of a second: after 20 minutes the responder dropped the new connection, and both lost the link."""
+    pair = Pair(knobs=msgspec.structs.replace(QUIET, slot_ms=(0, 2_000)))
+    pair.run(5.0)
+    pair.one.send(1_500_000)
+    pair.run(5.0)
+    pair.rotate()
+    pair.one.send(100)
+    pair.run(MOVE_WAIT_S + 3 * MOVE_IDLE_S)
+    pair.check()
+    assert pair.other.got == [0, 1]
 
 
 def test_a_move_that_is_stuck_half_way_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:

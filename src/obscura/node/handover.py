@@ -124,6 +124,7 @@ class Handover:
             self._links.retire(session.next, now, cleanly=False)
         session.next = link
         self.opened(link)
+        session.progress = self._progress(session)
         self._timers.set(session.id, now + MOVE_WAIT_S)
 
     def peer_left(self, link: Link, now: float) -> None:
@@ -185,9 +186,10 @@ class Handover:
             session = self._sessions.get(id)
             if session is None or session.next is None:
                 continue
-            if not session.is_committed:
+            is_stuck = self._progress(session) == session.progress
+            if not session.is_committed and (is_stuck or not self._is_amid(session)):
                 self._links.cut(session.next, Reason.TIMEOUT, now)
-            elif self._progress(session) == session.progress:
+            elif is_stuck:
                 self._links.cut(session.link, Reason.LOST, now)
             else:
                 self._look_later(session, now)
@@ -249,6 +251,14 @@ class Handover:
     def _look_later(self, session: Session, now: float) -> None:
         session.progress = self._progress(session)
         self._timers.set(session.id, now + MOVE_IDLE_S)
+
+    def _is_amid(self, session: Session) -> bool:
+        """Whether a message is coming over the old connection, behind which the initiator leaves it: that may take long.
+
+        Security: who lets it drip has two sockets for one session meanwhile, which a ``resume`` now and then gives him too.
+        """
+        connection = session.link.connection
+        return connection is not None and connection.buffered > 0
 
     def _progress(self, session: Session) -> tuple[int, int]:
         connection = session.link.connection
