@@ -96,6 +96,10 @@ def test_a_recorded_link_gives_what_it_gave(tmp_path: Path) -> None:
         ('{"at": 1, "sizes": [1024], "messages": [["tx", 99, 0]]}\n{"at": 0, "sizes": [64]}', ":2: a write has"),
         ('{"at": 1, "sizes": []}', ":1: a write has"),
         ('{"at": 1, "sizes": [-5]}', ":1: a write has"),
+        ('{"at": 1, "sizes": [64], "messages": [["tx", 40, 0]]}', "1 messages are in it, and 20"),
+        ('{"at": 1, "sizes": [64], "messages": [["tx", 0, 0]]}', ":1: sizes are"),
+        ('{"at": 1, "sizes": [9000000000000000000]}', ":1: sizes are"),
+        ('{"at": 1e308, "sizes": [64]}', "times up to 1e\\+12 s"),
     ],
 )
 def test_wrong_captures_are_refused(tmp_path: Path, text: str, said: str) -> None:

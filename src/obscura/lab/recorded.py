@@ -13,6 +13,10 @@ import msgspec
 from obscura.errors import UserError
 from obscura.lab.link import Capture, Sent, Write
 
+LEAST_MESSAGES = 20  # as many as runs that it is cut into (``leakage.CAPTURES``): with fewer no guesser knows others
+_MOST_BYTES = 1 << 32  # of a record or a frame, far above any
+_MOST_S = 1e12  # seconds on either side of 0: no clock is beyond, and differences are exact to a millisecond
+
 
 class Line(msgspec.Struct, frozen=True):
     """One write as the file has it."""
@@ -56,10 +60,18 @@ def load_capture(path: Path) -> Capture:
             raise UserError(f"{path}:{number}: not a write of a recorded link: {error}") from None
         if not line.sizes or min(line.sizes) <= 0 or (writes and line.at < writes[-1].at):
             raise UserError(f"{path}:{number}: a write has records of some bytes and is not before the one above it")
+        times = [line.at, *(wait for _, _, wait in line.messages)]
+        sizes = [*line.sizes, *(size for _, size, _ in line.messages)]
+        if max(map(abs, times)) > _MOST_S or min(sizes) <= 0 or max(sizes) > _MOST_BYTES:
+            raise UserError(f"{path}:{number}: sizes are 1 to {_MOST_BYTES:,} bytes, times up to {_MOST_S:g} s")
         messages += [Sent(kind, size, line.at - wait, len(writes)) for kind, size, wait in line.messages]
         writes.append(Write(line.at, line.sizes, 0))
     if not messages:
         raise UserError(f"{path}: no message is in it, so nothing can be said about messages")
+    if len(messages) < LEAST_MESSAGES:
+        raise UserError(
+            f"{path}: {len(messages)} messages are in it, and {LEAST_MESSAGES} are the least to say anything"
+        )
     return Capture(writes, messages)
 
 
