@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from math import inf, nan, sqrt
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -124,6 +125,15 @@ def test_the_vectors_agree_with_the_core_at_a_thousand_nodes(graph: str, q: floa
         spread = arrays[f"{name}_se"] * sqrt(20) * sqrt(1 + 1 / 20)
         assert abs(core[name] - arrays[name]) < 4 * spread, name
     assert core["hops_mean"] == pytest.approx(arrays["hops_mean"], rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "ignored", [{"restem": False}, {"latency_ms": 5.0}, {"bytes_per_s": 1.0}, {"followed": 9}, {"transactions": 3}]
+)
+def test_arrays_refuse_what_they_would_ignore(ignored: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(ignored))):
+        vector.check(Scenario(adversary="first-spy-told", **ignored))
+    vector.check(Scenario(adversary="first-spy-told", followed=0))
 
 
 def test_a_hundred_thousand_nodes_are_a_matter_of_arrays() -> None:

@@ -17,6 +17,13 @@ from obscura.sim.graphs import GRAPHS
 from obscura.sim.scenario import Outcome, Scenario
 
 Indices = NDArray[np.int64]
+_BESIDE = (
+    "restem",
+    "latency_ms",
+    "latency_spread",
+    "bytes_per_s",
+    "transactions",
+)  # of a scenario; arrays have none of it
 LOST_AFTER = 60  # mean stem lengths; what is still under way then runs in a circle without spies
 
 
@@ -28,6 +35,11 @@ def check(scenario: Scenario) -> None:
     knows = scenario.adversary == "first-spy-told" or (scenario.adversary == "first-spy" and not scenario.fluff)
     if not knows or scenario.churn or scenario.routing == Routing.DIFFUSION.value:
         raise UserError("--vector knows spies in the stem alone: --adversary first-spy-told, or --fluff 0; no churn")
+    usual = Scenario()
+    ignored = [name for name in _BESIDE if getattr(scenario, name) != getattr(usual, name)]
+    ignored += ["followed"] if scenario.followed > usual.followed else []
+    if ignored:  # else figures would seem to show that it makes no difference
+        raise UserError(f"--vector knows no time and nothing after the stem: leave out what sets {', '.join(ignored)}")
 
 
 def run_once(scenario: Scenario, number: int) -> Outcome:
