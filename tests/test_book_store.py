@@ -19,6 +19,7 @@ from obscura.daemon.node import Node
 from obscura.daemon.peer_methods import peer_methods
 from obscura.daemon.peerstore import PeerStore, decoded
 from obscura.errors import ConfigError, UserError
+from obscura.ledger.network import Network
 from obscura.ledger.networks import BUILT_IN
 from obscura.limits import MEMORY_BUDGET, SEND_QUEUE_MAX
 from obscura.node.assembly import Neighbours, Settings, assemble
@@ -141,6 +142,30 @@ def test_two_nodes_find_each_other_again_after_a_restart_without_being_told(tmp_
                 await meet(one, two)
 
     asyncio.run(scene())
+
+
+def test_what_was_learnt_of_a_seed_of_the_network_outlives_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The seeds come into the book after what the disk has of it: before, they stood in cells of a secret that was replaced."""
+    dev, seed = BUILT_IN["dev"], "obscura://127.30.0.4:25734"
+    monkeypatch.setitem(BUILT_IN, "dev", Network(dev.name, dev.ledger, dev.port, (seed,)))
+
+    def config(name: str, host: str) -> Config:
+        return Config(network="dev", data_dir=tmp_path / name, listen=(f"{host}:25734",), privacy="standard")
+
+    async def scene() -> None:
+        for is_again in (False, True):
+            async with Node(config("two", "127.30.0.4")), Node(config("one", "127.30.0.3")) as one:
+                rows = peer_methods(one)["addresses.list"](table="tried")
+                assert [row["address"] for row in rows] == ["127.30.0.4:25734"] * is_again
+                async with asyncio.timeout(30):
+                    while not one.peers():  # noqa: ASYNC110  # the event may be over already
+                        await asyncio.sleep(0.05)
+                assert len(peer_methods(one)["addresses.list"](table="tried")) == 1
+
+    asyncio.run(scene())
+    assert "Error" not in caplog.text
 
 
 def test_the_methods_list_filter_ban_and_lift(tmp_path: Path) -> None:

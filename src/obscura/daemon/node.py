@@ -135,11 +135,11 @@ class Node:
             near = self._assembly.neighbours
             peers = PeerStore(self.data_dir.path / "peers.dat", near)
             await self._listen(resources)
-            introduce(near, self.config, self.network, self._listening, self._started)
             resources.push_async_callback(self._close_links)
+            await resources.enter_async_context(peers.kept())  # left before the links are closed
+            introduce(near, self.config, self.network, self._listening, self._started)  # seeds: into what the disk had
             if self.config.port_mapping == "auto":
                 await resources.enter_async_context(mapped(self._listening, self.config.router, self))
-            await resources.enter_async_context(peers.kept())  # left before the links are closed
             self._resources = resources.pop_all()
         self._turns.plan()
         return self
