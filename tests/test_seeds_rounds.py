@@ -21,6 +21,8 @@ from obscura.node.resolvers import BUILT_IN, Answer, Provider, SeedSettings
 from obscura.node.seed_list import SeedList, sign
 from obscura.node.seeds import Seeds, SeedSource
 from obscura.wire.address import Address, CarrierNumber
+from peer_examples import Clock, key
+from peer_examples import book as real_book
 
 SECRET = bytes([9]) * 32
 PUBLIC = Ed25519PrivateKey.from_private_bytes(SECRET).public_key().public_bytes_raw()
@@ -42,7 +44,9 @@ class Book:
     def usable(self, now: float) -> int:
         return self.count
 
-    def add_seeds(self, addresses: Iterable[Address], *, signed: bool, face: Face, now: float) -> None:
+    def add_seeds(
+        self, addresses: Iterable[Address], *, signed: bool, face: Face, now: float, is_built_in: bool = False
+    ) -> None:
         self.added += [(str(address), signed, face) for address in addresses]
 
 
@@ -213,6 +217,22 @@ def test_without_a_key_only_addresses_that_two_operators_name_count_and_as_unsig
     asked = play(seeds, begun, {"A": answers})
     assert [lookup.kinds for lookup in asked] == [("A", "AAAA")] * 2
     assert book.added == [(str(Address(None, "8.1.2.3", 9733, CarrierNumber.TLS)), False, Face.CLEARNET)]
+
+
+def test_a_key_of_a_signed_list_outlives_rounds_that_find_nothing_and_the_next_start() -> None:
+    """The network's file may be older than the list: it would bring back a key that the seed has no more, and as a hard one."""
+    own = real_book(Clock())
+    old, new = (Address(key(n), "20.1.0.9", 9_733, CarrierNumber.TLS) for n in (1, 2))
+    assert own.add_seeds([old], True, Face.CLEARNET, 0.0, is_built_in=True) == 1
+    seeds = seeds_of(own, source=SeedSource(NETWORK, 9_733, (NAME,), PUBLIC, (old,)))  # type: ignore[arg-type]
+    (entry,) = own.entries()
+    assert entry.keys.hard == key(1)
+    play(seeds, seeds.ask(0.0), {"TXT": signed(new)})
+    assert entry.keys.hard == key(2)
+    silent = (Answer("A", fault="no answer"), Answer("AAAA", fault="no answer"))
+    play(seeds, seeds.ask(90_000.0), {"TXT": FAULT, "A": silent}, 90_000.0)
+    own.add_seeds([old], True, Face.CLEARNET, 0.0, is_built_in=True)  # as each start does
+    assert entry.keys.hard == key(2)
 
 
 def test_where_two_disagree_a_third_decides() -> None:

@@ -60,7 +60,9 @@ class _NoBook:
     def usable(self, now: float) -> int:
         return 0
 
-    def add_seeds(self, addresses: Sequence[Address], *, signed: bool, face: Face, now: float) -> None:
+    def add_seeds(
+        self, addresses: Sequence[Address], *, signed: bool, face: Face, now: float, is_built_in: bool = False
+    ) -> None:
         pass
 
 

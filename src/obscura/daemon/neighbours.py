@@ -41,7 +41,7 @@ def introduce(near: Neighbours, config: Config, network: Network, listening: Seq
     """Tell the parts where this node is, as far as that is known, and the network's first peers."""
     external = [_with_key(Address.parse(text), listening) for text in config.external_address]
     near.own.set_listening(listening, is_listed=not config.unlisted, external=external)
-    near.book.add_seeds([Address.parse(text) for text in network.seeds], True, Face.CLEARNET, now)
+    near.book.add_seeds([Address.parse(text) for text in network.seeds], True, Face.CLEARNET, now, is_built_in=True)
 
 
 def _with_key(place: Address, listening: Sequence[Address]) -> Address:

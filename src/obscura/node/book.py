@@ -218,11 +218,13 @@ class Book:
             entry.seen = seen
         return entry
 
-    def add_seeds(self, addresses: Iterable[Address], signed: bool, face: Face, now: float) -> int:
+    def add_seeds(
+        self, addresses: Iterable[Address], signed: bool, face: Face, now: float, *, is_built_in: bool = False
+    ) -> int:
         """Places of a seed list or a DNS answer; how many are in the book afterwards.
 
         ``signed``: the network's seed key signed them, so that their keys are hard. Unsigned ones are tried by feelers
-        alone. Names are skipped: nobody may be asked where they are.
+        alone. Names are skipped: nobody may be asked where they are. ``is_built_in``: they do not undo a list.
         """
         added, unix = 0, int(self._unix())
         for address in addresses:
@@ -235,10 +237,10 @@ class Book:
             if entry is None:
                 continue
             added += 1
-            if signed:
-                entry.keys.hard = address.key
+            if signed and not (is_built_in and entry.keys.is_listed):
+                entry.keys.hard, entry.keys.is_listed = address.key, not is_built_in
                 entry.name, entry.binding, entry.feelers_only = address.name, address.binding, False
-            elif entry.source == source and not entry.succeeded:
+            elif not signed and entry.source == source and not entry.succeeded:
                 entry.feelers_only = True
         return added
 

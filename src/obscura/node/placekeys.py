@@ -25,6 +25,7 @@ class Keys(msgspec.Struct):
 
     verified: bytes | None = None
     hard: bytes | None = None
+    is_listed: bool = False  # the hard key is of a signed list, and not of the network's file, which may be older
     candidates: tuple[Candidate, ...] = ()
     burnt: tuple[tuple[bytes, float], ...] = ()  # keys that failed, and until when they are not taken again
     failures: int = 0  # of the verified key, since it last was proven

@@ -54,8 +54,10 @@ class SeedBook(Protocol):
     def usable(self, now: float) -> int:
         """Entries that may be dialled."""
 
-    def add_seeds(self, addresses: Sequence[Address], *, signed: bool, face: Face, now: float) -> object:
-        """Take seeds. Unsigned ones may become feelers only."""
+    def add_seeds(
+        self, addresses: Sequence[Address], *, signed: bool, face: Face, now: float, is_built_in: bool = False
+    ) -> object:
+        """Take seeds. Unsigned ones may become feelers only, built-in ones do not change what a signed list said."""
 
 
 def _backoff(most_s: float = limits.SEED_BACKOFF_S[1]) -> Backoff:
@@ -303,16 +305,18 @@ class Seeds(Part):
 
     # --- What is taken ----------------------------------------------------------------------------------------------
 
-    def _add(self, addresses: Sequence[Address], signed: bool, now: float) -> list[Effect]:
+    def _add(
+        self, addresses: Sequence[Address], signed: bool, now: float, *, is_built_in: bool = False
+    ) -> list[Effect]:
         self._found += [{"address": str(address), "signed": signed} for address in addresses]
         for face in Face:
             through = [address for address in addresses if face_of(address) is face]
             if through:
-                self._book.add_seeds(through, signed=signed, face=face, now=now)
+                self._book.add_seeds(through, signed=signed, face=face, now=now, is_built_in=is_built_in)
         return [Notify("seeds-found", {"addresses": len(addresses), "signed": signed})] if addresses else []
 
     def _fall_back(self, now: float) -> list[Effect]:
-        return self._add(self._source.built_in, True, now)
+        return self._add(self._source.built_in, True, now, is_built_in=True)
 
     def _is_wanted(self, address: Address) -> bool:
         return self._allow_loopback or not address.is_loopback
