@@ -220,6 +220,7 @@ def test_a_flipped_bit_costs_the_link_and_no_points() -> None:
         ("2a01:4f8::/32", "2a01:4f8:ffff::1", "2a01:4f9::1"),
         ("2A01:4F8::1", "2a01:4f8::1", "2a01:4f8::2"),
         ("as64500", "21.0.0.1", "22.0.0.1"),
+        ("::ffff:20.1.0.0/112", "20.1.200.7", "20.2.0.7"),
     ],
 )
 def test_bans_are_by_host_network_or_system_and_never_by_port(text: str, hit: str, missed: str) -> None:

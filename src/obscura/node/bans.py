@@ -112,7 +112,7 @@ def subject_of(text: str) -> str:
         return f"as{int(plain[2:])}"
     try:
         if "/" in plain:
-            return str(ip_network(plain, strict=False))
+            return str(_unmapped(ip_network(plain, strict=False)))
         endpoint = Endpoint.of(plain.removeprefix("[").removesuffix("]"), 0)
     except (ValueError, AddressError) as error:
         raise UserError(f"{text[:80]!a} cannot be banned: {error}") from None
@@ -122,6 +122,14 @@ def subject_of(text: str) -> str:
             "name, or asN; a ban is never by port"
         )
     return endpoint.host_text
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """IPv4 in IPv6's form (RFC 4291, 2.5.5.2) as IPv4: no peer has an address of the other (``wire.address``)."""
+    inner = (
+        network.network_address.ipv4_mapped if isinstance(network, IPv6Network) and network.prefixlen >= 96 else None
+    )
+    return network if inner is None else IPv4Network((inner, network.prefixlen - 96))
 
 
 def _place(peer: Peer) -> Endpoint | None:
