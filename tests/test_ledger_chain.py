@@ -318,3 +318,19 @@ def test_a_chain_whose_interval_is_no_multiple_of_four_seconds_is_restored() -> 
     again = Chain(ledger)
     assert again.restore(headers, lambda block_id: False, []) is None
     assert again.best == chain.best
+
+
+def test_ids_are_found_while_their_table_grows() -> None:
+    """A verification asks in a thread of its own; what it does not find it would tell as damaged."""
+    found: list[int | None] = []
+
+    class Asked(IdTable):
+        def __getitem__(self, number: int) -> bytes:
+            found.append(self.number((100).to_bytes(32, "big")))
+            return super().__getitem__(number)
+
+    table = Asked()
+    for number in range(2_000):
+        table.add(number.to_bytes(32, "big"))
+    assert len(found) > 1_000
+    assert set(found) == {100}

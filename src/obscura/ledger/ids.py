@@ -14,15 +14,14 @@ class IdTable:
 
     Open addressing over one array of u32: 40-48 bytes an id, where a dict of bytes to int takes 150. Slots
     follow from Python's hash of bytes, which is keyed anew in each process, so nobody can choose ids that
-    collide.
+    collide. One thread adds; others may ask at any time (a verification does), also while the slots grow.
     """
 
-    __slots__ = ("_ids", "_mask", "_slots")
+    __slots__ = ("_ids", "_slots")
 
     def __init__(self) -> None:
         self._ids = bytearray()
-        self._mask = 0xFF
-        self._slots = array("I", bytes(4 * (self._mask + 1)))
+        self._slots = array("I", bytes(4 * 0x100))
 
     def __len__(self) -> int:
         return len(self._ids) // ID_BYTES
@@ -32,7 +31,8 @@ class IdTable:
 
     def number(self, identity: bytes) -> int | None:
         """The id's place, or ``None``."""
-        slots, mask, ids = self._slots, self._mask, self._ids
+        slots, ids = self._slots, self._ids
+        mask = len(slots) - 1
         slot = hash(identity) & mask
         while entry := slots[slot]:
             if ids[ID_BYTES * (entry - 1) : ID_BYTES * entry] == identity:
@@ -44,21 +44,22 @@ class IdTable:
         """Append an id that is not there yet; its place."""
         number = len(self)
         self._ids += identity
-        if number * 2 > self._mask:
+        if number * 2 >= len(self._slots):
             self._grow()
         else:
-            self._put(identity, number)
+            _put(self._slots, identity, number)
         return number
 
-    def _put(self, identity: bytes, number: int) -> None:
-        slots, mask = self._slots, self._mask
-        slot = hash(identity) & mask
-        while slots[slot] != _FREE:
-            slot = slot + 1 & mask
-        slots[slot] = number + 1
-
     def _grow(self) -> None:
-        self._mask = 2 * self._mask + 1
-        self._slots = array("I", bytes(4 * (self._mask + 1)))
+        slots = array("I", bytes(2 * len(self._slots) * self._slots.itemsize))
         for number in range(len(self)):
-            self._put(self[number], number)
+            _put(slots, self[number], number)
+        self._slots = slots  # whole
+
+
+def _put(slots: array[int], identity: bytes, number: int) -> None:
+    mask = len(slots) - 1
+    slot = hash(identity) & mask
+    while slots[slot] != _FREE:
+        slot = slot + 1 & mask
+    slots[slot] = number + 1
