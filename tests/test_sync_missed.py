@@ -21,10 +21,11 @@ from chain_nodes import (
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
-from obscura.limits import REENTRY_DEPTH
+from obscura.limits import MAX_RELAYED_TX, REENTRY_DEPTH
 from obscura.node import reentry
 from obscura.node.effects import Dial
 from obscura.node.face import Face, Purpose
+from obscura.node.mempool import Verdict
 from obscura.sim.network import SimNetwork, SimNode
 from obscura.wire.messages.blocks import GetHeaders, Headers, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData, MempoolRequest, NotFound
@@ -160,6 +161,21 @@ def test_what_two_reorganisations_in_a_row_took_and_left_waits_again() -> None:
     assert relay_of(node).blocks.tip == LEDGER.block_id(longer(3)[-1][:80])
     net.kernel.run(until=60.0)
     assert pool(node) == {LOST.id}
+
+
+def test_what_left_the_chain_may_come_again_though_the_mempool_was_full() -> None:
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(LEDGER, [*START_BLOCKS, LEFT]))
+    net.kernel.run(until=10.0)
+    relay = relay_of(node)
+    room, relay.transactions.mempool._max_bytes = relay.transactions.mempool._max_bytes, MAX_RELAYED_TX
+    for raw in longer(2):
+        submit(node, raw)
+    net.kernel.run(until=60.0)
+    assert not pool(node)
+    relay.transactions.mempool._max_bytes = room
+    assert relay.submit_transaction(MINED, net.kernel.now)[0] is Verdict.KNOWN, "it is in the new chain"
+    assert relay.submit_transaction(LOST, net.kernel.now)[0] is Verdict.ACCEPTED
 
 
 def test_what_the_oldest_block_of_a_long_branch_has_does_not_wait_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ class Reentry:
             job = self._jobs[0]
             if job.connect:
                 return (self._blocks.fetch(job.connect.popleft(), self._connected),)
-            if job.disconnect and not self._transactions.mempool.is_full:
+            if job.disconnect:
                 return (self._blocks.fetch(job.disconnect.popleft(), self._disconnected),)
             self._jobs.popleft()
         return ()
@@ -98,6 +98,8 @@ class Reentry:
         self._transactions.unconfirmed(back)
         effects: list[Effect] = []
         for transaction in back:
+            if self._transactions.mempool.is_full:
+                break  # it would push out what came since; but whoever has it may bring it once there is room
             effects += self._transactions.admit(transaction, None, now)[1]
         return [*effects, *self._next(now)]
 
