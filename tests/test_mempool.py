@@ -117,6 +117,13 @@ def test_what_is_evicted_is_told() -> None:
     assert pool.bytes == sum(entry.cost for entry in pool)
 
 
+def test_what_came_while_the_clock_was_ahead_keeps_nothing_else_waiting() -> None:
+    pool = Mempool(LEDGER)
+    pool.add(ONE, 1, 10 * limits.MEMPOOL_S)
+    pool.add(OTHER, 1, 0.0)  # the clock is right again
+    assert [entry.transaction.id for entry in pool.expire(limits.MEMPOOL_S)] == [OTHER.id]
+
+
 def test_nothing_waits_longer_than_72_hours() -> None:
     pool = Mempool(LEDGER)
     pool.add(ONE, 1, 0.0)
