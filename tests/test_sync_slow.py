@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+import msgspec
 import pytest
 
 from chain_nodes import (
@@ -23,6 +24,7 @@ from chain_nodes import (
 from obscura import limits
 from obscura.ledger.chain import Chain
 from obscura.ledger.mining import block_template
+from obscura.shaping.levels import LEVELS, PrivacyLevel
 from obscura.sim.network import Line, SimNetwork, SimNode
 from obscura.wire.message import Message
 from obscura.wire.messages.blocks import (
@@ -37,6 +39,7 @@ from obscura.wire.messages.blocks import (
     InventoryKind,
 )
 from obscura.wire.messages.transactions import GetData
+from rotating import Numbered
 from small_chains import START, mined
 
 LEDGER = easy_ledger()
@@ -93,6 +96,35 @@ def test_a_slow_peer_may_answer_as_often_as_it_was_asked(late_s: float) -> None:
     net.kernel.run(until=10.0 + 10 * late_s)
     assert relay_of(node).blocks.tip == TIP
     assert 1 <= len(blocks) <= 4
+    assert told(node, "penalty") == []
+
+
+def test_a_compact_block_of_which_nothing_is_missing_waits_for_nobody_who_was_asked() -> None:
+    """Whoever was first with the header, talks and gives nothing would else keep each block for ten seconds at each node."""
+
+    def shows(peer: object, message: GetHeaders) -> list[Message]:
+        return [Headers((NEWS[:80],)), Numbered(0, 4_000_000)]
+
+    net = network()
+    peer, node = node_with(net, BLOCKS[:-1]), node_with(net, BLOCKS[:-1])
+    node.connect(peer.address)
+    net.kernel.run(until=5.0)
+    submit(peer, BLOCKS[-1])
+    net.kernel.run(until=10.0)
+    for transaction in transactions(3, 95):
+        node.apply(relay_of(node).submit_transaction(transaction, net.kernel.now)[1])
+    knobs = LEVELS[PrivacyLevel.HIGH]
+    talker = Scripted({GetHeaders: shows, GetData: nothing, Inv: nothing, Headers: nothing})
+    talkers = net.add(msgspec.structs.replace(SETTINGS, knobs=knobs), parts=[talker])
+    talkers.connect(node.address)
+    net.kernel.run(until=13.0)
+    assert relay_of(node).download.in_flight == 1
+    submit(peer, NEWS)
+    net.kernel.run(until=14.0)
+    assert relay_of(node).blocks.tip == TIP
+    assert relay_of(node).download.in_flight == 0
+    talkers.send(talkers.peers[0].link, Block(NEWS))  # late, and asked for
+    net.kernel.run(until=2_000.0)
     assert told(node, "penalty") == []
 
 

@@ -157,8 +157,10 @@ class CompactRelay:
         is_near = height <= chain.tip_height + _NEAR
         if not asked:
             is_next = is_near and chain.work(block_id) > chain.work(chain.tip)
-            if not is_next or link in self._open or not self._download.expect(link, block_id, height, now):
+            if not is_next or link in self._open:
                 return effects
+            if not self._download.expect(link, block_id, height, now):
+                return effects + self._take_whole(peer, message, block_id, now)
         if not is_near:
             return effects  # asked for whole
         tried = self._tried.setdefault(link, {})
@@ -175,6 +177,29 @@ class CompactRelay:
                 *self._download.failed(link, block_id, now),
             ]
         return effects + self._go_on(peer, found, now)
+
+    def _take_whole(self, peer: ChainPeer, message: CmpctBlock, block_id: bytes, now: float) -> list[Effect]:
+        """Somebody else was asked for the block, who is perhaps slow or never gives it: taken if nothing of it is missing.
+
+        Only of peers chosen to send unasked, and not while it is being put together: each look goes through the whole mempool.
+        """
+        link, face = peer.link, peer.peer.face
+        tried = self._tried.setdefault(link, {})
+        is_open = any(found.block_id == block_id for found in self._open.values())
+        if link not in self._chosen[face] or is_open or block_id in tried:
+            return []
+        _remember(tried, block_id)
+        try:
+            found = Reconstruction(self._blocks.chain.ledger, message, self._public(face))
+        except DecodeError as error:
+            return [Penalise(link, MALFORMED_POINTS, f"a compact block: {error}")]
+        if found.missing or found.is_ambiguous:
+            return []
+        effects, fault = self._blocks.accept_decoded(found.block())
+        if fault is None:
+            self._download.came(block_id)
+            effects += [*self.delivered(peer, now), Credit(link, Merit.BLOCK)]
+        return effects
 
     def _is_worth_it(self, header: bytes) -> bool:
         chain, ledger = self._blocks.chain, self._blocks.chain.ledger

@@ -279,6 +279,13 @@ class Download:
         if request is not None and request.link == link:
             del self._requests[block_id]
 
+    def came(self, block_id: bytes) -> None:
+        """The block is here, from somebody who was not asked for it; whoever was asked may still send it."""
+        request = self._requests.pop(block_id, None)
+        other = self._sources.get(request.link) if request is not None else None
+        if other is not None:
+            self._move_to_late(other, [block_id])
+
     def progressed(self, link: LinkId, now: float) -> None:
         """Bytes of the peer keep coming: in their order the blocks that it was asked for come too."""
         source = self._sources.get(link)
