@@ -128,6 +128,24 @@ def test_a_compact_block_of_which_nothing_is_missing_waits_for_nobody_who_was_as
     assert told(node, "penalty") == []
 
 
+def test_a_block_of_the_application_is_asked_of_nobody_any_more() -> None:
+    def shows(peer: object, message: GetHeaders) -> list[Message]:
+        return [Headers((NEWS[:80],))]
+
+    net = network()
+    node = node_with(net, BLOCKS)
+    for _ in range(2):
+        silent = Scripted({GetHeaders: shows, GetData: nothing, Inv: nothing, Headers: nothing})
+        node.connect(net.add(SETTINGS, parts=[silent]).address)
+    net.kernel.run(until=1.0)
+    assert relay_of(node).download.in_flight == 1
+    submit(node, NEWS)
+    net.kernel.run(until=100.0)
+    assert relay_of(node).download.in_flight == 0
+    assert len(node.peers) == 2
+    assert told(node, "peer-disconnected") == []
+
+
 def test_missing_transactions_of_a_compact_block_may_come_late() -> None:
     net = network()
     peer, node = node_with(net, BLOCKS[:-1]), node_with(net, BLOCKS[:-1])

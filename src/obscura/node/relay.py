@@ -122,6 +122,7 @@ class ChainRelay(Part):
         effects, fault = self.blocks.accept(raw)
         if fault is not None:
             return effects, None if fault is KNOWN else fault
+        self.download.came(self.chain.ledger.block_id(raw[: self.chain.ledger.header_bytes]))
         self.download.moved()
         return effects + self.download.assign(now), None
 
