@@ -121,6 +121,32 @@ def test_who_may_only_look_is_not_told_what_is_own(tmp_path: Path) -> None:
     with_node(tmp_path, scene)
 
 
+def test_a_connection_that_the_server_ended_between_two_calls_is_made_anew() -> None:
+    """After a minute without a call the node ends it, and the next call said that no node answers."""
+    body = b'{"jsonrpc":"2.0","result":7,"id":%d}'
+    closed = threading.Semaphore(0)
+
+    def serve(listener: socket.socket) -> None:
+        for number in (1, 2):
+            connection, _ = listener.accept()
+            with connection:
+                asked = b""
+                while b"status" not in asked:  # in the body
+                    asked += connection.recv(4096)
+                said = body % number
+                connection.sendall(b"HTTP/1.1 200 \r\ncontent-length: %d\r\n\r\n%s" % (len(said), said))
+            closed.release()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
+        listener.settimeout(20)
+        serving = threads.submit(serve, listener)
+        with Client(f"http://127.0.0.1:{listener.getsockname()[1]}", "secret") as client:
+            for _ in range(2):
+                assert client.call("status") == 7
+                assert closed.acquire(timeout=20)
+        serving.result()
+
+
 def test_wrong_secrets_and_places_are_said(tmp_path: Path) -> None:
     async def scene(node: Node, shown: dict[str, str]) -> None:
         def refused(*where: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 from pathlib import Path
@@ -192,7 +193,8 @@ class HttpLine:
         raise self._place.gone()
 
     def _answer(self, method: str, target: str, body: bytes) -> Iterator[bytes]:
-        connection = self._socket if self._socket is not None and self._exchange.may_go_on else self._connect()
+        may_go_on = self._socket is not None and self._exchange.may_go_on and not _is_readable(self._socket)
+        connection = self._socket if self._socket is not None and may_go_on else self._connect()
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the reason may wait to be read
                 connection.sendall(self._exchange.request(method, target, body))
@@ -204,6 +206,13 @@ class HttpLine:
             raise NoNode(f"the node on {self._place.url} did not answer in {self._timeout_s:g} s") from None
         except ConnectionError:
             raise self._place.gone() from None
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    """Whether something came that nobody asked for: the server's end after ``HTTP_IDLE_S`` without a call, or its node's."""
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 class AsyncHttpLine:
