@@ -18,7 +18,7 @@ from obscura.daemon import logs, runtime
 from obscura.daemon.config import Config, load
 from obscura.daemon.layers import Loaded, leaves
 from obscura.daemon.node import Node
-from obscura.daemon.reload import LIVE, reload, reload_and_log, reload_methods
+from obscura.daemon.reload import LIVE, WAYS, reload, reload_and_log, reload_methods
 from obscura.errors import UserError
 from obscura.ledger.chain import Chain
 from obscura.ledger.port import Ledger
@@ -53,7 +53,7 @@ def play(folder: Path, scene: Callable[[Node, Callable[[str], Any]], Awaitable[N
 
 
 def test_live_keys_are_keys() -> None:
-    assert LIVE.keys() <= {".".join(key) for key, _ in leaves(Config)}
+    assert LIVE.keys() | WAYS <= {".".join(key) for key, _ in leaves(Config)}
 
 
 def test_what_can_change_does_and_links_stay(tmp_path: Path) -> None:
@@ -92,6 +92,25 @@ def test_what_cannot_change_is_said_every_time_until_the_restart(tmp_path: Path)
             told = reload(node, written('privacy = "high"\n[tor-daemon]\nsocks = "127.0.0.1:9999"\n')().value)
             assert told == {"changed": [], "needs_restart": ["privacy", "tor-daemon.socks"]}
         assert reload(node, written("")().value) == {"changed": [], "needs_restart": []}
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("way", ['proxy = "127.0.0.1:9"', 'tor = "auto"\nonly-net = ["tor"]'])
+def test_new_peers_are_not_dialled_by_a_way_that_the_new_file_closes(tmp_path: Path, way: str) -> None:
+    async def scene(node: Node, written: Callable[[str], Any]) -> None:
+        async with Node(
+            Config(network="dev", data_dir=tmp_path / "b", listen=("127.0.0.1:0",), max_outbound=0)
+        ) as other:
+            peer = f'connect = ["{other.addresses[0]}"]\n'
+            told = reload(node, written(f"{peer}max-inbound = 7\n{way}\n")().value)
+            assert told["changed"] == ["max-inbound"]
+            assert "connect" in told["needs_restart"]
+            assert node.config.connect == ()
+            assert reload(node, written(peer)().value)["changed"] == ["connect", "max-inbound"]
+            while not node.peers():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert reload(node, written(way + "\n")().value)["changed"] == ["connect"]  # fewer peers can always be
 
     play(tmp_path, scene)
 

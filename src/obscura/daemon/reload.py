@@ -35,6 +35,10 @@ def _slots(node: Node, config: Config) -> None:
 # Keys that a running node takes, and what puts them in force. Links that stand stay; fewer slots are reached by waiting.
 LIVE: dict[str, Callable[[Node, Config], None]] = {"log-level": _levels, "connect": _connect, "max-inbound": _slots}
 
+# How a dial leaves this machine, which needs a restart. Peers that are new beside such a key wait for it too: dialled at once,
+# they would be told by the old way what the new one is there to hide.
+WAYS = frozenset({"tor", "i2p", "only-net", "proxy"})
+
 
 def reload_methods(node: Node, load: Load | None) -> dict[str, Callable[..., Any]]:
     """``config.reload``. ``load`` None: the program made the configuration itself."""
@@ -52,12 +56,13 @@ def reload(node: Node, wanted: Config) -> dict[str, list[str]]:
     """Put in force what of ``wanted`` can be; the keys of what changed, and of what needs a restart."""
     old = node.config
     differing = [".".join(key) for key, _ in layers.leaves(Config) if value_at(old, key) != value_at(wanted, key)]
-    changed = [key for key in differing if key in LIVE]
+    waits = not WAYS.isdisjoint(differing) and not set(wanted.connect) <= set(old.connect)
+    changed = [key for key in differing if key in LIVE and not (waits and key == "connect")]
     names = {key.replace("-", "_") for key in changed}
     node.config = msgspec.structs.replace(old, **{name: getattr(wanted, name) for name in names})
     for key in changed:
         LIVE[key](node, node.config)
-    return {"changed": changed, "needs_restart": [key for key in differing if key not in LIVE]}
+    return {"changed": changed, "needs_restart": [key for key in differing if key not in changed]}
 
 
 def reload_and_log(node: Node, load: Load) -> None:
