@@ -45,6 +45,7 @@ from obscura.doctor.facts import (
 )
 from obscura.doctor.finding import Finding, State
 from obscura.doctor.findings import is_wrong, judge
+from obscura.node.resolvers import SeedSettings
 from obscura.store.check import check_structure
 from sam_fakes import FakeSam
 from test_tor_node import onion_port, published
@@ -241,6 +242,22 @@ def test_a_file_that_no_node_could_read_is_told(tmp_path: Path) -> None:
 def test_settings(changes: dict[str, Any], state: State, text: str) -> None:
     usual = Settings("dev", clearnet_doors=(), connect=0)
     check(list(configuration.settings(msgspec.structs.replace(usual, **changes))), state, text)
+
+
+def test_an_external_address_that_no_peer_is_told_is_wrong(tmp_path: Path) -> None:
+    """A home with a name of dynamic DNS, or without the carrier, waited for links that never came."""
+    given = (
+        "home.example.org:8443?carrier=tls",
+        "8.8.8.8:8443",
+        "192.168.1.5:8443?carrier=tls",
+        "8.8.4.4:443?carrier=tls",
+    )
+    config = Config(
+        network="test", data_dir=tmp_path, listen=(), external_address=given, seeds=SeedSettings(enabled=False)
+    )
+    told = [each.found for each in judge(asyncio.run(examine(config))) if each.state is WRONG]
+    assert [text for text in given if any(text in found for found in told)] == list(given[:3])
+    assert sum("host name" in found for found in told) == 1
 
 
 def test_an_external_address_is_true_or_not() -> None:

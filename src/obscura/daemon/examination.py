@@ -28,6 +28,7 @@ from obscura.errors import AddressError, UserError
 from obscura.ledger.networks import load_network
 from obscura.limits import PROBE_S, STORE_CHECK_S, TOR_CONNECT_S
 from obscura.node.dialable import check_dialable, face_of
+from obscura.node.dialling import may_learn
 from obscura.node.face import Face
 from obscura.store.check import check_structure
 from obscura.transport import socks5
@@ -155,6 +156,7 @@ def _settings(config: Config) -> facts.Settings:
         or (Face.I2P in plan.faces and config.i2p_router.service),
         clearnet_doors=tuple(str(place).removeprefix("obscura://") for place in _would_listen(config)),
         external=config.external_address,
+        untold=tuple(_untold(config)),
         connect=len(config.connect),
         undialled=tuple(_undialled(config)),
         unreadable=tuple(_unreadable(config)),
@@ -174,6 +176,17 @@ def _undialled(config: Config) -> Iterator[str]:
             check_dialable(place, face_of(place), config.plan.ways)
         except AddressError as refused:
             yield str(refused)
+
+
+def _untold(config: Config) -> Iterator[str]:
+    """Addresses of ``external-address`` that peers would not take, so that they are told of none; the node does not say so."""
+    for text in config.external_address:
+        place = Address.parse(text)
+        if place.endpoint is None:
+            yield f"{text} is a host name, and peers are told IP addresses, onion and I2P names alone"
+        elif not may_learn(place.endpoint, place.carrier, loopback=config.network_name == "dev"):
+            wanted = "a public address, a carrier that is not plain, and a port of no other service"
+            yield f"peers do not take {text}: it wants {wanted}"
 
 
 def _unreadable(config: Config) -> Iterator[str]:

@@ -44,6 +44,12 @@ def _contradictions(facts: Settings) -> Iterable[tuple[str, str, str]]:
             "no link to it is ever made",
             "mend it in the configuration, then obscura config reload",
         )
+    for why in facts.untold:
+        yield (
+            f"external-address: {why}",
+            "it is told to nobody, so nobody comes by it",
+            'write it as "203.0.113.5:8443?carrier=tls", and start the node again',
+        )
     for what in facts.unreadable:
         yield (f"{what} is not there, or may not be read", "no node that needs it starts", "mend the path, or its mode")
     if facts.rate_factor >= _RATE_FACTOR:

@@ -125,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True):
     has_service: bool = False
     clearnet_doors: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
+    untold: tuple[str, ...] = ()  # of these what no peer is told, and why
     connect: int = 0
     undialled: tuple[str, ...] = ()  # why some of these are never dialled, each with its address
     unreadable: tuple[str, ...] = ()  # keys with files and folders that this user cannot read
