@@ -460,8 +460,10 @@ def test_the_client_passes_over_what_is_not_its_answer(tmp_path: Path) -> None:
 def test_the_client_waits_only_so_long(tmp_path: Path) -> None:
     path = tmp_path / "rpc.sock"
     words = r"did not answer in 0\.05 s"
-    with listening(path), Client(path, timeout_s=0.05) as client, pytest.raises(NoNode, match=words):
-        client.call("status")
+    with listening(path), Client(path, timeout_s=0.05) as client:
+        for _ in range(2):  # the second time Python said "cannot read from timed out object"
+            with pytest.raises(NoNode, match=words):
+                client.call("status")
 
 
 def test_without_a_node_the_client_says_how_to_start_one(tmp_path: Path) -> None:

@@ -69,17 +69,22 @@ class _SocketLine:
 
     def __init__(self, path: Path, timeout_s: float, start: str) -> None:
         self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout_s)
         self._timeout_s = timeout_s
+        self._start = start
+        self._connect()
+
+    def _connect(self) -> None:
+        self._is_late = False  # an answer did not come in time: nothing more can be read from this connection
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(self._timeout_s)
         try:
-            with socket_address(path) as address:
+            with socket_address(self._path) as address:
                 self._socket.connect(address)
         except OSError as error:
             self._socket.close()
             if isinstance(error, PermissionError):
-                raise NoNode(f"{path} belongs to another user's node: use that user's account") from None
-            raise NoNode(f"no node is running on {path.parent}: start one with `{start}`") from None
+                raise NoNode(f"{self._path} belongs to another user's node: use that user's account") from None
+            raise NoNode(f"no node is running on {self._path.parent}: start one with `{self._start}`") from None
         self._file = self._socket.makefile("rb")
 
     def close(self) -> None:
@@ -87,6 +92,9 @@ class _SocketLine:
         self._socket.close()
 
     def ask(self, request: bytes, number: int) -> Any:
+        if self._is_late:
+            self.close()
+            self._connect()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the reason may wait to be read
             self._socket.sendall(request)
         while True:
@@ -107,6 +115,7 @@ class _SocketLine:
         try:
             line = self._file.readline()
         except TimeoutError:
+            self._is_late = True
             raise NoNode(f"the node on {self._path.parent} did not answer in {self._timeout_s:g} s") from None
         except ConnectionError:
             line = b""
