@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import shlex
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
@@ -160,6 +161,12 @@ def test_without_a_node_every_command_says_how_to_start_one(words: list[str], in
     result = invoke(*words, status=3)
     assert result.stdout == ""
     assert result.stderr == f"Error: no node is running on {tmp_path}/dev: start one with `{start}`\n"
+
+
+def test_the_hint_can_be_typed_as_it_stands(invoke: Invoke, tmp_path: Path) -> None:
+    told = invoke("--data-dir", f"{tmp_path}/my data; x", "status", status=3).stderr
+    words = shlex.split(told[told.index("`") + 1 : told.rindex("`")])
+    assert words == ["obscura", "run", "--data-dir", f"{tmp_path}/my data; x", "--network", "dev"]
 
 
 def test_the_hint_without_options_is_a_network_to_try(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import shlex
 from collections.abc import Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -70,7 +71,7 @@ class Globals:
 
         loaded = self.load()
         given = (("config", self.config), ("data-dir", self.data_dir), ("network", self.network))
-        start = "".join(f" --{name} {value}" for name, value in given if value is not None)
+        start = "".join(f" --{name} {shlex.quote(value)}" for name, value in given if value is not None)
         return Client(self.folder().rpc_socket, start=f"obscura run{start}" if start else _start(loaded.value))
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
