@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from doh_server import Authority
 from h2_server import Server, Session, serving
 from obscura.daemon.config import Config
+from obscura.daemon.discovery import Discovery, _NoBook, ask_once
 from obscura.daemon.methods import control_methods
 from obscura.daemon.node import Node
 from obscura.ledger.networks import BUILT_IN
@@ -27,7 +29,7 @@ from obscura.node.effects import Lookup
 from obscura.node.face import Face
 from obscura.node.resolvers import SeedSettings
 from obscura.node.seed_list import SeedList, sign, txt_strings
-from obscura.node.seeds import SeedSource
+from obscura.node.seeds import Seeds, SeedSource
 from obscura.wire.address import Address, CarrierNumber, Endpoint, Network, key_text
 
 NAME = "seeds.example.org"
@@ -108,6 +110,40 @@ def test_a_node_that_stops_gives_its_lookups_up(tmp_path: Path) -> None:
         assert {task.get_name() for task in asyncio.all_tasks()} == {asyncio.current_task().get_name()}
 
     asyncio.run(scenario())
+
+
+def test_a_lookup_that_ends_in_a_defect_is_answered_all_the_same() -> None:
+    """``seeds ask`` without a node has no timer that would give it up, and in a node its caller was waiting still."""
+    no_file = SeedSettings(names=(NAME,), key=KEY, providers=("https://doh.example/?ip=127.0.0.1&ca=%00",))
+    seeds = seeds_of(no_file)
+    asyncio.run(asyncio.wait_for(ask_once(seeds, random.Random(1), unreached), 5))
+    assert [told["outcome"] for told in seeds.show(0.0)["providers"]] == ["it cannot be asked: ValueError"]
+
+
+def test_who_waits_for_a_round_is_let_go_when_the_node_ends() -> None:
+    async def never(host: str, port: int) -> socket.socket:
+        return await asyncio.get_running_loop().create_future()
+
+    async def scenario() -> None:
+        seeds = seeds_of(SeedSettings(names=(NAME,), key=KEY))
+        discovery = Discovery(
+            seeds, random.Random(1), lambda: 0.0, lambda effects: list(map(start, effects)), proxy=never
+        )
+        start = discovery.start
+        waiting = asyncio.ensure_future(discovery.ask())
+        await asyncio.sleep(0)
+        await discovery.end()
+        await asyncio.wait_for(waiting, 5)
+
+    asyncio.run(scenario())
+
+
+def seeds_of(settings: SeedSettings) -> Seeds:
+    return Seeds(settings, SeedSource(bytes(8), 1), _NoBook(), random.Random(1), lambda: int(time.time()), 0.0)
+
+
+async def unreached(host: str, port: int) -> socket.socket:
+    raise ConnectionRefusedError
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from obscura.ledger.network import Network
 from obscura.ledger.networks import load_network
 from obscura.node.effects import Effect, Lookup
 from obscura.node.face import Face
-from obscura.node.resolvers import Provider
+from obscura.node.resolvers import Answer, Provider
 from obscura.node.seeds import Seeds, SeedSource
 from obscura.wire.address import Address
 
@@ -130,11 +130,16 @@ class Discovery:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._idle.set()  # nobody answers any more whoever waits in ``ask``
 
     async def _look_up(self, lookup: Lookup, provider: Provider) -> None:
-        doh = import_module("obscura.transport.doh")  # 15 MB and 150 ms that most nodes never need
-        proxy = self._proxy or doh.open_tcp
-        answers = await doh.ask(provider, lookup.name, lookup.kinds, self._rng, proxy=proxy)
+        try:
+            doh = import_module("obscura.transport.doh")  # 15 MB and 150 ms that most nodes never need
+            proxy = self._proxy or doh.open_tcp
+            answers = await doh.ask(provider, lookup.name, lookup.kinds, self._rng, proxy=proxy)
+        except Exception as error:  # a defect of ours: others are asked, rather than waiting for what never comes
+            log.error("fault in a lookup of seeds: %s", type(error).__name__)
+            answers = tuple(Answer(kind, fault=f"it cannot be asked: {type(error).__name__}") for kind in lookup.kinds)
         before = dict(self._seeds.sequences)
         effects = self._seeds.answered(lookup, answers, self._now())
         if self._seeds.sequences != before:
