@@ -72,6 +72,23 @@ def test_a_disk_that_is_full_costs_the_record_and_nothing_else(tmp_path: Path) -
     assert [again.dialled(made(seed)) for seed in (1, 3)] == [first, third]
 
 
+def test_a_start_on_a_full_disk_cuts_off_what_a_crash_left_and_keeps_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "dialled.dat"
+    known = Destinations(file)
+    places = [known.dialled(made(seed)) for seed in range(3)]
+    file.write_bytes(file.read_bytes() + b"half a record")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        again = Destinations(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [again.dialled(made(seed)) for seed in range(3)] == places
+    fourth = again.dialled(made(3))
+    assert Destinations(file).dialled(made(3)) == fourth, "what is appended later is not behind the spoilt part"
+    assert [found.name for found in tmp_path.iterdir()] == ["dialled.dat"]
+
+
 def test_dialled_ones_keep_their_address_over_a_restart_and_inbound_ones_do_not(tmp_path: Path) -> None:
     file = tmp_path / "dialled.dat"
     first = Destinations(file)

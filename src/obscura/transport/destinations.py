@@ -124,7 +124,13 @@ class DialledFile:
             found[destination.hash] = number, destination
         kept = sorted(found.values())[-I2P_DIALLED:]
         if whole != len(raw) or len(kept) != len(found):
-            self._rewrite(kept)
+            try:
+                self._rewrite(kept)
+            except (
+                OSError
+            ):  # a full disk has room for cutting off what is spoilt, else what is appended is lost behind it
+                with contextlib.suppress(OSError):
+                    os.truncate(self._path, whole)
         return kept
 
     def add(self, number: int, destination: Destination) -> None:
@@ -138,10 +144,14 @@ class DialledFile:
     def _rewrite(self, kept: list[tuple[int, Destination]]) -> None:
         other = self._path.with_name(self._path.name + ".new")
         other.unlink(missing_ok=True)
-        with open(other, "xb", opener=_private) as file:
-            for number, destination in kept:
-                file.write(_record(number, destination))
-        other.replace(self._path)
+        try:
+            with open(other, "xb", opener=_private) as file:
+                for number, destination in kept:
+                    file.write(_record(number, destination))
+            other.replace(self._path)
+        except OSError:
+            other.unlink(missing_ok=True)
+            raise
 
 
 def _record(number: int, destination: Destination) -> bytes:
