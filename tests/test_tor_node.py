@@ -103,6 +103,27 @@ def test_a_disk_that_takes_no_key_is_said_and_makes_no_new_address_at_each_try(
     run(scenario)
 
 
+def test_a_client_key_that_tor_refuses_costs_neither_the_others_nor_the_own_service(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A filter before the control port, or a tor before 0.4.3, knows no ONION_CLIENT_AUTH_ADD."""
+    others = [Endpoint(Network.TORV3, hashlib.sha256(bytes([n])).digest(), 1).host_text for n in range(2)]
+    keys = tuple(f"{host}:{'b' * 51}a" for host in others)
+
+    async def scenario() -> None:
+        async with tor_here(tmp_path) as (tor, _):
+            refused = f"ONION_CLIENT_AUTH_ADD {others[0].removesuffix('.onion')}"
+            tor.answers = lambda line: "510 Command filtered" if line.startswith(refused) else None
+            async with Node(config(tmp_path / "a", tor, onion={"client_keys": keys})) as node:
+                await published(node)
+                assert shown(node)["connected"]
+                assert sum(line.startswith("ONION_CLIENT_AUTH_ADD") for line in tor.asked) == 2
+        assert "key 1 of tor-daemon.client-keys: tor answers: Command filtered" in caplog.text
+        assert others[0][:56] not in caplog.text
+
+    run(scenario)
+
+
 # --- Links ----------------------------------------------------------------------------------------------------------
 
 

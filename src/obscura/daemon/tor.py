@@ -221,8 +221,15 @@ class Tor:
         listening = await control.socks()
         if self._settings.socks is None and listening:
             self._socks = listening[0]
-        for host, key in self._settings.keys_for().items():
-            await control.admit_to(host, key)
+        for number, (host, key) in enumerate(self._settings.keys_for().items(), 1):
+            try:
+                await control.admit_to(host, key)
+            except (
+                TorFault
+            ) as fault:  # one service is out of reach: no reason to be without tor, and without the own one
+                if not fault.status:
+                    raise
+                log.warning("tor does not take key %d of tor-daemon.client-keys: %s", number, fault)
         self._bootstrapped = await control.bootstrapped()
         self._fault = None
         self._has_looked.set()
