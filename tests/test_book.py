@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from obscura.limits import (
     BOOK_CELLS,
+    BOOK_LOOK,
     HORIZON_S,
     NEW_BUCKETS_PER_SOURCE,
     RECENT_SUCCESS_S,
@@ -203,6 +205,19 @@ def test_tried_and_new_are_chosen_alike_however_many_new_ones_there_are() -> Non
     clock.now += 3_600
     picked = Counter(own.pick(lambda e: True).is_tried for _ in range(600))
     assert 240 < picked[True] < 360
+
+
+def test_the_few_that_suit_of_a_large_book_are_found_within_some_calls() -> None:
+    """256 draws found three among ten thousand once in thirteen calls: the only ones of a face waited for hours."""
+    own = book(Clock())
+    for network in range(250):
+        flood(own, 200, bytes([network]), f"{11 + network // 3}.{network}")
+    assert own.sizes[0] > 10_000
+    wanted = {entry.place for entry in list(own.entries())[7_000:7_300:100]}
+    calls = [own.pick(lambda entry: entry.place in wanted) for _ in range(60)]
+    found = [at for at, entry in enumerate(calls) if entry is not None]
+    assert all(after - before <= -(-own.sizes[0] // BOOK_LOOK) for before, after in pairwise([-1, *found, 60]))
+    assert {entry.place for entry in calls if entry is not None} == wanted
 
 
 def test_an_address_that_never_proved_a_key_is_tried_once_in_24_hours_then_48() -> None:

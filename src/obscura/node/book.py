@@ -19,6 +19,8 @@ import msgspec
 from obscura.limits import (
     ALONE_RETRY_S,
     BOOK_CELLS,
+    BOOK_DRAWS,
+    BOOK_LOOK,
     BUCKETS_REMEMBERED,
     FAILURES_OF_NEW,
     FAILURES_OF_TRIED,
@@ -40,6 +42,7 @@ from obscura.node.dialling import own_face
 from obscura.node.face import Face
 from obscura.node.groups import Grouping
 from obscura.node.placekeys import Keys
+from obscura.node.pool import Pool
 from obscura.wire.address import Address, CarrierNumber, Endpoint
 
 Place = tuple[Endpoint, CarrierNumber]
@@ -117,26 +120,6 @@ class BookState(msgspec.Struct, frozen=True):
     entries: list[Entry]
 
 
-class _Pool:
-    """A set with random choice; its order depends on the calls alone, so that a replay is exact."""
-
-    __slots__ = ("_at", "items")
-
-    def __init__(self) -> None:
-        self.items: list[Place] = []
-        self._at: dict[Place, int] = {}
-
-    def add(self, place: Place) -> None:
-        self._at[place] = len(self.items)
-        self.items.append(place)
-
-    def remove(self, place: Place) -> None:
-        at, last = self._at.pop(place), self.items.pop()
-        if last != place:
-            self.items[at] = last
-            self._at[last] = at
-
-
 class Book:
     """The tables. ``unix`` gives unix seconds, ``faces`` through which the node dials. Never larger than its cells."""
 
@@ -156,7 +139,7 @@ class Book:
         self._entries: dict[Place, Entry] = {}
         self._new: dict[int, Place] = {}  # cell -> place
         self._tried: dict[int, Place] = {}
-        self._new_pool, self._tried_pool = _Pool(), _Pool()
+        self._new_pool, self._tried_pool = Pool[Place](), Pool[Place]()
         self._through: Counter[Face] = Counter()
         self.news = 0  # places and keys that came in, ever
         self._buckets: dict[tuple[bytes, bytes], int] = {}  # computed lately
@@ -313,7 +296,7 @@ class Book:
         if self._rng.random() < 0.5:
             pools.reverse()
         for pool in [self._new_pool] if only_new else pools:
-            entry = self._pick_of(pool.items, lambda e, unix: e.may_try(unix, alone=alone) and suits(e))
+            entry = self._pick_of(pool, lambda e, unix: e.may_try(unix, alone=alone) and suits(e))
             if entry is not None:
                 return entry
         return None
@@ -353,18 +336,17 @@ class Book:
 
     # --- Inside -----------------------------------------------------------------------------------------------------
 
-    def _pick_of(self, items: list[Place], suits: Callable[[Entry, float], bool]) -> Entry | None:
-        unix, rng = self._unix(), self._rng
-        if len(items) <= 128:
-            left = [e for e in map(self._entries.__getitem__, items) if suits(e, unix)]
-            return rng.choices(left, [e.chance(unix) for e in left])[0] if left else None
+    def _pick_of(self, pool: Pool[Place], suits: Callable[[Entry, float], bool]) -> Entry | None:
+        unix, rng, items = self._unix(), self._rng, pool.items
         patience = 1.0
-        for _ in range(256):
+        for _ in range(BOOK_DRAWS if 2 * len(items) > BOOK_DRAWS else 0):
             entry = self._entries[items[int(rng.random() * len(items))]]
             if rng.random() < patience * entry.chance(unix) and suits(entry, unix):
                 return entry
             patience *= 1.2
-        return None
+        # Hardly any suits: each is looked at in turn, over some calls in a book that is large.
+        left = [e for e in map(self._entries.__getitem__, pool.part(BOOK_LOOK)) if suits(e, unix)]
+        return rng.choices(left, [e.chance(unix) for e in left])[0] if left else None
 
     def _place_new(self, entry: Entry) -> bool:
         cell = self._new_cell(entry)
