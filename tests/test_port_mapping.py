@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import random
+import time
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from obscura.daemon import mapping
 from obscura.daemon.config import Config
 from obscura.daemon.mapping import default_gateway, mappable
 from obscura.daemon.neighbours import introduce
@@ -311,8 +314,8 @@ GATEWAY = "127.0.0.77"
 
 def config(folder: Path, **more: Any) -> Config:
     return Config(
-        data_dir=folder, listen=("0.0.0.0:0?carrier=tls",), port_mapping="auto", gateway=GATEWAY, max_outbound=0,
-        seeds=SeedSettings(enabled=False), **more,
+        data_dir=folder, listen=("0.0.0.0:0?carrier=tls",), port_mapping="auto", max_outbound=0,
+        seeds=SeedSettings(enabled=False), **{"gateway": GATEWAY, **more},
     )  # fmt: skip
 
 
@@ -345,3 +348,71 @@ async def without_a_router(folder: Path) -> None:
 
 def test_a_node_without_a_router_starts_and_stops_all_the_same(tmp_path: Path) -> None:
     asyncio.run(without_a_router(tmp_path))
+
+
+OTHER_GATEWAY = "127.0.0.78"
+
+
+def route_by(host: str) -> str:
+    """What the kernel shows of a default route."""
+    return f"Iface\neth0\t00000000\t{IPv4Address(host).packed[::-1].hex()}\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
+
+
+async def in_another_network(folder: Path, show_routes: Callable[[str], object]) -> None:
+    routers = Router(), Router(outside=IPv4Address("8.8.8.8"))
+    show_routes(route_by(GATEWAY))
+    node = Node(config(folder, gateway=None))
+    served = [await serve(routers[0], GATEWAY), await serve(routers[1], OTHER_GATEWAY)]
+    own = node.events(["port-mapped", "port-not-mapped"])
+    try:
+        with contextlib.closing(own):
+            async with asyncio.timeout(30), node:
+                events = aiter(own)
+                assert (await anext(events))["kind"] == "port-mapped"
+                show_routes("")  # between two networks: nothing is known, and nothing changed
+                await asyncio.sleep(0.1)
+                show_routes(route_by(OTHER_GATEWAY))
+                event = await anext(events)
+                assert (event["kind"], event["why"]) == ("port-not-mapped", "this machine is in another network")
+                assert node.assembly.neighbours.own.announced(Face.CLEARNET) == []
+                assert "8.8.8.8" in (await anext(events))["address"]
+                assert not routers[0].ports
+                assert routers[1].ports
+    finally:
+        for transport in served:
+            transport.close()
+
+
+def test_after_a_change_of_network_the_router_there_is_asked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mapping by the old one was announced until it lapsed, up to a day later, and half an hour more nobody was asked."""
+    monkeypatch.setattr(mapping, "ROUTES", tmp_path / "route")
+    monkeypatch.setattr(mapping, "PORT_MAPPING_LOOK_S", 0.02)
+    asyncio.run(in_another_network(tmp_path / "node", (tmp_path / "route").write_text))
+
+
+async def asleep(folder: Path, ahead: list[float]) -> None:
+    router, node = Router(), Node(config(folder))
+    served, own = await serve(router, GATEWAY), node.events(["port-mapped", "port-not-mapped"])
+    try:
+        with contextlib.closing(own):
+            async with asyncio.timeout(30), node:
+                events = aiter(own)
+                assert (await anext(events))["kind"] == "port-mapped"
+                router.ports.clear()  # it did not sleep
+                ahead.append(router.lifetime_s + 1.0)
+                assert [(await anext(events))["kind"] for _ in range(2)] == ["port-not-mapped", "port-mapped"]
+                assert router.ports
+    finally:
+        served.close()
+
+
+def test_a_mapping_that_lapsed_while_the_machine_slept_is_asked_for_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLOCK_MONOTONIC, by which the loop goes, stands still meanwhile: half of its time was waited for once more."""
+    ahead, awake = [0.0], time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: awake(clock) + ahead[-1] * (clock == time.CLOCK_BOOTTIME))
+    monkeypatch.setattr(mapping, "PORT_MAPPING_LOOK_S", 0.02)
+    asyncio.run(asleep(tmp_path, ahead))

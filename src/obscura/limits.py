@@ -357,6 +357,7 @@ PORT_MAPPING_BYTES: Final = 1_100  # bytes of a datagram (RFC 6887, 7). Security
 PORT_MAPPING_S: Final = 7_200  # seconds asked for (RFC 6886, 3.3); renewed at half of what is given
 PORT_MAPPED_S: Final = (120, 86_400)  # seconds given that are believed. Security: no renewing all the time, nor never.
 PORT_MAPPING_AGAIN_S: Final = 1_800.0  # seconds until a router that refused or kept silent is asked again
+PORT_MAPPING_LOOK_S: Final = 30.0  # seconds between looks whether the router, or our address behind it, is another one
 PCP_FIRST_S: Final = 3.0  # seconds to the first repetition, then doubling (RFC 6887, 8.1.1)
 PCP_TRIES: Final = 3  # without an answer: then NAT-PMP
 NATPMP_FIRST_S: Final = 0.25  # seconds to the first repetition, then doubling (RFC 6886, 3.1)

@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from ipaddress import AddressValueError, IPv4Address, ip_address
 from pathlib import Path
@@ -19,6 +22,7 @@ from obscura.daemon.events import Broadcast
 from obscura.errors import ConfigError
 from obscura.limits import (
     PORT_MAPPING_AGAIN_S,
+    PORT_MAPPING_LOOK_S,
     PORT_MAPPING_PORT,
     PORT_UNMAPPED_S,
     PORT_UNMAPPED_TRIES,
@@ -31,6 +35,7 @@ from obscura.transport.portmap import Mapped, PortMapper
 from obscura.wire.address import Address, CarrierNumber
 
 ROUTES = Path("/proc/net/route")
+_Here = tuple[IPv4Address, IPv4Address]  # a router, our address on the way to it
 _UP, _GATEWAY = 1, 2  # flags of a route
 
 
@@ -100,6 +105,11 @@ class _Answers(asyncio.DatagramProtocol):
         """Nobody listens there (ICMP): the mapper's own times decide."""
 
 
+def _clock() -> float:
+    """Monotonic seconds that go on while the machine is suspended, as a router's do (the loop's own stand still on Linux)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
 class _Port:
     """One listening port: its mapper, its socket, and what came of it."""
 
@@ -113,53 +123,82 @@ class _Port:
     async def keep(self, gateway: Callable[[], IPv4Address | None]) -> None:
         """Ask for ever, one router after the other (a network may change); ended by cancelling, which removes the mapping."""
         while True:
-            router = gateway()
-            with contextlib.suppress(OSError):  # no network now
-                if router is not None:
-                    await self._with(router)
-            await asyncio.sleep(PORT_MAPPING_AGAIN_S)
+            here = self._here(gateway)
+            if here is None:
+                self._changed(self._listening, None, "there is no route to a router with a private IPv4 address")
+            else:
+                with contextlib.suppress(OSError):  # no network now
+                    await self._with(here, gateway)
+            until = _clock() + PORT_MAPPING_AGAIN_S
+            while True:
+                if _clock() >= until or self._is_elsewhere(here, gateway):
+                    break
+                await asyncio.sleep(PORT_MAPPING_LOOK_S)
 
-    async def _with(self, router: IPv4Address) -> None:
+    def _here(self, gateway: Callable[[], IPv4Address | None]) -> _Here | None:
+        """The router of now, and our address on the way to it; None = there is no way to any."""
+        router = gateway()
+        if router is None:
+            return None
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+            if not ip_address(self._listening.host).is_unspecified:
+                way.bind((self._listening.host, 0))
+            way.connect((str(router), PORT_MAPPING_PORT))  # sends nothing
+            return router, IPv4Address(way.getsockname()[0])
+        return None
+
+    def _is_elsewhere(self, before: _Here | None, gateway: Callable[[], IPv4Address | None]) -> bool:
+        """Whether another router is in charge, or we have another address behind it. Without a network nothing is known."""
+        now = self._here(gateway)
+        return now is not None and now != before
+
+    async def _with(self, here: _Here, gateway: Callable[[], IPv4Address | None]) -> None:
         loop, news = asyncio.get_running_loop(), asyncio.Event()
-        host = self._listening.host
-        local = None if ip_address(host).is_unspecified else (host, 0)
-        mapper: PortMapper | None = None
+        router, client = here
+        mapper = PortMapper(client, self._listening.port, self._rng, _clock())
 
         def receive(data: bytes) -> None:
-            if mapper is not None:
-                mapper.receive(data, loop.time())
-                news.set()
+            mapper.receive(data, _clock())
+            news.set()
 
         transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Answers(router, receive), local_addr=local, remote_addr=(str(router), PORT_MAPPING_PORT)
+            lambda: _Answers(router, receive),
+            local_addr=(str(client), 0),
+            remote_addr=(str(router), PORT_MAPPING_PORT),
         )
         try:
-            client = IPv4Address(transport.get_extra_info("sockname")[0])
-            mapper = PortMapper(client, self._listening.port, self._rng, loop.time())
-            await self._drive(mapper, transport, news)
+            await self._drive(mapper, transport, news, lambda: self._is_elsewhere(here, gateway))
         finally:
-            if mapper is not None:
-                await self._remove(mapper, transport, news)
+            await self._remove(mapper, transport, news)
             transport.close()
 
-    async def _drive(self, mapper: PortMapper, transport: asyncio.DatagramTransport, news: asyncio.Event) -> None:
-        """Until the router was of no use for long: then everything is looked at anew."""
-        loop = asyncio.get_running_loop()
+    async def _drive(
+        self,
+        mapper: PortMapper,
+        transport: asyncio.DatagramTransport,
+        news: asyncio.Event,
+        is_elsewhere: Callable[[], bool],
+    ) -> None:
+        """Until the router was of no use for long, or is none of ours any more: then everything is looked at anew."""
         told: tuple[Any, str] = (None, mapper.fault)
         while True:
-            for datagram in mapper.due(loop.time()):
+            for datagram in mapper.due(_clock()):
                 transport.sendto(datagram)
             mapped = mapper.mapped
             now = (None if mapped is None else mapped[:2], mapper.fault)
             if now != told:
                 told = now
                 self._changed(self._listening, mapped, mapper.fault or f"by {mapper.protocol}")
-            if mapped is None and mapper.deadline() - loop.time() > PORT_MAPPING_AGAIN_S / 2:
+            if mapped is None and mapper.deadline() - _clock() > PORT_MAPPING_AGAIN_S / 2:
                 return
             news.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, mapper.deadline() - loop.time())):
+                async with asyncio.timeout(min(PORT_MAPPING_LOOK_S, max(0.0, mapper.deadline() - _clock()))):
                     await news.wait()
+            if is_elsewhere():  # the socket leads to the router of before, and what that one maps is reached by nobody
+                if told[0] is not None:
+                    self._changed(self._listening, None, "this machine is in another network")
+                return
 
     async def _remove(self, mapper: PortMapper, transport: asyncio.DatagramTransport, news: asyncio.Event) -> None:
         for _ in range(PORT_UNMAPPED_TRIES):
@@ -201,12 +240,9 @@ async def mapped(listening: Sequence[Address], gateway: IPv4Address | None, owne
         if gateway is not None:
             return gateway
         try:
-            found = default_gateway(ROUTES.read_text())
+            return default_gateway(ROUTES.read_text())
         except OSError:
-            found = None
-        if found is None:
-            told("port-not-mapped", {"why": "there is no default route to a router with a private IPv4 address"})
-        return found
+            return None
 
     def changed(place: Address, mapping: Mapped | None, why: str) -> None:
         outside = None
