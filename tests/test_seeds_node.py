@@ -158,23 +158,49 @@ def test_without_clearnet_and_without_a_proxy_nobody_is_asked(faces: set[Face], 
     assert any(isinstance(io, Lookup) for io in node.engine.drain(0.0)) is asks
 
 
-@pytest.mark.parametrize(("face", "asks"), [(Face.ONION, False), (Face.CLEARNET, True)])
-def test_places_that_only_net_leaves_out_do_not_keep_a_node_from_asking(face: Face, asks: bool) -> None:
-    """The book of a node that was on clearnet yesterday is full of places that it will not dial."""
+@pytest.mark.parametrize(
+    ("face", "carrier", "asks"),
+    [
+        (Face.ONION, CarrierNumber.PLAIN, False),
+        (Face.CLEARNET, CarrierNumber.TLS, True),
+        (Face.ONION, CarrierNumber.TLS, True),
+    ],
+)
+def test_places_that_are_not_dialled_do_not_keep_a_node_from_asking(
+    face: Face, carrier: CarrierNumber, asks: bool
+) -> None:
+    """The book of a node that was on clearnet yesterday is full of places that only-net leaves out now."""
     source = SeedSource(bytes(32), 9733, (NAME,), bytes(32))
     settings = Settings(bytes(32), faces=frozenset({Face.ONION}), seed_source=source, are_lookups_proxied=True)
+    assert does_ask(settings, face, carrier) is asks
+
+
+@pytest.mark.parametrize(
+    ("carrier", "asks"),
+    [(CarrierNumber.TLS, False), (CarrierNumber.SSH, False), (CarrierNumber.HTTP, True), (CarrierNumber.DNS, True)],
+)
+def test_places_that_need_a_key_and_have_none_do_not_keep_a_node_from_asking(
+    carrier: CarrierNumber, asks: bool
+) -> None:
+    """They are never dialled, so they never fail: fifty of them from one peer would do for good."""
+    settings = Settings(bytes(32), seed_source=SeedSource(bytes(32), 9733, (NAME,), bytes(32)))
+    assert does_ask(settings, Face.CLEARNET, carrier) is asks
+
+
+def does_ask(settings: Settings, face: Face, carrier: CarrierNumber) -> bool:
+    """Whether a node with 150 places and more of a face and carrier asks for seeds."""
     node = assemble(settings, random.Random(1), lambda: 1_800_000_000, 0.0)
     for n in range(200):
         place = Endpoint(Network.TORV3, bytes([n]) * 32, 9_733)
         if face is Face.CLEARNET:
             place = Endpoint(Network.IPV4, bytes((20, n, 0, 1)), 9_733)
-        node.neighbours.book.learn(place, CarrierNumber.TLS, face, bytes([n]), 1_800_000_000)
+        node.neighbours.book.learn(place, carrier, face, bytes([n]), 1_800_000_000)
     assert len(node.neighbours.book) > 150
     lookups = []
     for now in (0.0, 60.0):
         node.engine.due(now)
         lookups += [io for io in node.engine.drain(now) if isinstance(io, Lookup)]
-    assert bool(lookups) is asks
+    return bool(lookups)
 
 
 def test_a_node_that_is_told_of_no_seeds_never_asks() -> None:

@@ -38,7 +38,7 @@ from obscura.limits import (
     TRIED_BUCKETS_PER_GROUP,
     UNPROVEN_RETRY_S,
 )
-from obscura.node.dialling import own_face
+from obscura.node.dialling import Use, own_face, use_of
 from obscura.node.face import Face
 from obscura.node.groups import Grouping
 from obscura.node.placekeys import Keys
@@ -70,6 +70,19 @@ class Entry(msgspec.Struct):
     def place(self) -> Place:
         """What identifies it."""
         return self.endpoint, self.carrier
+
+    @property
+    def is_dialled(self) -> bool:
+        """Whether it may be dialled at all, by a feeler at least (the table of design 8)."""
+        keys = self.keys
+        use = use_of(
+            self.endpoint,
+            self.carrier,
+            has_key=keys.is_known,
+            is_trusted=keys.is_trusted,
+            allow_unauthenticated=False,
+        )
+        return use is not Use.NOTHING
 
     def address(self, rng: random.Random, *, with_key: bool = True) -> Address:
         """How to dial it, with the key that it most probably has."""
@@ -161,10 +174,14 @@ class Book:
         return iter(self._entries.values())
 
     def usable(self, now: float) -> int:
-        """Places that may be dialled. What was learnt while other faces were on is kept for then, and no use now."""
+        """Places that may be dialled. What was learnt while other faces were on is kept for then, and no use now.
+
+        Security: nor is what needs a key that nobody told (http, dns). It is never tried, so nothing would take it out of this
+        count, and fifty such places from one peer would keep a node from ever asking for seeds again.
+        """
         unix = self._unix()
         there = (entry for entry in self._entries.values() if entry.face in self._faces)
-        return sum(entry.may_try(unix) and not entry.is_worthless(unix) for entry in there)
+        return sum(e.may_try(unix) and not e.is_worthless(unix) and e.is_dialled for e in there)
 
     @property
     def sizes(self) -> tuple[int, int]:
