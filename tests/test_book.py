@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from obscura.errors import AddressError
 from obscura.limits import (
     BOOK_CELLS,
     BOOK_LOOK,
@@ -23,6 +24,7 @@ from obscura.limits import (
     UNPROVEN_RETRY_S,
 )
 from obscura.node.book import Book, BookState, Entry
+from obscura.node.dialable import Way, Ways, check_dialable
 from obscura.node.dialling import Use, may_learn, use_of
 from obscura.node.face import Face
 from obscura.node.groups import Grouping
@@ -376,6 +378,24 @@ def test_who_may_be_dialled_for_what(
     place = endpoint("20.1.0.1")
     found = use_of(place, carrier, has_key=has_key, is_trusted=is_trusted, allow_unauthenticated=allowed)
     assert found is use
+
+
+@pytest.mark.parametrize("carrier", [carrier for carrier in CarrierNumber if carrier is not CarrierNumber.BARE])
+@pytest.mark.parametrize("text", ["20.1.0.1", "127.0.0.1"])
+@pytest.mark.parametrize(("has_key", "is_trusted"), [(False, False), (True, False), (True, True)])
+def test_through_a_proxy_what_is_wanted_is_what_may_be_dialled(
+    carrier: CarrierNumber, text: str, has_key: bool, is_trusted: bool
+) -> None:
+    """The part that chooses and the check before the socket agree, but for ssh, which wants a key that was proven."""
+    may = {"has_key": has_key, "is_trusted": is_trusted, "allow_unauthenticated": True}
+    use = use_of(endpoint(text), carrier, is_proxied=True, **may)
+    address = Address(key(1) if has_key else None, text, 9_733, carrier)
+    try:
+        check_dialable(address, Face.CLEARNET, Ways(clearnet=Way.PROXY))
+    except AddressError:
+        assert use is Use.NOTHING
+    else:
+        assert use is (Use.NOTHING if carrier is CarrierNumber.SSH and not is_trusted else Use.FULL)
 
 
 def test_groups_are_16_bits_of_ipv4_32_of_ipv6_and_of_what_is_behind_a_tunnel() -> None:

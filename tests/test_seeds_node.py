@@ -25,6 +25,7 @@ from obscura.daemon.methods import control_methods
 from obscura.daemon.node import Node
 from obscura.ledger.networks import BUILT_IN
 from obscura.node.assembly import Settings, assemble
+from obscura.node.dialable import Way, Ways
 from obscura.node.effects import Lookup
 from obscura.node.face import Face
 from obscura.node.resolvers import SeedSettings
@@ -185,6 +186,12 @@ def test_places_that_need_a_key_and_have_none_do_not_keep_a_node_from_asking(
     """They are never dialled, so they never fail: fifty of them from one peer would do for good."""
     settings = Settings(bytes(32), seed_source=SeedSource(bytes(32), 9733, (NAME,), bytes(32)))
     assert does_ask(settings, Face.CLEARNET, carrier) is asks
+
+
+def test_through_a_proxy_that_holds_for_tls_too() -> None:
+    source = SeedSource(bytes(32), 9733, (NAME,), bytes(32))
+    settings = Settings(bytes(32), seed_source=source, ways=Ways(clearnet=Way.PROXY), are_lookups_proxied=True)
+    assert does_ask(settings, Face.CLEARNET, CarrierNumber.TLS)
 
 
 def does_ask(settings: Settings, face: Face, carrier: CarrierNumber) -> bool:

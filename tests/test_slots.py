@@ -164,6 +164,17 @@ def test_addresses_without_a_key_become_feelers_only_unless_allowed() -> None:
     assert len(allowed.run(10).peers()) == 1
 
 
+def test_through_a_proxy_a_place_is_dialled_as_soon_as_somebody_tells_its_key() -> None:
+    """Without one it is refused there: tried as a feeler it was taken for useless, and stayed so with a key."""
+    place = Place(is_proxied=True)
+    entries = [place.learn(f"20.{n}.0.1", with_key=False) for n in range(10)]
+    place.run(7_200)
+    assert not place.dials
+    place.book.told_key(entries[3], key(1), b"x", is_own_word=False)
+    place.run(60)
+    assert [(dial.address.host, dial.address.key) for dial in place.dials] == [("20.3.0.1", key(1))]
+
+
 def test_block_only_peers_are_the_anchors_and_are_dialled_first_after_a_restart() -> None:
     first = full()
     anchors = first.slots.anchors

@@ -214,8 +214,8 @@ def _neighbours(
     faces, key = settings.faces, rng.randbytes(32)
     grouping = Grouping(Asmap(settings.asmap) if settings.asmap else None, loopback_apart=settings.is_dev)
     reputation, bans = Reputation(), Bans(grouping, unix)
-    book = Book(rng.randbytes(32), grouping, rng, unix, faces)
     is_proxied = settings.ways.clearnet is not Way.DIRECT
+    book = Book(rng.randbytes(32), grouping, rng, unix, faces, is_proxied)
     own = OwnAddress(grouping, loopback=settings.is_dev, external=settings.external, is_proxied=is_proxied)
     services = features.BUILT.with_(settings.extra).features
     return Neighbours(
@@ -234,6 +234,7 @@ def _neighbours(
             refuses=bans.refuses,
             is_discouraged=reputation.is_discouraged,
             allow_unauthenticated=settings.allow_unauthenticated,
+            is_proxied=is_proxied,
             tip=tip,
         ),
         reputation=reputation,

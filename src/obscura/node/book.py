@@ -71,18 +71,11 @@ class Entry(msgspec.Struct):
         """What identifies it."""
         return self.endpoint, self.carrier
 
-    @property
-    def is_dialled(self) -> bool:
-        """Whether it may be dialled at all, by a feeler at least (the table of design 8)."""
-        keys = self.keys
-        use = use_of(
-            self.endpoint,
-            self.carrier,
-            has_key=keys.is_known,
-            is_trusted=keys.is_trusted,
-            allow_unauthenticated=False,
-        )
-        return use is not Use.NOTHING
+    def use(self, *, is_proxied: bool, allow_unauthenticated: bool = False) -> Use:
+        """What it may be dialled for (``dialling.use_of``)."""
+        keys, may = self.keys, {"allow_unauthenticated": allow_unauthenticated and not self.feelers_only}
+        trusted, proxied = keys.is_trusted, is_proxied
+        return use_of(self.endpoint, self.carrier, has_key=keys.is_known, is_trusted=trusted, is_proxied=proxied, **may)
 
     def address(self, rng: random.Random, *, with_key: bool = True) -> Address:
         """How to dial it, with the key that it most probably has."""
@@ -134,7 +127,10 @@ class BookState(msgspec.Struct, frozen=True):
 
 
 class Book:
-    """The tables. ``unix`` gives unix seconds, ``faces`` through which the node dials. Never larger than its cells."""
+    """The tables. ``unix`` gives unix seconds, ``faces`` through which the node dials. Never larger than its cells.
+
+    ``is_proxied``: clearnet links leave by a Tor exit or a proxy.
+    """
 
     def __init__(
         self,
@@ -143,8 +139,10 @@ class Book:
         rng: random.Random,
         unix: Callable[[], float],
         faces: frozenset[Face] = frozenset(Face),
+        is_proxied: bool = False,
     ) -> None:
         self._key = key
+        self._is_proxied = is_proxied
         self._faces = faces
         self._grouping = grouping
         self._rng = rng
@@ -180,8 +178,8 @@ class Book:
         count, and fifty such places from one peer would keep a node from ever asking for seeds again.
         """
         unix = self._unix()
-        there = (entry for entry in self._entries.values() if entry.face in self._faces)
-        return sum(e.may_try(unix) and not e.is_worthless(unix) and e.is_dialled for e in there)
+        there = (e for e in self._entries.values() if e.face in self._faces and e.may_try(unix))
+        return sum(not e.is_worthless(unix) and e.use(is_proxied=self._is_proxied) is not Use.NOTHING for e in there)
 
     @property
     def sizes(self) -> tuple[int, int]:

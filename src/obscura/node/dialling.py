@@ -59,9 +59,20 @@ def _is_harmless(port: int) -> bool:
 
 
 def use_of(
-    endpoint: Endpoint, carrier: CarrierNumber, *, has_key: bool, is_trusted: bool, allow_unauthenticated: bool
+    endpoint: Endpoint,
+    carrier: CarrierNumber,
+    *,
+    has_key: bool,
+    is_trusted: bool,
+    allow_unauthenticated: bool,
+    is_proxied: bool = False,
 ) -> Use:
-    """The table of design 8. ``is_trusted``: the key was proven to us, configured, or in a signed seed list."""
+    """The table of design 8. ``is_trusted``: the key was proven to us, configured, or in a signed seed list.
+
+    ``is_proxied``: clearnet links leave by a Tor exit or a proxy, and what ``check_dialable`` refuses there is not worth a try.
+    """
+    if is_proxied and endpoint.network not in ANONYMOUS:
+        return _use_proxied(endpoint, carrier, has_key=has_key, is_trusted=is_trusted)
     if endpoint.is_loopback or endpoint.network in ANONYMOUS:
         return Use.FULL if carrier is CarrierNumber.PLAIN else Use.NOTHING
     if is_trusted:
@@ -71,6 +82,12 @@ def use_of(
     if carrier in (CarrierNumber.TLS, CarrierNumber.SSH):
         return Use.FULL if allow_unauthenticated else Use.FEELER
     return Use.NOTHING  # http and dns open with a known key only
+
+
+def _use_proxied(endpoint: Endpoint, carrier: CarrierNumber, *, has_key: bool, is_trusted: bool) -> Use:
+    """Somebody unknown is in the middle: no feelers, and nothing on this machine itself."""
+    is_known = is_trusted if carrier is CarrierNumber.SSH else has_key and carrier is CarrierNumber.TLS
+    return Use.FULL if is_known and not endpoint.is_loopback else Use.NOTHING
 
 
 def own_face(endpoint: Endpoint) -> Face:

@@ -30,7 +30,7 @@ from obscura.limits import (
 from obscura.node.backoff import Backoff
 from obscura.node.book import Book, Entry, Place
 from obscura.node.core import Part
-from obscura.node.dialling import Use, own_face, use_of
+from obscura.node.dialling import Use, own_face
 from obscura.node.effects import Dial, Disconnect, Effect, LinkId, Merit, Notify
 from obscura.node.face import Face, Purpose
 from obscura.node.groups import Grouping
@@ -84,8 +84,10 @@ class Slots(Part):
         refuses: Callable[[Endpoint, float], str | None],
         is_discouraged: Callable[[Endpoint, float], bool],
         allow_unauthenticated: bool = False,
+        is_proxied: bool = False,
         tip: Tip | None = None,
     ) -> None:
+        """``is_proxied``: clearnet links leave by a Tor exit or a proxy."""
         self._book = book
         self._own = own
         self._grouping = grouping
@@ -95,6 +97,7 @@ class Slots(Part):
         self._refuses = refuses
         self._is_discouraged = is_discouraged
         self._allow_unauthenticated = allow_unauthenticated
+        self._is_proxied = is_proxied
         self._tip = tip
         self._tip_seen = (b"", now)  # the best header at the last look, and since when
         self._dialling: dict[Address, _Dialled] = {}
@@ -332,13 +335,7 @@ class Slots(Part):
         return False
 
     def _use(self, entry: Entry) -> Use:
-        return use_of(
-            entry.endpoint,
-            entry.carrier,
-            has_key=entry.keys.is_known,
-            is_trusted=entry.keys.is_trusted,
-            allow_unauthenticated=self._allow_unauthenticated and not entry.feelers_only,
-        )
+        return entry.use(allow_unauthenticated=self._allow_unauthenticated, is_proxied=self._is_proxied)
 
     @property
     def _is_alone(self) -> bool:
