@@ -9,7 +9,7 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -620,6 +620,42 @@ def test_strangers_who_come_at_once_are_ended_before_their_task_begins(tmp_path:
             stranger.close()
 
     run(tmp_path, scene, max_clients=4)
+
+
+@pytest.mark.parametrize("scope", [Scope.READ, Scope.WRITE])
+def test_small_tokens_cannot_keep_the_owner_out(tmp_path: Path, scope: Scope) -> None:
+    """Idle connections that had shown one held every place for a minute each, and each had it again by asking in time."""
+
+    async def scene(host: Host) -> None:
+        token = host.tokens.add("small", scope)
+        async with host.wire() as mine, AsyncExitStack() as stack:
+            assert (await mine.ask(host.request("POST", "/rpc", call("act"), host.cookie), "POST")).status == 200
+            for _ in range(10):
+                guest = await stack.enter_async_context(host.wire())
+                said = await guest.ask(host.request("POST", "/rpc", call("echo", text="a"), token), "POST")
+                assert said.status == 200
+            # A stranger that comes meanwhile does not take the place of the one that is to show the owner's secret.
+            async with host.wire() as late, host.wire(), host.wire():
+                await until(lambda: len(host.server._strangers) == 3)
+                assert (await late.ask(host.request("POST", "/rpc", call("act"), host.cookie), "POST")).status == 200
+            assert (await mine.ask(host.request("POST", "/rpc", call("act"), host.cookie), "POST")).status == 200
+            assert len(host.server._clients) <= 8
+
+    run(tmp_path, scene, max_clients=8)
+
+
+def test_a_connection_that_showed_the_owners_secret_keeps_its_place_whatever_it_shows_then(tmp_path: Path) -> None:
+    async def scene(host: Host) -> None:
+        token = host.tokens.add("small", Scope.READ)
+        async with host.wire() as one, host.wire() as two:
+            for secret in (token, host.cookie, token):
+                for wire in (one, two):
+                    said = await wire.ask(host.request("POST", "/rpc", call("echo", text="a"), secret), "POST")
+                    assert said.status == 200
+            async with host.wire() as late:
+                assert await late.is_closed()
+
+    run(tmp_path, scene, max_clients=2)
 
 
 def test_places_that_owners_hold_are_not_taken(tmp_path: Path) -> None:

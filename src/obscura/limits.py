@@ -420,7 +420,9 @@ CONFIG_FILE_BYTES: Final = 64 << 10  # bytes; a larger file is a mistaken path, 
 HTTP_HEAD_BYTES: Final = 16 << 10  # bytes of a request line with its headers. Security: of whoever is on this machine.
 HTTP_HEAD_S: Final = 10.0  # seconds for them. Security: a connection that says nothing holds a place so long.
 HTTP_IDLE_S: Final = 60.0  # seconds that a connection is kept for its next request
-HTTP_CONNECTIONS: Final = 64  # connections at once; beyond it the oldest that has shown no secret goes, or the new one
+# connections at once; beyond it the oldest stranger goes, or the oldest with a small token where such hold over half; the new
+# one where all are of scope admin. Security: whoever has a small token does not keep the owner out.
+HTTP_CONNECTIONS: Final = 64
 HTTP_STREAMS: Final = 16  # event streams at once, half of them without scope admin; they leave places for calls
 HTTP_BEAT_S: Final = 15.0  # seconds of silence after which a stream says that it lives, and looks whether it still may
 # random bytes of a cookie, token or session: no guessing, so a plain hash is enough to store it

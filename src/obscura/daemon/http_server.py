@@ -66,6 +66,7 @@ class HttpServer(StreamServer):
         self.head_s, self.idle_s, self.stall_s = head_s, idle_s, stall_s
         self._max_clients = max_clients
         self._strangers: dict[asyncio.Task[None], None] = {}  # that have shown no secret yet, oldest first
+        self._guests: dict[asyncio.Task[None], None] = {}  # that have shown none of scope admin, first shown first
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         try:
@@ -86,21 +87,31 @@ class HttpServer(StreamServer):
         """What a ``Host`` may say."""
         return frozenset({str(self.at), join_host_port("localhost", self.at.port)})
 
-    def trust(self, client: asyncio.Task[None]) -> None:
-        """The connection has shown a secret, or is over: it is not the one that goes when places are wanted."""
+    def trust(self, client: asyncio.Task[None], scope: Scope) -> None:
+        """The connection has shown a secret: others go before it when places are wanted."""
+        if scope is Scope.ADMIN:
+            self._forget(client)
+        elif client in self._strangers:
+            del self._strangers[client]
+            self._guests[client] = None
+
+    def _forget(self, client: asyncio.Task[None]) -> None:
         self._strangers.pop(client, None)
+        self._guests.pop(client, None)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= self._max_clients:
-            oldest = next(iter(self._strangers), None)
+            # The owner who comes is a stranger at first: guests who held all places but one would leave no time to show more.
+            guests_go = not self._strangers or len(self._guests) > self._max_clients // 2
+            oldest = next(iter(self._guests if guests_go else self._strangers), None)
             if oldest is None:
                 writer.transport.abort()
                 return
-            self._strangers.pop(oldest)
+            self._forget(oldest)
             oldest.cancel()
         task = self._begin(self._serve(reader, writer))
         self._strangers[task] = None
-        task.add_done_callback(self.trust)
+        task.add_done_callback(self._forget)
         # Of many that come in one turn of the loop some go before their task has begun, and such a task runs no `finally`.
         task.add_done_callback(lambda _: writer.transport.abort())
 
@@ -238,7 +249,7 @@ class Connection:
             raise _Refused(403, f"this needs the scope {route.scope.label}; the token has {scope.label}")
         task = asyncio.current_task()
         assert task is not None
-        self._server.trust(task)
+        self._server.trust(task, scope)
         return scope, secret
 
     def _may_go_on(self, route: Route, secret: str) -> bool:
