@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pwd
 import socket
 import sqlite3
 import subprocess
@@ -53,18 +54,19 @@ from tor_fakes import FakeSocks, FakeTor
 
 FINE, NOTE, WRONG = State.FINE, State.NOTE, State.WRONG
 HOUR = 3_600
+NOW = 1_800_000_000
 
 # --- What facts mean ----------------------------------------------------------------------------------------------------
 
 CLOCKS: list[tuple[Clock, State, str]] = [
-    (Clock(0), NOTE, "no peer to compare"),
-    (Clock(0, (3, -4, 0)), FINE, "3 peers, median offset 0 s"),
-    (Clock(0, (3 * HOUR, 3 * HOUR, 0)), WRONG, "2 peers|3 peers are 3.0 h ahead of this one"),
-    (Clock(0, (-3 * HOUR,)), WRONG, "1 peer are 3.0 h behind"),
-    (Clock(0, (0, 1, 9 * HOUR)), NOTE, "1 differ by more than two hours"),  # one liar moves nothing
-    (Clock(1_000_000, (), (900_000, 1_100_000)), FINE, "tor's consensus is valid now"),
-    (Clock(800_000, (), (900_000, 1_100_000)), WRONG, "before the time"),
-    (Clock(1_200_000, (5,), (900_000, 1_100_000)), WRONG, "after the time"),
+    (Clock(NOW), NOTE, "no peer to compare"),
+    (Clock(NOW, (3, -4, 0)), FINE, "3 peers, median offset 0 s"),
+    (Clock(NOW, (3 * HOUR, 3 * HOUR, 0)), WRONG, "2 peers|3 peers are 3.0 h ahead of this one"),
+    (Clock(NOW, (-3 * HOUR,)), WRONG, "1 peer are 3.0 h behind"),
+    (Clock(NOW, (0, 1, 9 * HOUR)), NOTE, "1 differ by more than two hours"),  # one liar moves nothing
+    (Clock(NOW, (), (NOW - HOUR, NOW + HOUR)), FINE, "tor's consensus is valid now"),
+    (Clock(NOW, (), (NOW + 2 * HOUR, NOW + 5 * HOUR)), WRONG, "before the time"),
+    (Clock(NOW, (5,), (NOW - 50 * HOUR, NOW - 25 * HOUR)), WRONG, "after the time"),
 ]
 SOCKS: list[tuple[Socks, Control | None, State, str]] = [
     (Socks("127.0.0.1:9050", True, "no SOCKS proxy listens"), None, WRONG, "no SOCKS proxy listens"),
@@ -141,6 +143,14 @@ DISKS: list[tuple[Disk, State, str, str]] = [
     (Disk("/d", True, 5 * 10**9, private=(Private("/d/k", 0o644, True),)), WRONG, "has mode 644", "chmod 600 /d/k"),
     (Disk("/d", True, 5 * 10**9, private=(Private("/d", 0o750, True, True),)), WRONG, "mode 750", "chmod 700 /d"),
     (Disk("/d", True, 5 * 10**9, private=(Private("/d/k", 0o600, False),)), WRONG, "another user", "chown"),
+    (
+        Disk("/d", True, 9**10, private=(Private("/d/k", 0o600, False),), owner="obscura"),
+        WRONG,
+        "another",
+        "chown obscura /d/k",
+    ),
+    (Disk("/d", True, 9**10, private=(Private("/my d/k", 0o644, True),)), WRONG, "has mode", "chmod 600 '/my d/k'"),
+    (Disk("/my d", True, 9**10, is_writable=False), WRONG, "cannot be written", "$USER '/my d'"),
     (Disk("/d", True, 5 * 10**9, private=(Private("/d/k", 0o600, True),)), FINE, "the owner's alone", ""),
     (Disk("/d", True, 5 * 10**9, store_fault="chain.sqlite is damaged"), WRONG, "damaged", "chain verify"),
     (Disk("/d", True, 5 * 10**9, store_bytes=5), FINE, "is sound", ""),
@@ -452,6 +462,32 @@ def test_every_secret_of_the_data_directory_is_looked_at(name: str, tmp_path: Pa
     mode = 0o750 if exposed.is_dir() else 0o640
     exposed.chmod(mode)
     assert wrong() == [(f"{exposed} has mode {mode:o}", f"chmod {'700' if exposed.is_dir() else '600'} {exposed}")]
+
+
+def test_root_who_looks_at_a_stopped_service_is_told_what_is_not_the_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sudo obscura doctor` said of each file that it belongs to another user, and to give it to root."""
+    folder = DataDir(tmp_path, "dev")
+    with folder.hold():
+        write_atomic(folder.path / "peers.db", b"secret")
+    if os.getuid() == 0:
+        for each in (folder.path, *folder.path.rglob("*")):
+            os.chown(each, 65_534, 65_534)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    uid = folder.path.stat().st_uid
+
+    def wrong() -> list[tuple[str, str | None]]:
+        found = judge(asyncio.run(examine(Config(network="dev", data_dir=tmp_path, listen=()))))
+        return [(finding.found, finding.do) for finding in found if finding.check == "permissions" and finding.do]
+
+    assert wrong() == []
+    if os.getuid() != 0:
+        return  # only root can make what is not the service's
+    os.chown(folder.path / "peers.db", 0, 0)
+    name = pwd.getpwuid(uid).pw_name
+    told = f"{folder.path}/peers.db belongs to another user"
+    assert wrong() == [(told, f"sudo chown {name} {folder.path}/peers.db")]
 
 
 def test_a_file_that_goes_while_it_is_looked_at_is_no_fault(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import calendar
 import contextlib
 import os
+import pwd
 import random
 import resource
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from obscura.daemon.config import Config, value_at
-from obscura.daemon.datadir import DataDir
+from obscura.daemon.datadir import DataDir, other_owner
 from obscura.daemon.layers import leaves
 from obscura.daemon.listening import listen_address
 from obscura.daemon.strangers import try_port, visit
@@ -104,7 +105,9 @@ def _disk(folder: DataDir, config: Config) -> facts.Disk:
     path = folder.path
     if not path.is_dir():
         return facts.Disk(str(path), exists=False)
-    private = [seen for each in (path, *_secrets(folder)) if (seen := _private(each)) is not None]
+    owner = other_owner(path)  # of a service, where root asks: the files are the service's own, and to stay so
+    uid = os.geteuid() if owner is None else owner[0]
+    private = [seen for each in (path, *_secrets(folder)) if (seen := _private(each, uid)) is not None]
     checked = check_structure(path, STORE_CHECK_S)
     return facts.Disk(
         str(path),
@@ -113,6 +116,7 @@ def _disk(folder: DataDir, config: Config) -> facts.Disk:
         is_writable=os.access(path, os.W_OK),
         is_read_only=bool(os.statvfs(path).f_flag & os.ST_RDONLY),
         private=tuple(private),
+        owner="$USER" if owner is None else _user_name(uid),
         store_fault=checked.fault if checked else None,
         store_bytes=checked.size if checked else 0,
         is_store_complete=checked is None or checked.is_complete,
@@ -138,12 +142,19 @@ def _is_public(name: str) -> bool:
     return name.endswith((".crt", ".pub")) or name in ("version", ".lock", "chain.lock")
 
 
-def _private(path: Path) -> facts.Private | None:
+def _private(path: Path, uid: int) -> facts.Private | None:
     try:
         found = path.stat()
     except OSError:  # gone meanwhile, as files are that are written anew
         return None
-    return facts.Private(str(path), found.st_mode & 0o777, found.st_uid == os.geteuid(), path.is_dir())
+    return facts.Private(str(path), found.st_mode & 0o777, found.st_uid == uid, path.is_dir())
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # as a container's is outside of it
+        return str(uid)
 
 
 def _settings(config: Config) -> facts.Settings:

@@ -110,6 +110,7 @@ class Disk(msgspec.Struct, frozen=True):
     is_writable: bool = True
     is_read_only: bool = False  # the file system as a whole, as after a fault of the disk
     private: tuple[Private, ...] = ()
+    owner: str = "$USER"  # whose it all is to be, as a shell takes it
     store_fault: str | None = None
     store_bytes: int = 0
     is_store_complete: bool = True  # False: the check of the store was cut short by its time

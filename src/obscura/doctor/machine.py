@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from statistics import median
 
@@ -165,7 +166,10 @@ def disk(facts: Disk) -> Iterable[Finding]:
         )
     elif not facts.is_writable:
         yield wrong(
-            "disk", f"{facts.path} cannot be written", "the node cannot start", f"sudo chown -R $USER {facts.path}"
+            "disk",
+            f"{facts.path} cannot be written",
+            "the node cannot start",
+            f"sudo chown -R {facts.owner} {shlex.quote(facts.path)}",
         )
     elif facts.free_bytes < DISK_FREE_BYTES:
         yield wrong("disk", free, "the node stops when the disk is full", 'free some space, or set prune = "1 GB"')
@@ -174,7 +178,7 @@ def disk(facts: Disk) -> Iterable[Finding]:
     else:
         yield fine("disk", free)
     open_ones = [each for each in facts.private if each.mode & 0o077 or not each.is_own]
-    yield from map(_exposed, open_ones)
+    yield from (_exposed(each, facts.owner) for each in open_ones)
     if facts.private and not open_ones:
         yield fine(
             "permissions",
@@ -192,18 +196,18 @@ def disk(facts: Disk) -> Iterable[Finding]:
         yield fine("store", f"{facts.store_bytes / 1e6:.1f} MB, its structure {whole}")
 
 
-def _exposed(facts: Private) -> Finding:
+def _exposed(facts: Private, owner: str) -> Finding:
     if not facts.is_own:
         return wrong(
             "permissions",
             f"{facts.path} belongs to another user",
             "they may read and replace it",
-            f"sudo chown $USER {facts.path}",
+            f"sudo chown {owner} {shlex.quote(facts.path)}",
         )
     mode = "700" if facts.is_directory else "600"
     return wrong(
         "permissions",
         f"{facts.path} has mode {facts.mode:o}",
         "other users of this machine may read or change it",
-        f"chmod {mode} {facts.path}",
+        f"chmod {mode} {shlex.quote(facts.path)}",
     )
