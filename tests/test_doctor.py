@@ -67,6 +67,9 @@ CLOCKS: list[tuple[Clock, State, str]] = [
     (Clock(NOW, (), (NOW - HOUR, NOW + HOUR)), FINE, "tor's consensus is valid now"),
     (Clock(NOW, (), (NOW + 2 * HOUR, NOW + 5 * HOUR)), WRONG, "before the time"),
     (Clock(NOW, (5,), (NOW - 50 * HOUR, NOW - 25 * HOUR)), WRONG, "after the time"),
+    (Clock(3_600), WRONG, "(3600 s since 1970) is before this program"),  # a board without a battery
+    (Clock(3_600, (NOW, NOW)), WRONG, "(3600 s since 1970) is before this program"),
+    (Clock(3_600, (), (0, 9_000)), WRONG, "(3600 s since 1970) is before this program"),
 ]
 SOCKS: list[tuple[Socks, Control | None, State, str]] = [
     (Socks("127.0.0.1:9050", True, "no SOCKS proxy listens"), None, WRONG, "no SOCKS proxy listens"),

@@ -441,6 +441,7 @@ METRICS_QUEUE_STEP: Final = 64 << 10  # bytes; queues are shown in whole ones. S
 DURATION_BOUNDS_S: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 # --- Doctor (ours) ----------------------------------------------------------------------------------------------------
+CLOCK_EARLIEST_UNIX: Final = 1_735_689_600  # unix seconds of 2025-01-01; this program is younger
 CERTIFICATE_DAYS: Final = 14  # days left to a listener's certificate below which something has to be done
 DISK_FREE_BYTES: Final = 200_000_000  # free bytes below which the store may stop soon
 DISK_LOW_BYTES: Final = 2_000_000_000  # free bytes below which pruning is worth a thought

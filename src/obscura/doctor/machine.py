@@ -10,6 +10,7 @@ from obscura.doctor.facts import Clock, Disk, Door, Facts, Inbound, Private
 from obscura.doctor.finding import Finding, count, fine, note, span, wrong
 from obscura.limits import (
     CERTIFICATE_DAYS,
+    CLOCK_EARLIEST_UNIX,
     DISK_FREE_BYTES,
     DISK_LOW_BYTES,
     MAX_CLOCK_SKEW_S,
@@ -43,6 +44,14 @@ def clock(facts: Clock) -> Iterable[Finding]:
             "clock",
             f"this machine's clock is {'before' if early else 'after'} the time in which tor's view of its network is valid",
             "tor builds no circuits, or peers take our epochs for replays",
+            "timedatectl set-ntp true; date -u",
+        )
+        return
+    if facts.unix < CLOCK_EARLIEST_UNIX:
+        yield wrong(
+            "clock",
+            f"this machine's clock ({facts.unix} s since 1970) is before this program was written",
+            "tor builds no circuits, new blocks are refused as of the future, plain links to known keys and signed seeds fail",
             "timedatectl set-ntp true; date -u",
         )
         return
