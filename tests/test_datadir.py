@@ -39,6 +39,20 @@ def other_node(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+def test_a_pid_that_a_crash_left_holds_nothing(tmp_path: Path, other_node: subprocess.Popen[str]) -> None:
+    """Another process may have that pid by then."""
+    folder = DataDir(tmp_path, "dev")
+    assert folder.locked_by() == other_node.pid
+    other_node.kill()
+    other_node.wait()
+    assert folder.locked_by() is None
+    folder.lock_file.write_text(f"{os.getpid()}\n")
+    assert folder.holder() == os.getpid()
+    assert folder.locked_by() is None
+    with folder.hold():
+        assert folder.locked_by() == os.getpid()
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 

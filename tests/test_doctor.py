@@ -467,6 +467,14 @@ def test_every_secret_of_the_data_directory_is_looked_at(name: str, tmp_path: Pa
     assert wrong() == [(f"{exposed} has mode {mode:o}", f"chmod {'700' if exposed.is_dir() else '600'} {exposed}")]
 
 
+def test_a_node_that_is_starting_is_no_reason_to_start_one(tmp_path: Path) -> None:
+    with DataDir(tmp_path, "dev").hold():
+        found = judge(asyncio.run(examine(Config(network="dev", data_dir=tmp_path, listen=()))))
+    told = next(finding for finding in found if finding.check == "node")
+    assert f"(pid {os.getpid()}) starts or ends" in told.found
+    assert told.do == "obscura doctor again, when it is up"
+
+
 def test_root_who_looks_at_a_stopped_service_is_told_what_is_not_the_services(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from obscura.daemon import jsonrpc
 from obscura.daemon.async_client import AsyncClient
 from obscura.daemon.client import Client, NoNode
 from obscura.daemon.control import ControlServer, listening
+from obscura.daemon.datadir import DataDir
 from obscura.daemon.events import Broadcast
 from obscura.daemon.rpc import MethodRegistry
 from obscura.errors import UserError
@@ -477,6 +478,23 @@ def test_without_a_node_the_client_says_how_to_start_one(tmp_path: Path) -> None
 
     with pytest.raises(NoNode, match=sentence):
         asyncio.run(scene())
+
+
+def test_a_node_that_is_starting_is_not_told_as_none(tmp_path: Path) -> None:
+    """It holds its directory for minutes while it looks through a large store, and was to be started once more."""
+    sentence = (
+        rf"the node on {tmp_path}/dev \(pid {os.getpid()}\) does not answer: it is starting.*`kill {os.getpid()}`"
+    )
+
+    async def scene() -> None:
+        async with AsyncClient(tmp_path / "dev" / "rpc.sock"):
+            pass
+
+    with DataDir(tmp_path, "dev").hold() as folder:
+        with pytest.raises(NoNode, match=sentence):
+            Client(folder.rpc_socket)
+        with pytest.raises(NoNode, match=sentence):
+            asyncio.run(scene())
 
 
 def test_the_blocking_client_follows_events(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from obscura.daemon import jsonrpc
 from obscura.daemon.datadir import socket_address
 from obscura.daemon.events import Broadcast
 from obscura.daemon.http_client import AsyncHttpLine, Secret, is_url
-from obscura.daemon.nonode import START, NoNode
+from obscura.daemon.nonode import NoNode, silent
 
 
 class AsyncClient:
@@ -67,7 +67,7 @@ class _SocketLine:
             with socket_address(self._path) as address:
                 reader, self._writer = await asyncio.open_unix_connection(address, limit=jsonrpc.ANSWER_BYTES)
         except OSError:
-            raise NoNode(f"no node is running on {self._path.parent}: start one with `{START}`") from None
+            raise silent(self._path.parent) from None
         self._reading = asyncio.create_task(self._read(reader))
 
     async def close(self) -> None:

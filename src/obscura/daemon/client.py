@@ -16,6 +16,7 @@ from obscura.daemon.datadir import socket_address
 from obscura.daemon.http_client import HttpLine, Secret, is_url
 from obscura.daemon.nonode import START as START
 from obscura.daemon.nonode import NoNode as NoNode
+from obscura.daemon.nonode import silent
 from obscura.limits import RPC_CALL_S
 
 
@@ -84,7 +85,7 @@ class _SocketLine:
             self._socket.close()
             if isinstance(error, PermissionError):
                 raise NoNode(f"{self._path} belongs to another user's node: use that user's account") from None
-            raise NoNode(f"no node is running on {self._path.parent}: start one with `{self._start}`") from None
+            raise silent(self._path.parent, self._start) from None
         self._file = self._socket.makefile("rb")
 
     def close(self) -> None:

@@ -133,6 +133,25 @@ class DataDir:
             return None
         return pid if 0 < pid < 1 << 31 and _is_alive(pid) else None
 
+    def locked_by(self) -> int | None:
+        """As ``holder``, and None where the lock is free: a crash leaves a pid, which another process may have by then."""
+        pid = self.holder()
+        if pid is None:
+            return None
+        try:
+            fd = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return pid
+        except OSError:  # a file system that has no locks: no node holds it either
+            return None
+        finally:
+            os.close(fd)
+        return None
+
     def write(self, name: str, data: bytes) -> None:
         """Replace the file ``name`` below the directory by ``data`` (see ``write_atomic``)."""
         write_atomic(self.path / name, data)

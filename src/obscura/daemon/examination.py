@@ -64,6 +64,7 @@ async def examine(config: Config, node: Node | None = None, *, rng: random.Rando
     proxy = config.plan.proxy
     return facts.Facts(
         is_running=node is not None,
+        silent=folder.locked_by() if node is None else None,
         data_dir=str(folder.path),
         settings=_settings(config),
         clock=facts.Clock(int(time.time()), offsets, anonymity.consensus),

@@ -153,3 +153,4 @@ class Facts(msgspec.Struct, frozen=True):
     control: Control | None = None
     onion: Onion | None = None
     sam: Sam | None = None
+    silent: int | None = None  # pid of a node that holds the directory and does not answer: it starts or ends

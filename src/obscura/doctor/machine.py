@@ -28,6 +28,13 @@ def node(facts: Facts) -> Iterable[Finding]:
     """Whether a node runs: without one less can be seen."""
     if facts.is_running:
         yield fine("node", f"a node runs on {facts.data_dir}")
+    elif facts.silent is not None:
+        yield note(
+            "node",
+            f"the node on {facts.data_dir} (pid {facts.silent}) starts or ends, and does not answer: "
+            "its links, covers and services are not checked",
+            "obscura doctor again, when it is up",
+        )
     else:
         yield note(
             "node",
