@@ -116,6 +116,13 @@ def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
         assert process.wait(WAIT_S) == 1
 
 
+def test_ctrl_c_while_the_program_is_still_being_read_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    script = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom obscura.cli import main\nmain()"
+    done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     folder = tmp_path / ".local/share/obscura/dev"
     folder.mkdir(parents=True)

@@ -7,9 +7,12 @@ import os
 import sys
 from typing import NoReturn
 
-import click
+try:
+    import click
 
-from obscura.cli.frame import Lazy, Root
+    from obscura.cli.frame import Lazy, Root
+except KeyboardInterrupt:  # most of the time before `main`, which is there for it, begins
+    raise SystemExit(130) from None
 
 _NODE = "obscura.cli.node"
 _PEERS = "obscura.cli.peers"
