@@ -211,13 +211,32 @@ def test_after_a_crash_the_newest_bodies_are_read_again(tmp_path: Path) -> None:
     damage(tmp_path, block_id(count - 2))
     Store.open(tmp_path, NETWORK).close()  # it ended cleanly
     mark_crashed(tmp_path)
-    with pytest.raises(StoreCorrupt, match="fetched anew"):
+    with pytest.raises(StoreCorrupt, match="asks its peers for it anew"):
         Store.open(tmp_path, NETWORK)
     with Store.open(tmp_path, NETWORK, repair=True) as store:
+        assert store.forgotten == (block_id(count - 2),)
         assert not store.has_block(block_id(count - 2))
         assert store.body_bytes == 1000 * (count - 1)
         fill(store, range(count - 2, count - 1))
     Store.open(tmp_path, NETWORK).close()
+
+
+def test_a_damaged_body_is_taken_anew_and_nothing_else_changes(tmp_path: Path) -> None:
+    with Store.open(tmp_path, NETWORK) as store:
+        bodies = list(fill(store, range(3)).values())
+    damage(tmp_path, block_id(1))
+    with Store.open(tmp_path, NETWORK) as store:
+        store.put_block(block_id(1), bodies[1], 1).result()
+        with pytest.raises(StoreCorrupt):
+            store.block(block_id(1))  # nobody knew of the damage: a block that is known changes nothing
+        assert store.is_damaged(block_id(1))
+        store.put_block(block_id(1), bodies[1], 1).result()
+        assert not store.is_damaged(block_id(1))
+        assert [store.block(block_id(n)) for n in range(3)] == bodies
+        assert [p.damaged for p in store.verify()] == [None] * 3
+        assert store.body_bytes == sum(map(len, bodies))
+    with Store.open(tmp_path, NETWORK) as store:
+        assert store.body_bytes == sum(map(len, bodies))
 
 
 def test_closing_commits_and_is_final(tmp_path: Path) -> None:

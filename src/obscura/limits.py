@@ -483,6 +483,9 @@ BLOCK_PATIENCE_S: Final = (10.0, 160.0)  # seconds without any block of a peer; 
 BLOCK_STEAL_S: Final = 2.0  # seconds after which the block that holds the window up is asked of an idle peer too
 BLOCK_REST_S: Final = 120.0  # seconds for which a manual peer that stalled is not asked for blocks
 SYNC_TICK_S: Final = 1.0  # seconds between looks at these while blocks are in flight
+REFETCHED_AT_ONCE: Final = 16  # blocks that the disk damaged, asked of peers anew at once ...
+REFETCH_S: Final = 30.0  # ... seconds until the next ones, and until another peer is asked for what did not come ...
+REFETCH_REST_S: Final = 3600.0  # ... and for which no peer is asked twice for the same one: it may have pruned it
 HEADERS_S: Final = 20.0  # seconds for an answer to getheaders
 # seconds, uniform, until a peer whose header came from too far in the future is asked again: nobody announces it twice.
 # Security: whoever sends such headers gets one question each time; drawn for each link, so that no two show the same moment.

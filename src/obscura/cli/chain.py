@@ -257,7 +257,7 @@ def _offline(globals: Globals) -> Iterator[Store]:
 
     config, folder = globals.load().value, globals.folder()
     prune = None if config.prune is None else parse_bytes(config.prune)
-    with folder.hold(), Store.open(folder.path, load_network(config.network).id, prune) as store:
+    with folder.hold(), Store.open(folder.path, load_network(config.network).id, prune, repair=True) as store:
         yield store
 
 
@@ -266,7 +266,8 @@ def _offline(globals: Globals) -> Iterator[Store]:
 def chain_verify(globals: Globals) -> None:
     """Read every stored block again and check it.
 
-    Asks the running node, or opens the store if none runs. Exit status 1 if a block is damaged.
+    Asks the running node, or opens the store if none runs. Exit status 1 if a block is damaged: a running node asks its peers
+    for those anew, so without one, start it and verify again.
     """
     from obscura.daemon.client import NoNode
 
@@ -307,6 +308,7 @@ def _verify_store(globals: Globals, progress: Callable[[int, int, str], None]) -
     blocks = 0
     ledger = load_network(globals.load().value.network).ledger
     with _offline(globals) as store:
+        damaged += map(display_id, store.forgotten)  # after a crash; the next start fetches them
         tree = store.load_chain(ledger)
 
         def is_sound(block_id: bytes, raw: bytes) -> bool:

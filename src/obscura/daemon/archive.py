@@ -11,13 +11,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
+from obscura.ledger.network import display_id
 from obscura.ledger.port import Ledger
 from obscura.limits import BLOCK_BYTES_WAITING
-from obscura.node.effects import Fetch, Keep, Waiting
+from obscura.node.effects import DAMAGED, Fetch, Keep, Waiting
 from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store, StoredTransaction
 
 _ROOM_POLL_S = 0.005
+_ASKED_ANEW = "block %s is damaged on the disk: peers are asked for it anew; check the disk"
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,8 @@ class Archive:
 
     def __init__(self, store: Store, ledger: Ledger, loop: asyncio.AbstractEventLoop, owner: ArchiveOwner) -> None:
         self.store = store
+        for block_id in store.forgotten:
+            log.error(_ASKED_ANEW, display_id(block_id))
         self._genesis = (ledger.block_id(ledger.genesis), ledger.genesis_block or None)
         self._loop = loop
         self._owner = owner
@@ -151,7 +155,11 @@ class Archive:
         try:
             raw = self.store.block(fetch.block_id)
         except StoreError as fault:
-            log.error("a block cannot be read: %s", fault)
+            if self.store.is_damaged(fetch.block_id):
+                raw = DAMAGED
+                log.error(_ASKED_ANEW, display_id(fetch.block_id))
+            else:
+                log.error("a block cannot be read: %s", fault)
         self._fetched.append((fetch.token, raw))
         with contextlib.suppress(RuntimeError):  # the loop has ended
             if not self._is_giving:

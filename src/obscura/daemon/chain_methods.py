@@ -18,6 +18,7 @@ from obscura.ledger.network import display_id
 from obscura.ledger.port import ID_BYTES, Ledger
 from obscura.limits import JOB_LOOK_S, JOB_SLICE_S
 from obscura.node.broadcast import Policy
+from obscura.store.faults import StoreCorrupt
 from obscura.store.sqlite import Progress
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def chain_methods(node: Node) -> dict[str, Callable[..., Any]]:
     async def chain_verify(begin: bool = True) -> dict[str, Any]:
         """Read blocks again and check them, for some seconds; ``begin`` false goes on. ``done`` says when all were read.
 
-        ``damaged`` has all that were found since the begin. Callers at the same time take turns at one verification.
+        ``damaged`` has all that were found since the begin; peers are asked for them anew. Callers at the same time take turns at
+        one verification.
         """
         async with verifiers:
             if begin or not verifying:
@@ -59,7 +61,12 @@ def chain_methods(node: Node) -> dict[str, Callable[..., Any]]:
                     verifying.clear()
                     return {"blocks": looked, "total": total, "damaged": damaged, "done": True}
                 looked, total = some[-1].done, some[-1].total
-                damaged += [display_id(step.damaged) for step in some if step.damaged is not None]
+                found = [step.damaged for step in some if step.damaged is not None]
+                damaged += map(display_id, found)
+                for block_id in found:
+                    node.relay.blocks.lose(block_id)
+                if found:
+                    node.apply(())  # a turn, which plans when peers are asked for them
             return {"blocks": looked, "total": total, "damaged": damaged, "done": False}
 
     async def chain_import(path: str, offset: Annotated[int, Meta(ge=0)] = 0) -> dict[str, Any]:
@@ -87,7 +94,14 @@ def chain_methods(node: Node) -> dict[str, Callable[..., Any]]:
     async def block_get(block: str, raw: bool = False) -> dict[str, Any]:
         """A block by its hash or height; ``raw`` gives its bytes as hex instead of what is in it."""
         block_id = named_block(node, block)
-        found = await node.archive.block(block_id)
+        try:
+            found = await node.archive.block(block_id)
+        except StoreCorrupt:
+            if not node.archive.store.is_damaged(block_id):
+                raise
+            node.relay.blocks.lose(block_id)
+            node.apply(())
+            raise UserError(f"the block {block} is damaged on the disk: peers are asked for it anew") from None
         if found is None:
             raise UserError(f"the block {block} is not here: its body was pruned or has not come yet")
         if raw:

@@ -349,7 +349,7 @@ class Node:
 
     async def _open_archive(self, resources: contextlib.AsyncExitStack) -> Archive:
         prune = None if self.config.prune is None else parse_bytes(self.config.prune)
-        store = await opened(functools.partial(Store.open, self.data_dir.path, self.network.id, prune))
+        store = await opened(functools.partial(Store.open, self.data_dir.path, self.network.id, prune, repair=True))
         archive = Archive(store, self.network.ledger, asyncio.get_running_loop(), self)
         resources.push_async_callback(archive.close)
         return archive

@@ -205,7 +205,7 @@ def disk(facts: Disk) -> Iterable[Finding]:
             "store",
             facts.store_fault,
             "blocks and transactions may be missing or wrong",
-            "obscura chain verify; if it finds damage: stop the node, move chain.sqlite* away, start it again (blocks come anew)",
+            "obscura chain verify, twice; if damage stays: stop the node, move chain.sqlite* away, start it again",
         )
     elif facts.store_bytes:
         whole = "is sound" if facts.is_store_complete else "was sound as far as there was time to read"

@@ -14,7 +14,7 @@ from obscura.errors import DecodeError
 from obscura.ledger.chain import Chain, Reorganisation
 from obscura.ledger.port import Block, Fault, FaultKind
 from obscura.limits import BLOCK_BYTES_ASSUMED, KEPT_BLOCKS
-from obscura.node.effects import Effect, Fetch, Keep
+from obscura.node.effects import DAMAGED, Effect, Fetch, Keep
 
 UNREADABLE = Fault(FaultKind.BODY, "not a block")
 KNOWN = Fault(FaultKind.EARLY, "known already")
@@ -47,7 +47,9 @@ class Blocks:
         self.newest_token = 0
         self._unkept: deque[_Unkept] = deque()
         self._last_read = 0
-        self._reading: dict[int, Then] = {}
+        self._reading: dict[int, tuple[bytes, Then]] = {}
+        self.lost: dict[bytes, None] = {}  # checked blocks whose bodies the disk has no more; they are taken once again
+        self._mended: set[bytes] = set()
 
     @property
     def tip_height(self) -> int:
@@ -91,13 +93,16 @@ class Blocks:
         effects, fault = self.add_headers([block.header])
         if fault is not None:
             return effects, fault
-        if chain.has_body(block_id):
+        if chain.has_body(block_id) and block_id not in self.lost:
             return effects, KNOWN
         height = chain.height(block_id)
         fault = chain.ledger.check_block(block, height)
         if fault is not None:
             return effects + (self.refuse(block_id) if fault.kind is FaultKind.INVALID else []), fault
         size = len(block.raw)
+        if block_id in self.lost:
+            del self.lost[block_id]
+            self._mended.add(block_id)
         self.size_expected = max(float(size), self.size_expected * 0.9)
         way = chain.received(block_id)
         tip = None if way is None else (chain.tip, chain.tip_height)
@@ -150,9 +155,18 @@ class Blocks:
         """Read a block; ``then`` gets its bytes, or None."""
         self._last_read += 1
         token = self._last_read
-        self._reading[token] = then
+        self._reading[token] = block_id, then
         return Fetch(block_id, token)
 
     def fetched(self, token: int, raw: bytes | None, now: float) -> Iterable[Effect]:
-        then = self._reading.pop(token, None)
-        return () if then is None else then(raw, now)
+        block_id, then = self._reading.pop(token, (b"", None))
+        if then is None:
+            return ()
+        if raw == DAMAGED:
+            self.lose(block_id)
+        return then(raw or None, now)
+
+    def lose(self, block_id: bytes) -> None:
+        """The disk has damaged its body. Once a run: where the second copy does not last, a third is of no use."""
+        if block_id in self.chain and self.chain.has_body(block_id) and block_id not in self._mended:
+            self.lost[block_id] = None

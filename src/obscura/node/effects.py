@@ -93,8 +93,11 @@ class Keep(msgspec.Struct, frozen=True):
     dropped: tuple[bytes, ...] = ()  # ids of transactions that wait no longer
 
 
+DAMAGED = b""  # what a fetch finds of a block that is on the disk and not what was written
+
+
 class Fetch(msgspec.Struct, frozen=True, gc=False):
-    """Read a block from the archive; the core hears ``on_fetched`` with the token, and None if it is not there."""
+    """Read a block from the archive; the core hears ``on_fetched`` with the token and it, ``DAMAGED``, or None: not there."""
 
     block_id: bytes
     token: int

@@ -34,6 +34,7 @@ from obscura.node.mempool import Verdict
 from obscura.node.older import OlderWay, answer_getblocks
 from obscura.node.peer import Peer
 from obscura.node.reentry import Reentry
+from obscura.node.refetch import Refetch
 from obscura.node.serving import Serving, Wanted
 from obscura.node.shown import Shown
 from obscura.node.transactions import TransactionRelay
@@ -82,6 +83,7 @@ class ChainRelay(Part):
         )
         self._older = OlderWay(self.blocks, self._shown)
         self._reentry = Reentry(self.blocks, self.transactions)
+        self._refetch = Refetch(self.blocks, self.download, self._peers, rng)
         self._announcing = Announcing(self.blocks, self._peers, self._compact, self._older, self._shown)
 
     def reactions(self) -> Mapping[type[Received], Reaction]:
@@ -140,6 +142,7 @@ class ChainRelay(Part):
         if told in self.chain and not self.chain.is_bad(told):
             state.best = told
         self.download.joined(state)
+        self._refetch.joined(now)
         if peer.purpose is Purpose.FULL:
             self._inbound[peer.face] += peer.is_inbound
             self.transactions.joined(peer, now)
@@ -219,7 +222,7 @@ class ChainRelay(Part):
         self._compact.arrived(link, block_id)
         if is_older or block_id not in self.chain:
             effects = self._older_block(link, block_id, raw, now)
-        elif self.chain.has_body(block_id):
+        elif self.chain.has_body(block_id) and block_id not in self.blocks.lost:
             effects = []  # somebody else was faster
         else:
             effects = self._judged(link, block_id, *self.blocks.accept(raw), now)
@@ -383,6 +386,7 @@ class ChainRelay(Part):
             self._announcing.deadline(),
             self._shown.deadline(),
             self._reentry.deadline(),
+            self._refetch.deadline(),
         )
 
     def due(self, now: float) -> Iterable[Effect]:
@@ -395,6 +399,7 @@ class ChainRelay(Part):
             self._older,
             self._announcing,
             self._reentry,
+            self._refetch,
         ):
             if owner.deadline() <= now:
                 effects += owner.due(now)

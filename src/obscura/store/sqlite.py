@@ -24,7 +24,7 @@ from obscura import limits
 from obscura.ledger.chain import Chain
 from obscura.ledger.port import ID_BYTES, Ledger
 from obscura.store import schema
-from obscura.store.faults import StoreError, StoreLocked, corrupt, full, read_only, translated
+from obscura.store.faults import StoreCorrupt, StoreError, StoreLocked, corrupt, full, read_only, translated
 from obscura.store.writer import Writer
 
 FILE_NAME = "chain.sqlite"
@@ -60,6 +60,8 @@ class Store:
         self._connection = connection  # the writer's alone, from here on
         self._body_bytes = self._stored_body_bytes = _number(schema.get(connection, "body-bytes"))
         self._pending: dict[bytes, bytes] = {}
+        self._damaged: set[bytes] = set()  # bodies that were read and are not what was written
+        self.forgotten: tuple[bytes, ...] = ()  # damaged ones that opening with ``repair`` dropped
         self._reads = schema.connect(path)
         self._reads_lock = threading.Lock()
         tip = self.tip()
@@ -85,10 +87,13 @@ class Store:
         try:
             connection = schema.connect(path)
             schema.prepare(connection, path, network_id)
+            forgotten: tuple[bytes, ...] = ()
             if schema.get(connection, "clean") != b"\1":
-                _check_newest(connection, path, repair)
+                forgotten = tuple(_check_newest(connection, path, repair))
             schema.put(connection, "clean", b"\0")
-            return cls(path, lock, connection, prune)
+            store = cls(path, lock, connection, prune)
+            store.forgotten = forgotten
+            return store
         except (sqlite3.Error, StoreError, UnicodeDecodeError) as error:
             if connection:
                 connection.close()
@@ -143,13 +148,17 @@ class Store:
         )
 
     def put_block(self, block_id: bytes, raw: bytes, height: int) -> Future[None]:
-        """A checked block. ``block`` gives it from now on. Known ones change nothing, pruned ones come back."""
+        """A checked block. ``block`` gives it from now on. Known ones change nothing, pruned and damaged ones come back."""
         self._pending[block_id] = raw
         checksum = crc32(raw)
 
         def write(connection: sqlite3.Connection) -> None:
             row = (block_id, height, len(raw), checksum, raw)
-            self._body_bytes += len(raw) * connection.execute(_PUT_BLOCK, row).rowcount
+            freed = 0
+            if block_id in self._damaged:
+                freed = _empty(connection, block_id)
+                self._damaged.discard(block_id)
+            self._body_bytes += len(raw) * connection.execute(_PUT_BLOCK, row).rowcount - freed
 
         future = self._write(write, len(raw))
         future.add_done_callback(lambda _: self._pending.pop(block_id, None))
@@ -229,8 +238,13 @@ class Store:
             return None
         checksum, raw = rows[0]
         if not _is_intact(raw, checksum):
+            self._damaged.add(block_id)
             raise _damaged(self.path, block_id)
         return bytes(raw)
+
+    def is_damaged(self, block_id: bytes) -> bool:
+        """Whether its body was read here and is not what was written: ``put_block`` mends it."""
+        return block_id in self._damaged
 
     def has_block(self, block_id: bytes) -> bool:
         """Whether ``block`` would give it."""
@@ -271,6 +285,8 @@ class Store:
             last = self._behind(last, seq)
             done += 1
             sound = _is_intact(raw, checksum) and is_sound(block_id, raw)
+            if not sound:
+                self._damaged.add(block_id)
             yield Progress(done, max(done, total), None if sound else block_id)
 
     # --- inside
@@ -362,8 +378,9 @@ def _lock(path: Path) -> IO[str]:
     return file
 
 
-def _check_newest(connection: sqlite3.Connection, path: Path, repair: bool) -> None:
-    """Read the newest bodies again after a crash."""
+def _check_newest(connection: sqlite3.Connection, path: Path, repair: bool) -> list[bytes]:
+    """Read the newest bodies again after a crash; the damaged ones, which are forgotten."""
+    forgotten = []
     rows = connection.execute(_NEWEST_BODIES, (limits.STORE_CHECKED_BLOCKS,)).fetchall()
     for block_id, checksum, raw in rows:
         if _is_intact(raw, checksum):
@@ -372,6 +389,24 @@ def _check_newest(connection: sqlite3.Connection, path: Path, repair: bool) -> N
             raise _damaged(path, block_id)
         left = _number(schema.get(connection, "body-bytes")) - _forget(connection, block_id)
         schema.put(connection, "body-bytes", max(left, 0).to_bytes(8, "little"))
+        forgotten.append(block_id)
+    return forgotten
+
+
+def _empty(connection: sqlite3.Connection, block_id: bytes) -> int:
+    """Take a damaged body out of its row; the size it had. 0: the file's structure does not allow it, and nothing changes."""
+    row = connection.execute("SELECT size FROM blocks WHERE id = ?", (block_id,)).fetchone()
+    connection.execute("SAVEPOINT emptied")
+    freed = int(row[0]) if row else 0
+    try:
+        connection.execute("UPDATE blocks SET raw = NULL, size = 0 WHERE id = ?", (block_id,))
+    except sqlite3.DatabaseError as error:
+        if not (getattr(error, "sqlite_errorname", None) or "").startswith("SQLITE_CORRUPT"):
+            raise  # a full disk, say: what the writer has to hear of
+        connection.execute("ROLLBACK TO emptied")
+        freed = 0
+    connection.execute("RELEASE emptied")
+    return freed
 
 
 def _forget(connection: sqlite3.Connection, block_id: bytes) -> int:
@@ -386,7 +421,10 @@ def _is_intact(raw: object, checksum: object) -> bool:
 
 
 def _damaged(path: Path, block_id: bytes) -> StoreError:
-    return corrupt(path, f"block {block_id[::-1].hex()} is not what was written")
+    return StoreCorrupt(
+        f"{path} is damaged (block {block_id[::-1].hex()} is not what was written): check the disk; "
+        "a node that runs asks its peers for it anew"
+    )
 
 
 def _number(raw: bytes | None) -> int:
