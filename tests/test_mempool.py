@@ -11,7 +11,9 @@ from obscura import limits
 from obscura.ledger.mining import filler_transaction
 from obscura.ledger.port import Transaction
 from obscura.ledger.transaction import Fields, Input, Output
+from obscura.node.effects import Keep, Waiting
 from obscura.node.mempool import Mempool, Verdict
+from obscura.node.saving import Saving
 
 LEDGER = easy_ledger()
 ONE, OTHER, THIRD = transactions(3, 40)
@@ -115,6 +117,19 @@ def test_what_is_evicted_is_told() -> None:
     told = [entry.transaction.id for t in many(20, 5) for entry in pool.add(t, None, 0.0)[1]]
     assert len(told) == 20 - len(pool)
     assert pool.bytes == sum(entry.cost for entry in pool)
+
+
+def test_what_the_disk_has_beyond_the_room_leaves_the_disk_too() -> None:
+    pool = Mempool(LEDGER, max_bytes=10_000)
+    saving = Saving(pool, lambda: 1)
+    kept = [Waiting(t.id, t.raw, float(n), n < 2) for n, t in enumerate(many(20, 5))]
+    back = set(saving.restore(LEDGER, kept))
+    assert back == {entry.transaction.id for entry in pool}
+    assert {kept[0].id, kept[1].id} <= back, "own ones go last"
+    (keep,) = saving.save()
+    assert isinstance(keep, Keep)
+    assert set(keep.dropped) == {waiting.id for waiting in kept} - back
+    assert 0 < len(back) < 20
 
 
 def test_what_came_while_the_clock_was_ahead_keeps_nothing_else_waiting() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from math import inf
 
 from obscura.errors import DecodeError
@@ -24,8 +24,9 @@ class Saving:
         self._unsaved: dict[bytes, None] = {}
         self._gone: dict[bytes, None] = {}
 
-    def restore(self, ledger: Ledger, waiting: Iterable[Waiting]) -> Iterator[bytes]:
-        """Put what the disk has into the mempool; the ids of what waits again."""
+    def restore(self, ledger: Ledger, waiting: Iterable[Waiting]) -> Iterable[bytes]:
+        """Put what the disk has into the mempool, as much as there is room for; the ids of what waits again."""
+        found: dict[bytes, None] = {}
         for kept in waiting:
             self.at = 0.0
             try:
@@ -33,11 +34,15 @@ class Saving:
             except DecodeError:
                 self._gone[kept.id] = None
                 continue
-            verdict, _ = self._mempool.add(transaction, None, kept.arrival, kept.own)
+            verdict, evicted = self._mempool.add(transaction, None, kept.arrival, kept.own)
             if verdict is Verdict.ACCEPTED:
-                yield transaction.id
+                found[transaction.id] = None
             else:
                 self._gone[kept.id] = None
+            for entry in evicted:
+                found.pop(entry.transaction.id, None)
+                self._gone[entry.transaction.id] = None
+        return found
 
     def came(self, transaction_id: bytes, now: float, *, own: bool) -> None:
         """It waits now."""
