@@ -215,6 +215,17 @@ def test_every_error_becomes_a_sentence_for_the_user(name: str, kind: type[Store
     assert "/data/chain.sqlite" in str(fault)
 
 
+def test_a_disk_that_fails_is_not_told_as_full_alone() -> None:
+    """SQLite has one code for a quota, a limit on file sizes and a disk that takes nothing."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_WRITE"
+    said = str(translated(error, Path("/data/chain.sqlite")))
+    assert "or its disk fails (disk I/O error)" in said
+    assert "free space" in said
+    error.sqlite_errorname = "SQLITE_FULL"
+    assert "fails" not in str(translated(error, Path("/data/chain.sqlite")))
+
+
 HARDER = """
 UPDATE headers SET header = CAST(substr(header, 1, 72) || x'ffff7f04' || substr(header, 77) AS BLOB) WHERE seq =
 """

@@ -29,7 +29,7 @@ class StoreReadOnly(StoreError):
 
 
 class StoreFull(StoreError):
-    """There is no room left. Everything acknowledged is safe."""
+    """There is no room left, or nothing can be written for a reason that looks the same. Everything acknowledged is safe."""
 
 
 class StoreLocked(StoreError):
@@ -40,6 +40,14 @@ def full(path: Path) -> StoreFull:
     """There is no room on the disk, or in the quota."""
     return StoreFull(
         f"no room to write {path}: free space on that disk (or raise its quota), or set prune, then start again"
+    )
+
+
+def unwritten(path: Path, why: str) -> StoreFull:
+    """The system took no bytes, and SQLite does not pass on why: a quota or a limit on files, or a disk that fails."""
+    return StoreFull(
+        f"no room to write {path}, or its disk fails ({why}): free space on that disk (or raise its quota or the limit on "
+        "file sizes), or set prune, then start again; if there is room, look at the system's log and replace the disk"
     )
 
 
@@ -60,8 +68,10 @@ def translated(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> StoreEr
     if isinstance(error, UnicodeDecodeError):
         return corrupt(path, "what is in it is no text")
     name = getattr(error, "sqlite_errorname", None) or ""
-    if name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):  # the latter: quotas and file size limits
+    if name == "SQLITE_FULL":
         return full(path)
+    if name == "SQLITE_IOERR_WRITE":
+        return unwritten(path, str(error))
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_READ", "SQLITE_IOERR_SHORT_READ")):
         return corrupt(path, str(error))
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
