@@ -235,7 +235,6 @@ ALTERED = {
     "the last of a branch": f"{HARDER} 5",
     "one that is cut short": "UPDATE headers SET header = substr(header, 1, 79) WHERE seq = 5",
     "one that is gone": "DELETE FROM headers WHERE seq = 2",
-    "the tip's, gone": "DELETE FROM headers WHERE seq = 4",
 }
 
 
@@ -253,6 +252,28 @@ def test_altered_headers_are_damage_and_not_another_chain(how: str, tmp_path: Pa
     change(tmp_path, ALTERED[how])
     with Store.open(tmp_path, NETWORK) as store, pytest.raises(StoreCorrupt, match=r"a header: .* move the file away"):
         store.load_chain(ledger)
+
+
+@pytest.mark.parametrize(
+    ("sql", "height"),
+    [("UPDATE meta SET value = zeroblob(40) WHERE key = 'tip'", 4), ("DELETE FROM headers WHERE seq = 4", 3)],
+)
+def test_a_tip_that_no_header_has_costs_nothing(sql: str, height: int, tmp_path: Path) -> None:
+    ledger = easy_ledger()
+    chain = Chain(ledger)
+    ids = extend(ledger, chain, chain.genesis, 4)
+    with Store.open(tmp_path, NETWORK) as store:
+        store.put_headers([chain.header(block_id) for block_id in ids])
+        for at, block_id in enumerate(ids, 1):
+            store.put_block(block_id, b"body", at)
+        store.set_tip(ids[3], 4).result()
+    change(tmp_path, sql)
+    with Store.open(tmp_path, NETWORK) as store:
+        assert store.load_chain(ledger).tip == ids[height - 1]
+        store.put_headers([chain.header(ids[3])] if height == 3 else [])
+        store.set_tip(ids[3], 4).result()
+    with Store.open(tmp_path, NETWORK) as store:
+        assert store.load_chain(ledger).tip == ids[3]
 
 
 def of_other_kinds(directory: Path, sql: str) -> bytes:

@@ -21,7 +21,7 @@ from zlib import crc32
 import msgspec
 
 from obscura import limits
-from obscura.ledger.chain import Chain
+from obscura.ledger.chain import UNKNOWN_TIP, Chain
 from obscura.ledger.port import ID_BYTES, Ledger
 from obscura.store import schema
 from obscura.store.faults import StoreCorrupt, StoreError, StoreLocked, corrupt, full, read_only, translated
@@ -210,13 +210,16 @@ class Store:
     # --- reading: what is committed, and bodies that still wait
 
     def load_chain(self, ledger: Ledger) -> Chain:
-        """The header tree as it was stored. Raises ``StoreCorrupt`` for headers that nobody can have put."""
+        """The header tree as it was stored. Raises ``StoreCorrupt`` for headers that nobody can have put.
+
+        A tip that no header has costs nothing: the work of the blocks says which it is, and the next one is put in its place.
+        """
         chain = Chain(ledger)
         bodies = {row[0] for row in self._read("SELECT id FROM blocks")}
         refused = [row[0] for row in self._read("SELECT id FROM refused")]
         tip = self.tip()
         fault = chain.restore(self.headers(), bodies.__contains__, refused, tip and tip[0])
-        if fault is not None:
+        if fault is not None and fault is not UNKNOWN_TIP:
             raise corrupt(self.path, f"a header: {fault.reason}")
         return chain
 
