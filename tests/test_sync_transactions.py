@@ -388,6 +388,23 @@ def test_what_left_the_mempool_does_not_come_back_after_a_restart() -> None:
     assert not node.archive.transactions
 
 
+def test_a_clock_that_was_years_behind_and_is_set_right_ends_nothing_that_waits() -> None:
+    net = network()
+    node = node_in(net)
+    node.clock_error_s = -5 * 365 * 86_400.0
+    give(node, MANY[0])
+    net.kernel.run(until=100.0)
+    node.clock_error_s = 0.0
+    net.kernel.run(until=2_000.0)
+    assert pool(node) == {MANY[0].id}
+    node.crash()
+    again = net.add(SETTINGS, archive=node.archive)
+    net.kernel.run(until=limits.MEMPOOL_S / 2)
+    assert pool(again) == {MANY[0].id}, "the disk has the right time of it too"
+    net.kernel.run(until=limits.MEMPOOL_S + 3_000.0)
+    assert not pool(again)
+
+
 def test_a_link_for_blocks_carries_no_transactions() -> None:
     blocks = chain_of(LEDGER, 3)
     net = network()

@@ -514,6 +514,7 @@ MEMPOOL_BYTES: Final = 64 << 20  # bytes of all waiting transactions
 MEMPOOL_ENTRY_BYTES: Final = 500  # bytes that one entry costs beside its own. Security: many tiny transactions.
 MEMPOOL_SHARE: Final = 4  # one peer's transactions may take 1 / 4 of the mempool
 MEMPOOL_S: Final = 72 * 3600.0  # seconds that a transaction waits for a block
+CLOCK_LEAP_S: Final = 12 * 3600.0  # seconds by which a clock that was behind leaps, for which no transaction waited
 MEMPOOL_KEEP_S: Final = 5.0  # seconds between writes of what changed in the mempool to the disk
 MEMPOOL_SWEEP_S: Final = 600.0  # seconds between looks for transactions that waited too long
 LEAVING_BYTES: Final = 8 << 20  # of transactions that left, given until a face shows why (ours). Security: many blocks.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 
 import msgspec
+from msgspec import structs
 
 from obscura.ledger.port import Ledger, Transaction
 from obscura.limits import MAX_RELAYED_TX, MEMPOOL_BYTES, MEMPOOL_ENTRY_BYTES, MEMPOOL_S, MEMPOOL_SHARE
@@ -111,6 +112,12 @@ class Mempool:
         for entry in gone:
             self._remove(entry.transaction.id)
         return gone
+
+    def put_later(self, leap: float, unix: float) -> Iterable[bytes]:
+        """The clock was behind by ``leap``, so all came that much later, if not after ``unix``; the ids."""
+        for transaction_id, entry in self._entries.items():
+            self._entries[transaction_id] = structs.replace(entry, arrival=min(entry.arrival + leap, unix))
+        return self._entries.keys()
 
     def confirm(self, transactions: Iterable[Transaction]) -> list[Entry]:
         """Take out what a block brought, and what can no longer be in any block beside it."""

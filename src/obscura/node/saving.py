@@ -7,15 +7,15 @@ from math import inf
 
 from obscura.errors import DecodeError
 from obscura.ledger.port import Ledger
-from obscura.limits import MEMPOOL_KEEP_S
+from obscura.limits import CLOCK_LEAP_S, MEMPOOL_KEEP_S
 from obscura.node.effects import Effect, Keep, Waiting
-from obscura.node.mempool import Mempool, Verdict
+from obscura.node.mempool import Entry, Mempool, Verdict
 
 
 class Saving:
     """Own transactions are due at once, others within ``MEMPOOL_KEEP_S``."""
 
-    __slots__ = ("_gone", "_mempool", "_next_token", "_unsaved", "at")
+    __slots__ = ("_gone", "_looked", "_mempool", "_next_token", "_unsaved", "at")
 
     def __init__(self, mempool: Mempool, next_token: Callable[[], int]) -> None:
         self.at = inf  # when to save
@@ -23,6 +23,7 @@ class Saving:
         self._next_token = next_token
         self._unsaved: dict[bytes, None] = {}
         self._gone: dict[bytes, None] = {}
+        self._looked: tuple[float, float] | None = None  # at which time of which clock: the set one, the one of spans
 
     def restore(self, ledger: Ledger, waiting: Iterable[Waiting]) -> Iterable[bytes]:
         """Put what the disk has into the mempool, as much as there is room for; the ids of what waits again."""
@@ -55,6 +56,14 @@ class Saving:
         self._unsaved.pop(transaction_id, None)
         self._gone[transaction_id] = None
         self.at = min(self.at, now + MEMPOOL_KEEP_S)
+
+    def expired(self, unix: float, now: float) -> list[Entry]:
+        """What waited too long. Where the clock was far behind and is set right, nothing waited for all that it leaps over."""
+        before, self._looked = self._looked, (unix, now)
+        leap = 0.0 if before is None else (unix - before[0]) - (now - before[1])
+        if leap >= CLOCK_LEAP_S:
+            self._unsaved.update(dict.fromkeys(self._mempool.put_later(leap, unix)))
+        return self._mempool.expire(unix)
 
     def save(self) -> list[Effect]:
         """What changed since the last time, for the disk."""

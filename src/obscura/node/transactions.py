@@ -433,7 +433,7 @@ class TransactionRelay:
         for side in self._sides.values():
             effects += self._ask_others(side, now)
         if self._saving.at <= now:
-            self._went(self.mempool.expire(self._unix()), now)
+            self._went(self._saving.expired(self._unix(), now), now)
             effects += self.save()
             self._saving.at = now + MEMPOOL_SWEEP_S if len(self.mempool) else inf
         return effects
