@@ -360,6 +360,13 @@ def test_an_application_adds_a_message() -> None:
     assert [type(item) for item in FrameDecoder(CATALOGUE.established).receive(data)] == [Unknown] * 3 + [Ping]
 
 
+@pytest.mark.parametrize("made", [None, Ping(1), "text"])
+def test_what_an_applications_decoder_returns_is_a_message_of_its_class(made: object) -> None:
+    kinds = CATALOGUE.with_message(variant(decode=classmethod(lambda cls, payload: made))).established
+    with pytest.raises(TypeError, match=f"Variant.decode returned {type(made).__name__}, not Variant"):
+        list(FrameDecoder(kinds).receive(encode_raw("note", b"x")))
+
+
 def variant(**attributes: object) -> type[Message]:
     return type("Variant", (Note,), attributes, frozen=True, gc=False)  # type: ignore[return-value, call-overload]
 

@@ -50,7 +50,8 @@ class Catalogue:
         return self._classes.get(type)
 
     def with_message(self, cls: type[Message]) -> Catalogue:
-        """This catalogue and an application's own message. What its ``decode`` raises counts as malformed.
+        """This catalogue and an application's own message. What its ``decode`` raises counts as malformed, and what it returns
+        that is no message of the class ends the link.
 
         ``ValueError`` for what is no message class with ``TYPE`` and ``MAX_SIZE``, or has fields and not both of ``encode``
         and ``decode``; for a type name that is taken or not ``[a-z0-9]{1,12}``, for a ``MAX_SIZE`` over 4 MiB
@@ -104,20 +105,27 @@ class Catalogue:
 
 def _decode_of(cls: type[Message]) -> Decode:
     if cls not in BUILT_IN:
-        return _translated(cls.decode)
+        return _translated(cls)
     return cls if issubclass(cls, RawMessage) else cls.decode  # there the constructor decodes: one call less
 
 
-def _translated(decode: Decode) -> Decode:
-    """The boundary to code that is not ours: whatever it raises on a peer's bytes is a ``DecodeError``."""
+def _translated(cls: type[Message]) -> Decode:
+    """The boundary to code that is not ours: whatever it raises on a peer's bytes is a ``DecodeError``.
+
+    That it returns something else is its own defect whatever the bytes are: a ``TypeError``, which costs the link and is logged.
+    """
+    decode = cls.decode
 
     def decode_foreign(payload: bytes) -> Message:
         try:
-            return decode(payload)
+            message: object = decode(payload)
         except DecodeError:
             raise
         except Exception as error:
             raise DecodeError(f"{type(error).__name__} in the decoder") from error
+        if type(message) is not cls:  # it would find no reaction, and nobody would hear of it
+            raise TypeError(f"{cls.__name__}.decode returned {type(message).__name__}, not {cls.__name__}")
+        return message
 
     return decode_foreign
 
