@@ -219,15 +219,17 @@ def test_an_own_message_and_its_feature_bit(tmp_path: Path) -> None:
         for wrong in (0x40, 0x80, 1, 3 << 9, 1 << 32):
             with pytest.raises(ValueError, match="one bit"):
                 a.register(Ballast, keep, feature=wrong)
-        with pytest.raises(ValueError, match="already has a reaction"):
-            a.react(Ballast, keep)
+        with pytest.raises(ValueError, match="is taken"):
+            a.register(Ballast, keep)
+        with pytest.raises(ValueError, match="the message type ping is taken"):
+            a.register(Ping, keep)
         async with a, b:
             peer = await a.connect(b.addresses[0])
             assert peer.negotiated.flags.features >> 9 & 1
             a.send(peer, Ballast(b"abc"))
             assert await got.get() == b"cba"
             with pytest.raises(UserError, match="before the node is entered"):
-                a.react(Pong, keep)
+                a.register(Ballast, keep)
 
     run(scenario())
 

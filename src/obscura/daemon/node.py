@@ -157,18 +157,12 @@ class Node:
         """
         if feature and (feature < 0x100 or feature.bit_count() != 1 or feature >> 32):
             raise ValueError("a feature is one bit from 0x100 up to 0x80000000")
-        functools.reduce(Catalogue.with_message, (*self._messages, message), CATALOGUE)  # raises
-        self.react(message, reaction)
-        self._messages.append(message)
-        self._extra = self._extra.with_(Flags(feature, 0))
-
-    def react(self, message: type[Message], reaction: Reaction) -> None:
-        """Set the reaction to a built-in message type that no part of this node reacts to. Before the node is entered."""
         if self._assembly is not None:
             raise UserError("reactions are registered before the node is entered")
-        if message in self._reactions:
-            raise ValueError(f"{message.TYPE} already has a reaction")
+        functools.reduce(Catalogue.with_message, (*self._messages, message), CATALOGUE)  # raises
         self._reactions[message] = plain(reaction)
+        self._messages.append(message)
+        self._extra = self._extra.with_(Flags(feature, 0))
 
     # --- What the application asks ----------------------------------------------------------------------------------
 
@@ -273,7 +267,10 @@ class Node:
             await room
 
     def events(self, kinds: Collection[str] | None = None) -> Subscription:
-        """What happens from now on, as dicts with a ``kind``; ends when the subscription is closed, or the node is left."""
+        """What happens from now on, as dicts with a ``kind``; ends when the subscription is closed, or the node is left.
+
+        Of ``kinds`` alone, if given. They may be an application's own (``Notify``), so one that nobody knows is no error.
+        """
         subscription = self.events_out.subscribe(kinds)
         if self._resources is not None and self._turns.is_over:
             subscription.close()
