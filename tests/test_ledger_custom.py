@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from chain_nodes import SETTINGS, network, relay_of, submit, told
 from obscura import Config, Node
+from obscura.cli import root
+from obscura.cli.frame import Globals
 from obscura.ledger.bitcoin import BitcoinLedger
 from obscura.ledger.chain import Chain
 from obscura.ledger.network import Network
 from obscura.ledger.networks import BUILT_IN
 from obscura.ledger.port import Block, Fault, FaultKind, Ledger
+from obscura.node.recording import unpack
 from obscura.sim.archive import MemoryArchive
+from obscura.sim.replay import load
 from obscura.store.sqlite import Store
 
 EXAMPLE = Path(__file__).parents[1] / "examples/custom_ledger.py"
@@ -74,6 +79,30 @@ def test_real_nodes_keep_and_relay_it(tmp_path: Path) -> None:
         assert (tmp_path / "a" / "notes").is_dir(), "beside the directory of another network, not in it"
 
     asyncio.run(scenario())
+
+
+def test_what_it_heard_is_replayed_by_whoever_has_the_ledger(tmp_path: Path) -> None:
+    notes = Network("notes", LEDGER, port=40_100)
+    common: dict[str, Any] = {"network": "dev", "listen": ("127.0.0.1:0",), "privacy": "standard"}
+
+    async def scenario() -> None:
+        a = Node(Config(data_dir=tmp_path / "a", **common), network=notes)
+        b = Node(Config(data_dir=tmp_path / "b", capture=tmp_path, **common), network=notes)
+        async with a, b, asyncio.timeout(30):
+            tips = b.events({"tip"})
+            await b.connect(a.addresses[0])
+            await a.submit_block(LEDGER.block_id(LEDGER.genesis) + sha256(b"note").digest() + b"note")
+            await anext(tips)
+
+    asyncio.run(scenario())
+    with (tmp_path / "capture").open("rb") as file:
+        records = list(unpack(file.read, "it"))
+    replay = load(records, notes)
+    replay.play(records)
+    assert (replay.report()["height"], list(replay.differences())) == (1, [])
+    told = CliRunner().invoke(root, ["replay", str(tmp_path)], obj=Globals()).stderr
+    assert "no network is called 'notes'" in told
+    assert "a chain that an application brought" in told
 
 
 @pytest.mark.parametrize("ledger", [LEDGER, *(n.ledger for n in BUILT_IN.values())], ids=["notes", *BUILT_IN])

@@ -9,7 +9,7 @@ import click
 
 from obscura.cli.frame import Command, Globals, Number, pass_globals
 from obscura.cli.output import printable, show_fields, show_json
-from obscura.errors import UserError
+from obscura.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,16 @@ def replay(globals: Globals, /, folder: Path, until_s: float | None, partial: bo
     path = folder / "capture" if folder.is_dir() else folder
     first = next(_records(path, partial), None)
     named = first.network if isinstance(first, Begin) else "dev"
-    run = load(_records(path, partial), load_network(globals.network or named))
+    try:
+        network = load_network(globals.network or named)
+    except ConfigError as error:
+        if globals.network:
+            raise
+        raise UserError(
+            f"{path}: {error}. The file of the network goes with --network; a chain that an application brought is known to that "
+            "alone, which has load and play of obscura.sim.replay"
+        ) from None
+    run = load(_records(path, partial), network)
     run.play(_records(path, partial), inf if until_s is None else until_s)
     if run.end is None and until_s is None and not partial:
         raise UserError(

@@ -61,8 +61,8 @@ class Capture(Part):
         """What ``assemble`` takes."""
         return self._tape.dice(part, rng) if self.is_on else rng
 
-    def begin(self, config: Config, settings: Settings, assembly: Assembly, waiting: Iterable[Waiting]) -> None:
-        """Write down what the node is and has, and from now on what its links bring."""
+    def begin(self, network: str, settings: Settings, assembly: Assembly, waiting: Iterable[Waiting]) -> None:
+        """Write down what the node is and has, and from now on what its links bring. ``network``: how a replay finds it."""
         relay = assembly.relay
         if not self.is_on or relay is None:
             return
@@ -77,7 +77,7 @@ class Capture(Part):
         self._tape.put(
             Begin(
                 software=obscura.__version__,
-                network=config.network,
+                network=network,
                 network_id=settings.network_id,
                 unix=int(time.time()),
                 is_dev=settings.is_dev,

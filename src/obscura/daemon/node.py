@@ -76,6 +76,7 @@ class Node:
         """``network``: an own chain, not the one that ``config`` names. ``rng`` None = the system's; others are for tests."""
         self.config = config or Config()
         self.network = network or load_network(self.config.network)
+        self._network_name = self.config.network if network is None else network.name
         self.data_dir = DataDir(self.config.data_dir, self.network.name)
         self.events_out, self.receipts = Broadcast(), Receipts()
         self._rng = rng or random.SystemRandom()
@@ -124,7 +125,7 @@ class Node:
                 outbox=FileOutbox(self.data_dir),
                 dice=capture.dice,
             )
-            capture.begin(self.config, settings, self._assembly, waiting)
+            capture.begin(self._network_name, settings, self._assembly, waiting)
             resources.callback(self._save)
             sockets = Sockets(self._assembly.engine, self.routes, self._tcp, self.now, self._turns.plan, self._fail)
             self._sockets = sockets
