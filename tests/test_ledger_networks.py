@@ -172,6 +172,8 @@ def test_names_and_paths(tmp_path: Path) -> None:
     for name in ("a\0b.toml", "~nobody-of-this-name/n.toml"):
         with pytest.raises(ConfigError, match="cannot be read: no file has such a name"):
             load_network(name)
+    with pytest.raises(ConfigError, match="more than 1048576 bytes"):  # a capture may name a device that has no end
+        load_network("/dev/zero")
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_network(str(tmp_path / "x.toml"))

@@ -564,6 +564,8 @@ JOB_LOOK_S: Final = 0.02  # seconds of such work between two looks at the loop
 
 # --- Captures (ours) --------------------------------------------------------------------------------------------------
 CAPTURE_RECORD: Final = 8 << 20  # bytes of one record. Security: a file from elsewhere cannot make us hold more.
+# bytes of a network's file. Security: a capture names one, and a device has no end.
+NETWORK_FILE_BYTES: Final = 1 << 20
 CAPTURE_STATE: Final = 1 << 10  # bytes kept free for the last record, which says what the node had
 CAPTURE_HEADERS: Final = 2_000  # headers in one record
 CAPTURE_FLUSH_S: Final = 1.0  # seconds that a node which is killed loses of its capture

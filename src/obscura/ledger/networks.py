@@ -12,6 +12,7 @@ from obscura.errors import ConfigError
 from obscura.ledger.bitcoin import BitcoinLedger, Rules
 from obscura.ledger.network import Network, genesis_block, own_genesis
 from obscura.ledger.network_file import read_network
+from obscura.limits import NETWORK_FILE_BYTES
 
 __all__ = ["BUILT_IN", "Network", "load_network"]
 
@@ -67,7 +68,10 @@ def load_network(name: str) -> Network:
     if "." not in name and "/" not in name:
         raise ConfigError(f"no network is called {name!r}: there are {', '.join(BUILT_IN)}, or a TOML file")
     try:
-        raw = Path(name).expanduser().read_bytes()
+        with Path(name).expanduser().open("rb") as file:
+            raw = file.read(NETWORK_FILE_BYTES + 1)
+        if len(raw) > NETWORK_FILE_BYTES:
+            raise ConfigError(f"it has more than {NETWORK_FILE_BYTES} bytes, which no network needs")
         return read_network(raw.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"the network file {name} cannot be read: {error.strerror}") from None
