@@ -15,7 +15,7 @@ from scipy import stats
 from obscura.lab.link import LabLink, idle, opaque
 from obscura.lab.mix import DEFAULT_MIX
 from obscura.limits import MAX_HELD_BYTES
-from obscura.node.cover import Budget
+from obscura.node.cover import Budget, _spending
 from obscura.shaping.levels import LEVELS, Knobs, PrivacyLevel, knobs_of
 from obscura.shaping.schedule import CLASSES, Gate, MessageClass, Pace, Slots
 from obscura.wire.catalogue import BUILT_IN
@@ -264,6 +264,17 @@ def test_what_the_peer_accepts_bounds_the_cover() -> None:
     link.run((), 20_000)
     assert 0.8 * 30 < link.sender.outbox.dummy_bytes_sent / 20_000 < 1.1 * 30
     assert idle(MEDIUM, random.Random(1), 20_000).sender.outbox.dummy_bytes_sent > 60 * 20_000
+
+
+def test_what_a_peer_accepts_is_not_used_up_by_cover_that_the_budget_refuses() -> None:
+    """Other links use up the budget for a second: this one must not pay for what it was not let send."""
+    budget = Budget(1_024, 0, 0.0)
+    may_spend = _spending(budget, 16)
+    assert may_spend(1_024, 0.0)
+    budget.may_spend(1_024, 0.0)
+    refused = [may_spend(1_024, 0.5) for _ in range(3)]
+    assert refused == [False] * 3
+    assert may_spend(1_024, 2.0), "two records were saved up at its begin"
 
 
 def test_idle_cover_of_the_levels() -> None:

@@ -41,11 +41,15 @@ class Budget:
 
         A record that is larger than what can be saved up goes when all of that is there: else a small budget would mean no cover.
         """
-        if any(bucket.wait_s(min(cost, burst), now) > 0 for bucket, burst in self._buckets):
+        if not self.has(cost, now):
             return False
         for bucket, _ in self._buckets:
             bucket.give(-cost, now)
         return True
+
+    def has(self, cost: int, now: float) -> bool:
+        """Whether ``may_spend`` would say so. Nothing is spent."""
+        return all(bucket.wait_s(min(cost, burst), now) <= 0 for bucket, burst in self._buckets)
 
 
 def shaping(knobs: Knobs, budget: Budget, rng: random.Random) -> Callable[[Negotiated], Shape]:
@@ -135,7 +139,10 @@ def _spending(budget: Budget, most: int) -> MaySpend:
     def may_spend(cost: int, now: float) -> bool:
         if not own:
             own.append(Budget(most, 0, now))
-        return most > 0 and own[0].may_spend(cost, now) and budget.may_spend(cost, now)
+        if not (most > 0 and own[0].has(cost, now) and budget.may_spend(cost, now)):
+            return False
+        own[0].may_spend(cost, now)
+        return True
 
     return may_spend
 
