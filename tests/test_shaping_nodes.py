@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from obscura.daemon.config import Config
 from obscura.daemon.methods import control_methods
 from obscura.daemon.node import Node
+from obscura.handshake.features import BUILT, Flags, Privacy
 from obscura.node.assembly import Settings
-from obscura.shaping.levels import LEVELS, CustomKnobs, Knobs, PrivacyLevel
+from obscura.node.cover import peer_terms
+from obscura.shaping.levels import LEVELS, CustomKnobs, Knobs, PrivacyLevel, padneg
 from obscura.sim.kernel import Kernel
 from obscura.sim.network import SimNetwork, SimNode
+from playbook import Guest, Host, client, offer
 from rotating import Pair
 
 STANDARD, MEDIUM, HIGH = (LEVELS[PrivacyLevel(name)] for name in ("standard", "medium", "high"))
@@ -53,6 +57,20 @@ def test_high_does_not_keep_such_a_link() -> None:
     assert not a.peers
     assert not b.peers
     assert any("less than this node's privacy level" in str(told["why"]) for told in said(a, "dial-failed"))
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_peer_that_lacks_the_bit_for_jitter_is_told_or_refused_as_one_that_asks_for_less(refuses: bool) -> None:
+    host = Host(knobs=Knobs(jitter_ms=(0, 100), refuses_less=refuses))
+    flags = Flags(BUILT.features, BUILT.privacy & ~Privacy.TimingJitter)
+    said = msgspec.structs.replace(offer(flags=flags), padneg=padneg(MEDIUM))
+    Guest(host, client(said=said), host.accept("127.0.0.1", 50_000)).pump()
+    told = [dict(notify.fields) for notify in host.told if notify.kind == "privacy-reduced"]
+    assert [event["what"] for event in told] == ([] if refuses else [["no jitter"]])
+    assert len(host.assembly.core.peers) == (not refuses)
+    (peer,) = list(host.assembly.core.peers.values()) or [None]
+    assert peer is None or peer_terms(MEDIUM, peer)["conceded"] == ["no jitter"]
+    assert peer is None or peer_terms(HIGH, peer)["conceded"] == [], "which has none of its own"
 
 
 def test_costs_add_up_over_links_that_ended() -> None:

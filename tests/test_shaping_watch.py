@@ -140,7 +140,7 @@ def test_a_cheating_sender_is_penalised(monkeypatch: pytest.MonkeyPatch) -> None
     link.run([(1.0, opaque("tx")(bytes(300))), (2.0, opaque("tx")(bytes(400)))], 3.0)
     breaches = [event for event in link.events if isinstance(event, Breach)]
     assert breaches
-    part = cover.Cover()
+    part = cover.Cover(MEDIUM)
     (effect,) = part.reactions()[Breach](_Peer(), breaches[0], 1.0)  # type: ignore[arg-type,misc]
     assert isinstance(effect, Penalise)
     assert effect.points == 20

@@ -27,7 +27,7 @@ def privacy_methods(node: Node) -> dict[str, Callable[..., Any]]:
             "mean_hold_s": config.knobs.mean_hold_s,
             "tcp_profile": config.tcp_profile,
             "tcp_cannot_imitate": list(CANNOT_IMITATE[config.tcp_profile]),
-            "links": [peer_terms(peer) for peer in node.peers()],
+            "links": [peer_terms(config.knobs, peer) for peer in node.peers()],
             "cost": node.engine.traffic.all_sent(node.engine.links.values()),
         }
 

@@ -156,7 +156,7 @@ def assemble(
         ways=settings.ways,
         named=settings.manual,
     )
-    core = Core([liveness, *near.parts, Cover(), rotation, *about_chain, *parts])
+    core = Core([liveness, *near.parts, Cover(settings.knobs), rotation, *about_chain, *parts])
     shape = Shapes(settings.knobs, rng, now, faces=len(settings.faces)).of
     for message, reaction in (reactions or {}).items():
         core.route(message, reaction)

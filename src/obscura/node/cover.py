@@ -59,7 +59,7 @@ def shaping(knobs: Knobs, budget: Budget, rng: random.Random) -> Callable[[Negot
         outbound, inbound = both_directions(negotiated)
         if outbound is None or inbound is None:
             return unshaped(negotiated)
-        if knobs.refuses_less and (less := _less(negotiated, outbound)):
+        if knobs.refuses_less and (less := _less(knobs, negotiated, outbound)):
             raise Refused(f"the peer asks for less than this node's privacy level: {'; '.join(less)}")
         rule = Rule(outbound.rule)
         sizes = Constant(outbound.slot_size) if outbound.has_slots else padding(rule, rng, outbound.record_size)
@@ -105,8 +105,14 @@ def _understood(negotiated: Negotiated) -> Understood:
     )
 
 
-def _less(negotiated: Negotiated, outbound: Agreement) -> tuple[str, ...]:
-    return concessions(wished(negotiated.own_padneg), outbound) if negotiated.own_padneg is not None else ()
+def _less(knobs: Knobs, negotiated: Negotiated, outbound: Agreement | None) -> tuple[str, ...]:
+    """In words: where the peer has this side send with less cover than its level says."""
+    if outbound is None or negotiated.own_padneg is None:
+        return ()
+    has_jitter = (
+        outbound.has_slots or knobs.jitter_ms == OFF or _understood(negotiated).jitter
+    )  # no matter of ``padneg``
+    return concessions(wished(negotiated.own_padneg), outbound) + (() if has_jitter else ("no jitter",))
 
 
 def _schedule(
@@ -150,6 +156,9 @@ def _spending(budget: Budget, most: int) -> MaySpend:
 class Cover(Part):
     """Says where a peer asked for less than the own level, and penalises what a peer's own agreement excludes."""
 
+    def __init__(self, knobs: Knobs) -> None:
+        self._knobs = knobs
+
     def reactions(self) -> Mapping[type[Received], Reaction]:
         return {Breach: self.on_breach}
 
@@ -158,7 +167,7 @@ class Cover(Part):
 
     def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
         outbound, _ = both_directions(peer.negotiated)
-        less = _less(peer.negotiated, outbound) if outbound is not None else ()
+        less = _less(self._knobs, peer.negotiated, outbound)
         return (Notify("privacy-reduced", {"peer": peer.link, "what": list(less)}),) if less else ()
 
 
@@ -179,9 +188,9 @@ def terms(agreed: Agreement | None) -> dict[str, Any] | None:
     }
 
 
-def peer_terms(peer: Peer) -> dict[str, Any]:
+def peer_terms(knobs: Knobs, peer: Peer) -> dict[str, Any]:
     """What a link is shaped by, both directions, and where the peer asked for less; ready for JSON."""
     outbound, inbound = both_directions(peer.negotiated)
-    less = _less(peer.negotiated, outbound) if outbound is not None else ()
+    less = _less(knobs, peer.negotiated, outbound)
     link: LinkId = peer.link
     return {"peer": link, "sends": terms(outbound), "receives": terms(inbound), "conceded": list(less)}
