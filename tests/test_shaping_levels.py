@@ -83,6 +83,7 @@ def test_every_knob_can_be_set_at_the_level_custom() -> None:
         {"burst": (0, 300)},
         {"slot_ms": (1, 1)},
         {"slot_ms": (0, 1_000_000)},
+        {"slot_ms": (100_000, 110_000)},
     ],
 )
 def test_absurd_custom_values_are_refused_in_words(given: dict[str, Any]) -> None:

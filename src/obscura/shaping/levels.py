@@ -164,10 +164,10 @@ def _checked(name: str, value: Span, bounds: Pair) -> Pair:
     low, high = bounds
     is_pair = len(value) == 2 and value[0] <= value[1]
     if is_pair and (value == OFF or low <= value[0] <= value[1] <= high):
-        if name != "slot_ms" or value == OFF or sum(value) >= 2 * SLOT_MS[0]:
+        if name != "slot_ms" or value == OFF or 2 * SLOT_MS[0] <= sum(value) <= 2 * SLOT_MS[1]:
             return value[0], value[1]
         raise ConfigError(
-            f"privacy-custom.slot-ms is {list(value)}: slots are at least {SLOT_MS[0]} ms apart in the mean"
+            f"privacy-custom.slot-ms is {list(value)}: slots are {SLOT_MS[0]} to {SLOT_MS[1]} ms apart in the mean"
         )
     key = name.replace("_", "-")
     raise ConfigError(
