@@ -43,7 +43,7 @@ from obscura.node.recording import (
 )
 from obscura.sim.replay import Replay, load
 from obscura.wire.frame import checksum_of
-from obscura.wire.messages.transactions import Tx
+from obscura.wire.messages.transactions import GetData, Tx
 
 DEV = load_network("dev")
 
@@ -150,6 +150,27 @@ def test_the_file_is_the_owners_and_holds_no_secret(captured: tuple[Path, dict[s
     for keys in (path.parent.parent / "other" / "dev" / "keys").rglob("*"):
         assert not keys.is_file() or keys.read_bytes() not in data
     assert {type(record) for record in records_of(data)} >= {Linked, Channel, Got, Over, Dice, End}
+
+
+def test_own_transactions_can_be_found_as_the_page_says(tmp_path: Path) -> None:
+    """What peers ask for and nobody brought is the node's own: the page promised for long that they are not marked."""
+
+    async def scenario() -> bytes:
+        common: dict[str, Any] = {"network": "dev", "listen": ("127.0.0.1:0",), "privacy": "standard"}
+        one = Node(Config(data_dir=tmp_path / "one", capture=tmp_path, **common))
+        async with one, Node(Config(data_dir=tmp_path / "other", **common)) as other:
+            await one.connect(other.addresses[0])
+            foreign = other.broadcast(filler_transaction(random.Random(7)), "direct").id
+            own = one.broadcast(filler_transaction(random.Random(8)), "direct").id
+            await until(lambda: own in other.relay.transactions.mempool and foreign in one.relay.transactions.mempool)
+        return own
+
+    own = asyncio.run(scenario())
+    got = [record for record in records_of((tmp_path / "capture").read_bytes()) if isinstance(record, Got)]
+    asked = {item.hash for record in got if record.type == "getdata" for item in GetData.decode(record.payload).items}
+    brought = {DEV.ledger.decode_transaction(record.payload).id for record in got if record.type == "tx"}
+    assert (asked - brought, len(brought)) == ({own}, 1)
+    assert "**Own transactions can be found in it**" in (Path(__file__).parents[1] / "docs/capture.md").read_text()
 
 
 def test_it_never_overwrites_and_is_not_made_unasked(captured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
