@@ -25,14 +25,18 @@ from obscura.limits import (
     SEND_QUEUE_MAX,
     SEND_STALL_S,
 )
+from obscura.morph.plain import Plain
 from obscura.node.core import Part
 from obscura.node.effects import Disconnect, Effect, Notify, Send
 from obscura.node.io import Hold, Reach, Shut, Write
+from obscura.node.link import Link
 from obscura.node.peer import Peer
+from obscura.node.pressure import Memory
 from obscura.shaping.levels import LEVELS, Knobs
 from obscura.wire.address import Address
 from obscura.wire.frame import encode_frame, encode_raw
-from obscura.wire.messages.network import GetAddr, Ping, Pong, Verack
+from obscura.wire.messages.blocks import Block
+from obscura.wire.messages.network import Addr, AddrEntry, GetAddr, Ping, Pong, Verack
 from obscura.wire.messages.transactions import Tx
 from playbook import (
     QUIET,
@@ -52,6 +56,42 @@ from playbook import (
 
 KEY_SENTENCE = "127.0.0.1:19733 did not prove its key: offline, key changed, wrong clock, or interference"
 MIB = 1 << 20
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held", ["an incomplete message", "messages over their rate"])
+def test_who_is_cut_for_what_it_makes_us_hold_holds_nothing_while_its_socket_lives_on(
+    held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of ssh, say, ends once the peer has said so: the turn cut such a link again and again, and never ended."""
+    host = Host(rate_factor=1.0)
+    guest, other = visit(host, seed=1), visit(host, seed=2)
+    monkeypatch.setattr(Plain, "end", lambda self, now: [])
+    host.engine._memory = Memory(100_000, 1)
+    for link in host.engine.links.values():
+        link.memory = 0
+    cut, cuts = host.engine.cut, []
+
+    def counted(link: Link, reason: Reason, now: float) -> None:
+        cuts.append(link.id)
+        assert len(cuts) < 10, "the same turn, again and again"
+        cut(link, reason, now)
+
+    monkeypatch.setattr(host.engine, "cut", counted)
+    if held == "an incomplete message":
+        guest.connection.send(Block(bytes(300_000)))
+        host.give(guest.link, b"".join(guest.connection.flush(0.0))[:200_000])
+    else:
+        for _ in range(200):
+            guest.connection.send(Addr((AddrEntry(0, 0, 1, bytes(4), 1, 0, bytes(32)),) * 20))
+        while data := b"".join(guest.connection.flush(0.0)):
+            host.give(guest.link, data)
+    assert cuts == [guest.link]
+    assert guest.link in host.engine.links, "its socket lives on"
+    assert host.engine.links[guest.link].memory == 0
+    assert [event for event in other.send(Ping(2)).events if isinstance(event, Pong)] == [Pong(2)]
 
 
 # --- One turn ---------------------------------------------------------------------------------------------------------

@@ -213,6 +213,7 @@ class Connection:
         """End at once: what waits is dropped, and the carrier closes as its cover would, discarding or not."""
         has_ended = self._stage in (_Stage.ENDING, _Stage.OVER)
         self.outbox.clear()
+        self._parked, self._parked_bytes = None if self._parked is None else [], 0
         self._finish(now)
         return [] if has_ended else [Ended(reason)]
 
@@ -430,8 +431,8 @@ class Connection:
     def _finish(self, now: float) -> None:
         """Both directions are done: the carrier closes as its cover would."""
         self.outbox.schedule = IMMEDIATE
-        self._stage = _Stage.OVER
-        self._deadline = inf
+        self._stage, self._deadline = _Stage.OVER, inf
+        self._decoder.clear()
         for event in self._carrier.end(now):
             self._on_carrier(event, now, [])
 
@@ -441,8 +442,8 @@ class Connection:
             return
         if self._stage is not _Stage.ENDING:
             events.append(Ended(reason, detail))
-        self._stage = _Stage.OVER
-        self._deadline = inf
+        self._stage, self._deadline = _Stage.OVER, inf
         self._opening = self._opener = self._sealer = None
         self.outbox.clear()
+        self._decoder.clear()
         self._carrier.refuse(now)

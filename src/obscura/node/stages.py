@@ -14,6 +14,7 @@ from obscura.node.handover import Handover
 from obscura.node.link import Link, failure_of, peer_of
 from obscura.node.ourselves import Ourselves
 from obscura.node.outgoing import Outgoing
+from obscura.node.ratelimit import Meter
 from obscura.node.traffic import Traffic
 
 Stage = Opened | Established | Rejoined | PeerLeft | Ended
@@ -87,7 +88,7 @@ class Stages:
 
     def end(self, link: Link, stage: Ended, now: float) -> None:
         """The core hears that the link, or the attempt to make it, is over."""
-        link.has_ended = True
+        link.has_ended, link.meter = True, Meter({})  # its socket may live on: nothing is held for it any more
         if link.inbound and link.connection is not None and not link.connection.over:
             self._links.count_stranger(link)  # its socket lives on for a while, in no slot
         why = f"{stage.reason.value}: {stage.detail}" if stage.detail else stage.reason.value

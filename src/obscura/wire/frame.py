@@ -158,6 +158,10 @@ class FrameDecoder:
             return self._begun.type
         return "" if self._head else None
 
+    def clear(self) -> None:
+        """Let go of what is there of a frame, and give nothing more."""
+        self._dead, self._head, self._begun = True, b"", None
+
     def receive(self, data: bytes | memoryview, start: int = 0, end: int | None = None) -> Iterator[Item]:
         """The items that ``data[start:end]`` completes. Exhaust it before the next call; then reuse ``data``.
 
