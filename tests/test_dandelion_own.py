@@ -195,6 +195,19 @@ def test_whoever_has_no_inbound_edge_is_told_that_the_first_hop_can_know_and_pre
     assert not made.receipts[-1].first_hop_can_know
 
 
+def test_what_comes_in_through_an_onion_service_hides_nothing_that_leaves_over_clearnet() -> None:
+    """A node behind NAT with an onion service: faces do not relay for each other, so all that leaves over clearnet is its own."""
+    made = bench(inbound=0)
+    made.join(150, inbound=True, face=Face.ONION)
+    made.submit(1, Policy.PRIVATE)
+    assert made.stemmed(1)[0] in (1, 2)
+    assert made.receipts[-1].first_hop_can_know
+    made.join(50, face=Face.ONION)
+    made.submit(2, Policy.PRIVATE)
+    assert made.stemmed(2) == [50]
+    assert not made.receipts[-1].first_hop_can_know
+
+
 def test_at_the_high_level_it_waits_for_the_next_epoch() -> None:
     made = bench(epoch_s=600.0, epoch_extra_s=0.0, awaits_epoch=True)
     made.submit(1, Policy.PRIVATE)

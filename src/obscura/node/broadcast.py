@@ -53,8 +53,8 @@ class Stage(Enum):
 class Receipt(msgspec.Struct, frozen=True):
     """One step of one own transaction. For whoever submitted it alone: never published, logged or counted.
 
-    ``final`` = nothing follows. ``first_hop_can_know`` = nobody's transactions come in here, so that the first hop can
-    tell that this one is ours.
+    ``final`` = nothing follows. ``first_hop_can_know`` = nobody's transactions come in over clearnet, through which it
+    left, so that the first hop can tell that this one is ours.
     """
 
     id: bytes

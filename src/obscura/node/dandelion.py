@@ -219,10 +219,10 @@ class Dandelion(Part):
         routes = self._faces.get(face)
         return routes is not None and routes.has_successor
 
-    @property
-    def has_edge(self) -> bool:
-        """Whether others' transactions come in, among which own ones are hidden."""
-        return any(routes.has_edge for routes in self._faces.values())
+    def has_edge(self, face: Face) -> bool:
+        """Whether others' transactions come in through the face, among which own ones that leave there are hidden."""
+        routes = self._faces.get(face)
+        return routes is not None and routes.has_edge
 
     # --- Inside -------------------------------------------------------------------------------------------------------
 

@@ -135,12 +135,15 @@ class OwnTransactions(Part):
         own.is_queued = False
         if not own.policy.never_diffuses:
             self._deadlines.clear(own.transaction.id)
-        can_know = face is Face.CLEARNET and not self.dandelion.has_edge
+        can_know = face is Face.CLEARNET and not self.dandelion.has_edge(face)
         return [*sent, Receipt(own.transaction.id, Stage.STEMMED, first_hop_can_know=can_know)]
 
     def _face_for(self, policy: Policy) -> Face | None:
-        """Through which face it leaves: where nobody's transactions come in, an anonymity network hides us better."""
-        prefers = self.dandelion.terms.prefers_anonymity or not self.dandelion.has_edge
+        """Through which face it leaves: where nobody's transactions come in, an anonymity network hides us better.
+
+        What comes in through Tor or I2P is relayed there, and hides nothing that leaves over clearnet.
+        """
+        prefers = self.dandelion.terms.prefers_anonymity or not self.dandelion.has_edge(Face.CLEARNET)
         order = (*ANONYMOUS, Face.CLEARNET) if prefers else (Face.CLEARNET, *ANONYMOUS)
         allowed = ANONYMOUS if policy is Policy.ANONYMITY_ONLY else order
         return next((face for face in allowed if self.dandelion.has_successor(face)), None)
