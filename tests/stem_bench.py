@@ -33,11 +33,17 @@ def raw(number: int) -> bytes:
 class Bench:
     """Peers are numbers; what the core sends them is collected in ``sent``. They fetch what they are told of, if ``fetches``."""
 
-    def __init__(self, terms: StemTerms | None = None, seed: int = 1, outbox: Outbox | None = None) -> None:
+    def __init__(
+        self,
+        terms: StemTerms | None = None,
+        seed: int = 1,
+        outbox: Outbox | None = None,
+        faces: Iterable[Face] = (Face.CLEARNET,),
+    ) -> None:
         ledger, rng = TokenLedger(), random.Random(seed)
         self.now = 0.0
         self.published: list[bytes] = []
-        self.announcements = Announcements(ledger, rng, lambda: 1_800_000_000 + int(self.now))
+        self.announcements = Announcements(ledger, rng, lambda: 1_800_000_000 + int(self.now), faces)
         self.pool = ObservedPool(self.announcements.relay, ledger, 0, lambda node, id, now: self.published.append(id))
         self.dandelion = Dandelion(rng, self.pool, terms or StemTerms(q=0.0, epoch_s=FOREVER))
         self.own = OwnTransactions(self.dandelion, self.pool, 0.0, outbox)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from obscura.handshake.features import Feature, Flags, Privacy
 from obscura.limits import STEM_BYTES_PER_PEER, STEM_TXS_PER_PEER
+from obscura.node.broadcast import Policy
 from obscura.node.effects import Penalise
 from obscura.node.peer import Face
 from obscura.node.stem import Coin, Routing, StemRoutes, StemTerms
@@ -225,6 +226,31 @@ def test_faces_do_not_relay_for_each_other() -> None:
     made.receive(201, StemTx(raw(1)))
     assert not made.stemmed(1), "the onion face has no successor, and clearnet is not asked"
     assert made.published
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+@pytest.mark.parametrize("face", [Face.CLEARNET, Face.ONION])
+def test_what_was_swallowed_is_public_first_at_the_face_where_it_was_relayed(face: Face, is_own: bool) -> None:
+    """Else whoever swallowed it at one face sees it come out at another, which is the same node's."""
+    for seed in range(10):
+        made = Bench(StemTerms(q=0.0, epoch_s=FOREVER), seed, faces=(Face.CLEARNET, Face.ONION))
+        for link, at in ((1, Face.CLEARNET), (2, Face.ONION)):
+            made.join(link, face=at)
+            made.join(100 + link, inbound=True, face=at)
+        link = next(each for each, peer in made.peers.items() if peer.face is face)
+        made.dandelion.terms = StemTerms(q=0.2, epoch_s=FOREVER, prefers_anonymity=face is Face.ONION)
+        if is_own:
+            made.submit(1, Policy.PRIVATE)
+        else:
+            made.receive(100 + link, StemTx(raw(1)))
+        assert made.stemmed(1) == [link]
+        if not is_own:
+            made.leave(100 + link)  # whoever brought it has gone meanwhile
+        while not made.published:
+            made.run(0.1)
+        relay = made.announcements.relay
+        assert [transaction.id for transaction in relay.public(face)] == made.published
+        assert not list(relay.public(Face.ONION if face is Face.CLEARNET else Face.CLEARNET))
 
 
 def test_epochs_of_two_nodes_have_phases_of_their_own() -> None:

@@ -41,10 +41,13 @@ class PublicPool(Protocol):
     def has(self, id: bytes) -> bool:
         """Whether it is public: waiting for a block, or in one that came lately."""
 
-    def publish(self, transaction: Transaction, source: LinkId | None, now: float) -> Iterable[Effect]:
+    def publish(
+        self, transaction: Transaction, source: LinkId | None, face: Face | None, now: float
+    ) -> Iterable[Effect]:
         """Take it and announce it to everyone, whoever brought it too, at random times.
 
-        ``source``: on whose share of the pool it goes; nothing else may follow from it.
+        ``source``: on whose share of the pool it goes; nothing else may follow from it. ``face``: where it is public first, as
+        if a neighbour had brought it to the others; None = it went nowhere yet, so that any will do.
         """
 
     def announce_again(self, id: bytes, now: float) -> None:
@@ -176,7 +179,7 @@ class Dandelion(Part):
         way = routes.way(peer.link) if is_stem else None
         if stem is None:
             if way is None:
-                return self._pool.publish(transaction, peer.link, now)
+                return self._pool.publish(transaction, peer.link, peer.face, now)
             if not self._admits(peer, transaction):
                 return ()
             stem = self._stems[transaction.id] = _Stem(transaction, peer.face, peer.link)
@@ -199,9 +202,10 @@ class Dandelion(Part):
         return (Send(way.successor, StemTx(transaction.raw)),)
 
     def diffuse(self, transaction: Transaction, now: float) -> Iterable[Effect]:
-        """Make an own transaction public, wherever it is."""
+        """Make an own transaction public, wherever it is: first where it was in the stem phase, as a relayed one is."""
+        stem = self._stems.get(transaction.id)
         self._forget(transaction.id)
-        return self._pool.publish(transaction, None, now)
+        return self._pool.publish(transaction, None, None if stem is None else stem.face, now)
 
     def forget(self, id: bytes) -> None:
         """Give an own transaction up."""
@@ -253,7 +257,7 @@ class Dandelion(Part):
         if stem.charged is None:
             return self.own_moved(id, True, now)  # an own one: its policy decides
         self._forget(id)
-        return self._pool.publish(stem.transaction, stem.charged, now)
+        return self._pool.publish(stem.transaction, stem.charged, stem.face, now)
 
     def _admits(self, edge: Peer, transaction: Transaction) -> bool:
         """Each face has its part: what is dropped at one says nothing of what came in at another."""

@@ -8,6 +8,7 @@ from math import inf
 from obscura.ledger.port import Fault, FaultKind, Ledger, Transaction
 from obscura.node.dandelion import PublicPool
 from obscura.node.effects import Effect, LinkId
+from obscura.node.face import Face
 from obscura.node.mempool import Verdict
 from obscura.node.transactions import TransactionRelay
 
@@ -37,8 +38,10 @@ class RelayPool(PublicPool):
     def has(self, id: bytes) -> bool:
         return id in self._relay.mempool or self._relay.is_confirmed(id)
 
-    def publish(self, transaction: Transaction, source: LinkId | None, now: float) -> Iterable[Effect]:
-        return self._relay.admit(transaction, source, now)[1]
+    def publish(
+        self, transaction: Transaction, source: LinkId | None, face: Face | None, now: float
+    ) -> Iterable[Effect]:
+        return self._relay.admit(transaction, source, now, face=face)[1]
 
     def holders(self, id: bytes) -> int:
         return self._relay.holders(id)

@@ -229,9 +229,9 @@ class TransactionRelay:
     # --- The mempool --------------------------------------------------------------------------------------------------
 
     def admit(
-        self, transaction: Transaction, source: Source, now: float, *, own: bool = False
+        self, transaction: Transaction, source: Source, now: float, *, own: bool = False, face: Face | None = None
     ) -> tuple[Verdict, list[Effect]]:
-        """Into the mempool and announced, from a peer, a block or ourselves: through one face now, through the others later."""
+        """Into the mempool and announced, from a peer, a block or ourselves: through one face now, the others later."""
         if transaction.id in self._confirmed:
             return Verdict.KNOWN, []  # asked for before a block had it
         verdict, gone = self.mempool.add(transaction, source, self._unix(), own)
@@ -241,12 +241,12 @@ class TransactionRelay:
         transaction_id = transaction.id
         self._waits(transaction_id)
         self._saving.came(transaction_id, now, own=own)
-        self._spread(transaction_id, source, now)
+        self._spread(transaction_id, source, now, face)
         fields = {"id": display_id(transaction_id), "bytes": len(transaction.raw), "own": own}
         return verdict, [Notify("transaction", fields)]
 
-    def _spread(self, transaction_id: bytes, source: Source, now: float) -> None:
-        first = self._side_of(source)
+    def _spread(self, transaction_id: bytes, source: Source, now: float, face: Face | None = None) -> None:
+        first = self._side_of(source) if face is None else self._side(face)
         for side in self._sides.values():
             if side.stay(transaction_id):
                 continue

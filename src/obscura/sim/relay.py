@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from obscura.ledger.port import Ledger, Transaction
 from obscura.node.core import Part, Reaction, Received
 from obscura.node.effects import Effect, LinkId, Send
+from obscura.node.face import Face
 from obscura.node.peer import Peer
 from obscura.node.public import RelayPool
 from obscura.node.transactions import TransactionRelay
@@ -18,8 +19,10 @@ from obscura.wire.messages.transactions import GetData, NotFound, Tx
 class Announcements(Part):
     """``TransactionRelay`` as a part of its own."""
 
-    def __init__(self, ledger: Ledger, rng: random.Random, unix: Callable[[], int]) -> None:
-        self.relay = TransactionRelay(ledger, rng, unix, lambda: 0)
+    def __init__(
+        self, ledger: Ledger, rng: random.Random, unix: Callable[[], int], faces: Iterable[Face] = (Face.CLEARNET,)
+    ) -> None:
+        self.relay = TransactionRelay(ledger, rng, unix, lambda: 0, faces=faces)
 
     def reactions(self) -> Mapping[type[Received], Reaction]:
         return {Inv: self.on_inv, GetData: self.on_getdata, Tx: self.on_tx, NotFound: self.on_notfound}
@@ -66,6 +69,8 @@ class ObservedPool(RelayPool):
         self._node = node
         self._published = published
 
-    def publish(self, transaction: Transaction, source: LinkId | None, now: float) -> Iterable[Effect]:
+    def publish(
+        self, transaction: Transaction, source: LinkId | None, face: Face | None, now: float
+    ) -> Iterable[Effect]:
         self._published(self._node, transaction.id, now)
-        return super().publish(transaction, source, now)
+        return super().publish(transaction, source, face, now)

@@ -76,9 +76,9 @@ class Rules:
         assert own is not None
         pool, publish = own.dandelion._pool, own.dandelion._pool.publish
 
-        def published(transaction, source, now):  # type: ignore[no-untyped-def]
+        def published(transaction, source, face, now):  # type: ignore[no-untyped-def]
             self.private.pop(transaction.id, None)
-            return publish(transaction, source, now)
+            return publish(transaction, source, face, now)
 
         pool.publish = published  # type: ignore[method-assign]
 
