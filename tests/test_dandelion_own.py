@@ -153,6 +153,30 @@ def test_strict_is_never_diffused_by_this_node_but_tried_again_each_epoch() -> N
     assert not made.published
 
 
+def test_strict_is_not_diffused_either_where_it_came_round_before_it_left_again() -> None:
+    """After a restart it waits for a successor, and what was sent before the restart is still under way."""
+    made = bench(outbound=0)
+    made.submit(1, Policy.STRICT)
+    for _ in range(2):
+        made.receive(101, StemTx(raw(1)))
+    assert not made.published
+    made.join(1)
+    assert made.stemmed(1) == [1]
+
+
+def test_once_public_nothing_of_it_is_left_in_the_stem_phase() -> None:
+    made = bench(outbound=3)
+    made.fetches = False
+    id = made.submit(1, Policy.PRIVATE)
+    come_back(made, 1, [3, 101, 102])
+    made.run(5)
+    assert made.receipts[-1].final
+    made.announcements.relay.mempool._remove(id)  # it waited too long, or there was no room
+    before = len(made.stemmed(1))
+    made.run(20_000)
+    assert len(made.stemmed(1)) == before
+
+
 def test_direct_is_public_at_once() -> None:
     made = bench()
     made.submit(1, Policy.DIRECT)

@@ -209,6 +209,37 @@ def test_one_peer_fills_its_own_share_and_nobody_elses() -> None:
     assert len(large.sent) == STEM_BYTES_PER_PEER // size
 
 
+@pytest.mark.parametrize("holds", ["nothing", "a relayed one", "an own one"])
+def test_a_full_share_does_not_tell_what_is_here(holds: str) -> None:
+    """Who fills its own share sees what is dropped, if it is a successor too: a stem could be followed back to its origin."""
+    made = bench()
+    if holds == "a relayed one":
+        made.receive(102, StemTx(raw(1)))
+    elif holds == "an own one":
+        made.submit(1, Policy.PRIVATE)
+    for number in range(2, 2 + STEM_TXS_PER_PEER):
+        made.receive(101, StemTx(raw(number)))
+    before = len(made.sent)
+    assert not made.receive(101, StemTx(raw(1)))
+    assert not made.receive(101, StemTx(raw(1))), "nor is it a loop: it was not taken"
+    assert len(made.sent) == before
+    assert not made.published
+
+
+def test_each_edge_has_an_embargo_and_another_successor_of_its_own() -> None:
+    """Where the second try goes would else tell whoever swallowed the first that it was here before."""
+    made = Bench(QUIET)
+    for link in (1, 2, 101, 102):
+        made.join(link, inbound=link > 100)
+    made.dandelion.terms = StemTerms(q=0.2, epoch_s=FOREVER)
+    for edge in (102, 101):
+        made.receive(edge, StemTx(raw(1)))
+    assert sorted(made.stemmed(1)) == [1, 2], "each edge has its slot"
+    while not made.published and len(made.stemmed(1)) < 4:
+        made.run(10.0)
+    assert sorted(made.stemmed(1)) == [1, 1, 2, 2]
+
+
 def test_a_share_is_free_again_once_what_was_in_it_is_public() -> None:
     """Else an edge that ever carried so many carries no more, and nobody hears of it."""
     made = bench()

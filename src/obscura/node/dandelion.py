@@ -61,15 +61,18 @@ class PublicPool(Protocol):
 
 
 class _Stem:
-    """One transaction in the stem phase."""
+    """One transaction of one edge in the stem phase.
 
-    __slots__ = ("charged", "face", "mean_s", "other", "restemmed", "seen_from", "transaction")
+    What another edge brought too is another one: whoever brings it must not see, by a full share, by when or where it goes on,
+    that it was here.
+    """
 
-    def __init__(self, transaction: Transaction, face: Face, charged: LinkId | None) -> None:
+    __slots__ = ("edge", "face", "mean_s", "other", "restemmed", "transaction")
+
+    def __init__(self, transaction: Transaction, face: Face, edge: LinkId | None) -> None:
         self.transaction = transaction
         self.face = face
-        self.charged = charged  # the edge that brought it first; None = own
-        self.seen_from: set[LinkId] = set()
+        self.edge = edge  # None = own
         self.other: LinkId | None = None  # where a re-stem goes
         self.mean_s = inf  # of its embargo
         self.restemmed = False
@@ -85,11 +88,13 @@ class _Share:
         self.bytes = 0
 
 
-Told = Callable[[bytes, bool, float], Iterable[Effect]]  # id, whether it was diffused (else re-stemmed), now
+_Key = tuple[LinkId | None, bytes]  # edge and id
+# Id, where it is to be diffused (None: it was re-stemmed), now; the answer is None for what is not our own.
+Told = Callable[[bytes, Face | None, float], Iterable[Effect] | None]
 
 
-def _nothing(id: bytes, diffused: bool, now: float) -> Iterable[Effect]:
-    return ()
+def _nothing(id: bytes, face: Face | None, now: float) -> None:
+    return None
 
 
 class Dandelion(Part):
@@ -114,8 +119,8 @@ class Dandelion(Part):
         self._hop_s = hop_s
         self._faces: dict[Face, StemRoutes] = {}
         self._epochs: Timers[Face] = Timers()
-        self._embargoes: Timers[bytes] = Timers()
-        self._stems: dict[bytes, _Stem] = {}
+        self._embargoes: Timers[_Key] = Timers()
+        self._stems: dict[_Key, _Stem] = {}
         self._shares: dict[LinkId, _Share] = {}
         self._bytes: Counter[Face] = Counter()
 
@@ -150,8 +155,8 @@ class Dandelion(Part):
             routes.begin()
             self._epochs.set(face, now + routes.duration())
             effects += self.on_routes(True, now)
-        for id in self._embargoes.due(now):
-            effects += self._embargo_over(id, now)
+        for key in self._embargoes.due(now):
+            effects += self._embargo_over(self._stems[key], now)
         return effects
 
     # --- Relay --------------------------------------------------------------------------------------------------------
@@ -172,22 +177,17 @@ class Dandelion(Part):
             return ()
         if self._pool.has(transaction.id):
             return ()
-        stem = self._stems.get(transaction.id)
-        if stem is not None and peer.link in stem.seen_from:
-            return self._diffuse(stem, now)  # it went round in a loop
+        if (peer.link, transaction.id) in self._stems:
+            return self._diffuse(transaction, peer.link, peer.face, now)  # it went round in a loop
         is_stem = self.terms.routing is not Routing.DIFFUSION and not routes.diffuses(peer.link)
         way = routes.way(peer.link) if is_stem else None
-        if stem is None:
-            if way is None:
-                return self._pool.publish(transaction, peer.link, peer.face, now)
-            if not self._admits(peer, transaction):
-                return ()
-            stem = self._stems[transaction.id] = _Stem(transaction, peer.face, peer.link)
-            self._charge(stem)
-            self._begin(stem, way, now)
-        elif way is None:
-            return self._diffuse(stem, now)
-        stem.seen_from.add(peer.link)
+        if way is None:
+            return self._diffuse(transaction, peer.link, peer.face, now)
+        if not self._admits(peer, transaction):
+            return ()
+        stem = _Stem(transaction, peer.face, peer.link)
+        self._charge(peer.link, stem)
+        self._begin(stem, way, now)
         return (Send(way.successor, message),)
 
     def submit(self, transaction: Transaction, face: Face, now: float) -> Iterable[Effect] | None:
@@ -196,22 +196,19 @@ class Dandelion(Part):
         way = routes.way(None) if routes is not None else None
         if way is None:
             return None
-        self._forget(transaction.id)  # it may have come in from outside before
-        stem = self._stems[transaction.id] = _Stem(transaction, face, None)
-        self._begin(stem, way, now)
+        self._begin(_Stem(transaction, face, None), way, now)
         return (Send(way.successor, StemTx(transaction.raw)),)
 
-    def diffuse(self, transaction: Transaction, now: float) -> Iterable[Effect]:
-        """Make an own transaction public, wherever it is: first where it was in the stem phase, as a relayed one is."""
-        stem = self._stems.get(transaction.id)
-        self._forget(transaction.id)
-        return self._pool.publish(transaction, None, None if stem is None else stem.face, now)
+    def diffuse(self, transaction: Transaction, face: Face | None, now: float) -> Iterable[Effect]:
+        """Make an own transaction public: first at the face, or where it was in the stem phase, as a relayed one is."""
+        stem = self._forget((None, transaction.id))
+        if face is None and stem is not None:
+            face = stem.face
+        return self._pool.publish(transaction, None, face, now)
 
     def forget(self, id: bytes) -> None:
         """Give an own transaction up."""
-        stem = self._stems.get(id)
-        if stem is not None and stem.charged is None:
-            self._forget(id)
+        self._forget((None, id))
 
     def successors(self, face: Face = Face.CLEARNET) -> list[LinkId]:
         """Links of this epoch's successors. For simulations; a node shows them to nobody."""
@@ -231,33 +228,37 @@ class Dandelion(Part):
     # --- Inside -------------------------------------------------------------------------------------------------------
 
     def _begin(self, stem: _Stem, way: Way, now: float) -> None:
+        self._stems[stem.edge, stem.transaction.id] = stem
         stem.other = way.other
         stem.mean_s = embargo_mean(self.terms.q, clamped_hop(self._hop_s(way.successor)))
         self._set_embargo(stem, now)
 
     def _set_embargo(self, stem: _Stem, now: float) -> None:
+        key = (stem.edge, stem.transaction.id)
+        self._embargoes.clear(key)
         if stem.mean_s != inf:
-            self._embargoes.set(stem.transaction.id, now + self._rng.expovariate(1 / stem.mean_s))
+            self._embargoes.set(key, now + self._rng.expovariate(1 / stem.mean_s))
 
-    def _embargo_over(self, id: bytes, now: float) -> Iterable[Effect]:
-        stem = self._stems[id]
+    def _embargo_over(self, stem: _Stem, now: float) -> Iterable[Effect]:
+        id = stem.transaction.id
         if self._pool.has(id):
-            self._forget(id)
+            self._forget((stem.edge, id))
             return ()
         routes = self._faces[stem.face]
         if self.terms.restems and not stem.restemmed and stem.other is not None and routes.is_up(stem.other):
             stem.restemmed = True
             self._set_embargo(stem, now)
-            told = self.own_moved(id, False, now) if stem.charged is None else ()
-            return (Send(stem.other, StemTx(stem.transaction.raw)), *told)
-        return self._diffuse(stem, now)
+            told = self.own_moved(id, None, now) if stem.edge is None else None
+            return (Send(stem.other, StemTx(stem.transaction.raw)), *(told or ()))
+        return self._diffuse(stem.transaction, stem.edge, stem.face, now)
 
-    def _diffuse(self, stem: _Stem, now: float) -> Iterable[Effect]:
-        id = stem.transaction.id
-        if stem.charged is None:
-            return self.own_moved(id, True, now)  # an own one: its policy decides
-        self._forget(id)
-        return self._pool.publish(stem.transaction, stem.charged, stem.face, now)
+    def _diffuse(self, transaction: Transaction, edge: LinkId | None, face: Face, now: float) -> Iterable[Effect]:
+        """The stem ends here, as far as this edge is concerned."""
+        id = transaction.id
+        if edge is not None:
+            self._forget((edge, id))
+        own = self.own_moved(id, face, now)  # whoever else brought it, its policy decides
+        return self._pool.publish(transaction, edge, face, now) if own is None else own
 
     def _admits(self, edge: Peer, transaction: Transaction) -> bool:
         """Each face has its part: what is dropped at one says nothing of what came in at another."""
@@ -267,28 +268,26 @@ class Dandelion(Part):
             return fits
         return fits and share.transactions < STEM_TXS_PER_PEER and share.bytes + size <= STEM_BYTES_PER_PEER
 
-    def _charge(self, stem: _Stem) -> None:
-        assert stem.charged is not None
-        share = self._shares.setdefault(stem.charged, _Share())
+    def _charge(self, edge: LinkId, stem: _Stem) -> None:
+        share = self._shares.setdefault(edge, _Share())
         share.transactions += 1
         share.bytes += len(stem.transaction.raw)
         self._bytes[stem.face] += len(stem.transaction.raw)
 
-    def _discharge(self, stem: _Stem) -> None:
-        if stem.charged is None:
-            return
-        share = self._shares[stem.charged]
+    def _discharge(self, edge: LinkId, stem: _Stem) -> None:
+        share = self._shares[edge]
         share.transactions -= 1
         share.bytes -= len(stem.transaction.raw)
         self._bytes[stem.face] -= len(stem.transaction.raw)
         if not share.transactions:
-            del self._shares[stem.charged]
+            del self._shares[edge]
 
-    def _forget(self, id: bytes) -> None:
-        stem = self._stems.pop(id, None)
-        self._embargoes.clear(id)
-        if stem is not None:
-            self._discharge(stem)
+    def _forget(self, key: _Key) -> _Stem | None:
+        stem = self._stems.pop(key, None)
+        self._embargoes.clear(key)
+        if stem is not None and stem.edge is not None:
+            self._discharge(stem.edge, stem)
+        return stem
 
 
 def carries_stem(peer: Peer) -> bool:

@@ -113,17 +113,17 @@ class OwnTransactions(Part):
         waiting = [own for own in self._own.values() if own.is_queued and own.public_since is None]
         return [effect for own in waiting for effect in self._stem(own, now)]
 
-    def _moved(self, id: bytes, diffused: bool, now: float) -> Iterable[Effect]:
-        """Its embargo ended, or it came round in a loop."""
+    def _moved(self, id: bytes, face: Face | None, now: float) -> Iterable[Effect] | None:
+        """Its embargo ended, or it came round: in a loop, or where a stem ends. None for what is not our own."""
         own = self._own.get(id)
         if own is None:
-            return ()
-        if not diffused:
+            return None
+        if face is None:
             return (Receipt(id, Stage.RESTEMMED),)
         if own.policy.never_diffuses:
             own.is_queued = True  # the next epoch's successor gets it
             return ()
-        return self._diffuse(own, Stage.DIFFUSED, now)
+        return self._diffuse(own, Stage.DIFFUSED, now, face)
 
     # --- Steps ----------------------------------------------------------------------------------------------------------
 
@@ -160,13 +160,13 @@ class OwnTransactions(Part):
             return "not public"
         return "no successor over Tor or I2P" if policy is Policy.ANONYMITY_ONLY else "no successor"
 
-    def _diffuse(self, own: _Own, stage: Stage, now: float) -> list[Effect]:
+    def _diffuse(self, own: _Own, stage: Stage, now: float, face: Face | None = None) -> list[Effect]:
         own.is_queued, own.is_diffused = False, True
         id = own.transaction.id
         fault = self._pool.fault(own.transaction, now)
         if fault is not None and not self._pool.has(id):
             return self._end(own, Stage.EXPIRED, f"refused meanwhile: {fault.reason}")
-        effects = list(self.dandelion.diffuse(own.transaction, now))
+        effects = list(self.dandelion.diffuse(own.transaction, face, now))
         self._made_public(own, now)
         self._note(own)
         return [*effects, Receipt(id, stage)]
@@ -225,7 +225,6 @@ class OwnTransactions(Part):
 
     def _end(self, own: _Own, stage: Stage, reason: str) -> list[Effect]:
         id = own.transaction.id
-        self.dandelion.forget(id)
         self._outbox.forget(id)
         self._forget(id)
         return [Receipt(id, stage, final=True, reason=reason)]
@@ -270,6 +269,7 @@ class OwnTransactions(Part):
             self._looks.set(submission.id, now)
 
     def _forget(self, id: bytes) -> None:
+        self.dandelion.forget(id)
         self._own.pop(id, None)
         self._deadlines.clear(id)
         self._looks.clear(id)
