@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obscura.handshake.features import Feature, Flags, Privacy
-from obscura.limits import STEM_BYTES_PER_PEER, STEM_TXS_PER_PEER
+from obscura.limits import STEM_BYTES, STEM_BYTES_PER_PEER, STEM_ENTRY_BYTES, STEM_TXS_PER_PEER
 from obscura.node.broadcast import Policy
 from obscura.node.effects import Penalise
 from obscura.node.peer import Face
@@ -295,9 +295,23 @@ def test_epochs_of_two_nodes_have_phases_of_their_own() -> None:
     assert max(ends) > 500
 
 
+def test_tiny_transactions_of_edges_that_come_and_go_are_bounded_by_what_they_occupy() -> None:
+    """A share is free with a new link, and what the old one brought stays until its embargo ends."""
+    made = bench()
+    number = link = 1_000
+    while len(made.sent) == number - 1_000:
+        link += 1
+        made.join(link, inbound=True)
+        for _ in range(STEM_TXS_PER_PEER):
+            made.receive(link, StemTx(number.to_bytes(32, "big")))
+            number += 1
+        made.leave(link)
+        assert len(made.sent) * STEM_ENTRY_BYTES <= STEM_BYTES // len(Face)
+
+
 def test_a_full_face_takes_nothing_from_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else who fills the stem pool through one face sees at another one, by what is dropped, that both are one node's."""
-    size = len(raw(0))
+    size = len(raw(0)) + STEM_ENTRY_BYTES
     monkeypatch.setattr("obscura.node.dandelion.STEM_BYTES", len(Face) * 5 * size)
     made = Bench(StemTerms(q=0.0, epoch_s=FOREVER))
     for face, link in ((Face.CLEARNET, 1), (Face.ONION, 2)):

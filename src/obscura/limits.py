@@ -547,6 +547,7 @@ DIFFUSION_RETURN_S: Final = 3.0
 STEM_TXS_PER_PEER: Final = 100  # transactions in the stem phase per inbound edge. Security: beyond it they are dropped.
 STEM_BYTES_PER_PEER: Final = 1 << 20  # bytes of them. Security: 125 edges of strangers hold 125 MiB at the very most.
 STEM_BYTES: Final = 32 << 20  # bytes of all, own ones apart, a third for each face. Security: bounds the whole node.
+STEM_ENTRY_BYTES: Final = 900  # bytes that one costs beside its own (measured: 800). Security: many tiny transactions.
 UNWANTED_STEM_POINTS: Final = 20  # points for a stemtx on a link that carries none, or one that can never be valid
 BROADCAST_WAIT_S: Final = 30.0  # seconds that an own transaction waits for a successor, policy private
 BROADCAST_STRICT_WAIT_S: Final = 3_600.0  # the same for policies that rather give up than show the origin

@@ -18,7 +18,13 @@ from obscura.errors import DecodeError
 from obscura.handshake.features import Feature, Privacy
 from obscura.ledger.port import Fault as LedgerFault
 from obscura.ledger.port import FaultKind, Transaction
-from obscura.limits import STEM_BYTES, STEM_BYTES_PER_PEER, STEM_TXS_PER_PEER, UNWANTED_STEM_POINTS
+from obscura.limits import (
+    STEM_BYTES,
+    STEM_BYTES_PER_PEER,
+    STEM_ENTRY_BYTES,
+    STEM_TXS_PER_PEER,
+    UNWANTED_STEM_POINTS,
+)
 from obscura.node.core import Part, Reaction, Received
 from obscura.node.effects import Effect, LinkId, Penalise, Send
 from obscura.node.embargo import clamped_hop, embargo_mean
@@ -76,6 +82,11 @@ class _Stem:
         self.other: LinkId | None = None  # where a re-stem goes
         self.mean_s = inf  # of its embargo
         self.restemmed = False
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it occupies."""
+        return len(self.transaction.raw) + STEM_ENTRY_BYTES
 
 
 class _Share:
@@ -262,7 +273,7 @@ class Dandelion(Part):
 
     def _admits(self, edge: Peer, transaction: Transaction) -> bool:
         """Each face has its part: what is dropped at one says nothing of what came in at another."""
-        share, size = self._shares.get(edge.link), len(transaction.raw)
+        share, size = self._shares.get(edge.link), len(transaction.raw) + STEM_ENTRY_BYTES
         fits = self._bytes[edge.face] + size <= STEM_BYTES // len(Face)
         if share is None:
             return fits
@@ -271,14 +282,14 @@ class Dandelion(Part):
     def _charge(self, edge: LinkId, stem: _Stem) -> None:
         share = self._shares.setdefault(edge, _Share())
         share.transactions += 1
-        share.bytes += len(stem.transaction.raw)
-        self._bytes[stem.face] += len(stem.transaction.raw)
+        share.bytes += stem.cost
+        self._bytes[stem.face] += stem.cost
 
     def _discharge(self, edge: LinkId, stem: _Stem) -> None:
         share = self._shares[edge]
         share.transactions -= 1
-        share.bytes -= len(stem.transaction.raw)
-        self._bytes[stem.face] -= len(stem.transaction.raw)
+        share.bytes -= stem.cost
+        self._bytes[stem.face] -= stem.cost
         if not share.transactions:
             del self._shares[edge]
 

@@ -171,7 +171,7 @@ class Rules:
         ):
             raise Broken(f"node {node.number} keeps more transactions than it may")
         stems = own.dandelion._stems.values()
-        if own.dandelion._bytes.total() != sum(len(stem.transaction.raw) for stem in stems if stem.edge is not None):
+        if own.dandelion._bytes.total() != sum(stem.cost for stem in stems if stem.edge is not None):
             raise Broken(
                 f"node {node.number} charges its peers for stem transactions that it does not hold, or for less"
             )
