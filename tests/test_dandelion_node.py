@@ -105,6 +105,22 @@ def test_receipts_over_local_control_are_for_who_knows_the_id(tmp_path: Path) ->
     asyncio.run(scenario())
 
 
+def test_what_was_given_up_and_is_public_meanwhile_is_told_as_public_when_it_is_sent_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Node(config(tmp_path)) as node:
+            first = node.broadcast(RAW, policy="strict", deadline_s=0.0)
+            assert [receipt.stage async for receipt in first] == [Stage.QUEUED, Stage.EXPIRED]
+            node.apply(node.relay.submit_transaction(node.network.ledger.decode_transaction(RAW), node.now())[1])
+            again = node.broadcast(RAW)
+            assert [receipt.stage async for receipt in again] == [Stage.SEEN]
+            told = await control_methods(node)["tx.receipts"](again.id[::-1].hex())
+            assert [step["stage"] for step in told] == ["seen"]
+            late = await node.receipts.after(again.id, 7)
+            assert [receipt.stage for receipt in late] == [Stage.SEEN], "whoever followed the first time hears its end"
+
+    asyncio.run(scenario())
+
+
 def test_the_outbox_keeps_what_it_was_given_and_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     folder = DataDir(tmp_path, "dev")
     folder.path.mkdir()

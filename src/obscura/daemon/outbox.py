@@ -88,8 +88,9 @@ class Receipts:
 
     def add(self, receipt: Receipt) -> None:
         """One more step; the first of a transaction that is sent once more begins anew."""
-        if receipt.stage is Stage.QUEUED:
-            self._told.pop(receipt.id, None)
+        told = self._told.get(receipt.id)
+        if told and (receipt.stage is Stage.QUEUED or told[-1].final):  # public already: it is not queued again
+            del self._told[receipt.id]
         self._told.setdefault(receipt.id, []).append(receipt)
         self._changed.setdefault(receipt.id, asyncio.Event()).set()
         if len(self._told) > 2 * MAX_OWN_BROADCASTS:
@@ -108,13 +109,15 @@ class Receipts:
         return others
 
     async def after(self, id: bytes, index: int, timeout_s: float | None = None) -> list[Receipt]:
-        """Receipts from ``index`` on, at least one unless the time is over first.
+        """Receipts from ``index`` on, at least one unless the time is over first; behind the last step, that one.
 
         Raises ``UserError`` for unknown ids, and where the node stopped before the next step.
         """
         if id not in self._told:
             raise UserError("no such transaction was sent by this node since it started")
         while len(self._told.get(id, ())) <= index:
+            if id in self._told and self._told[id][-1].final:  # begun anew, and over, while it was followed
+                return self._told[id][-1:]
             changed = self._changed.get(id)
             if changed is None:
                 return []
