@@ -14,9 +14,10 @@ from obscura.daemon.config import Config
 from obscura.daemon.datadir import DataDir
 from obscura.daemon.methods import control_methods
 from obscura.daemon.node import Node
-from obscura.daemon.outbox import FileOutbox
+from obscura.daemon.outbox import FileOutbox, Receipts
 from obscura.errors import ConfigError, UserError
 from obscura.ledger.mining import filler_transaction
+from obscura.limits import MAX_OWN_BROADCASTS
 from obscura.node.broadcast import Policy, Receipt, Stage, Submission
 from obscura.shaping.levels import CustomKnobs
 
@@ -119,6 +120,18 @@ def test_what_was_given_up_and_is_public_meanwhile_is_told_as_public_when_it_is_
             assert [receipt.stage for receipt in late] == [Stage.SEEN], "whoever followed the first time hears its end"
 
     asyncio.run(scenario())
+
+
+def test_the_steps_of_what_is_under_way_are_kept_however_many_came_and_went_meanwhile() -> None:
+    receipts = Receipts()
+    waiting = bytes(32)
+    receipts.add(Receipt(waiting, Stage.QUEUED))
+    for number in range(1, 3 * MAX_OWN_BROADCASTS):
+        receipts.add(Receipt(number.to_bytes(32, "big"), Stage.QUEUED))
+        receipts.add(Receipt(number.to_bytes(32, "big"), Stage.SEEN, final=True))
+    assert len(receipts._told) == 2 * MAX_OWN_BROADCASTS
+    receipts.add(Receipt(waiting, Stage.EXPIRED, final=True))
+    assert [receipt.stage for receipt in asyncio.run(receipts.after(waiting, 0))] == [Stage.QUEUED, Stage.EXPIRED]
 
 
 def test_the_outbox_keeps_what_it_was_given_and_refuses_what_it_cannot_read(tmp_path: Path) -> None:

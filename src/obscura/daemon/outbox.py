@@ -73,7 +73,7 @@ class Following:
 
 
 class Receipts:
-    """What was told of own transactions; of the oldest it forgets."""
+    """What was told of own transactions; of the oldest whose last step was told it forgets."""
 
     def __init__(self) -> None:
         self._told: dict[bytes, list[Receipt]] = {}
@@ -94,7 +94,8 @@ class Receipts:
         self._told.setdefault(receipt.id, []).append(receipt)
         self._changed.setdefault(receipt.id, asyncio.Event()).set()
         if len(self._told) > 2 * MAX_OWN_BROADCASTS:
-            oldest = next(iter(self._told))
+            over = (id for id, told in self._told.items() if told[-1].final)  # there is one: fewer may be under way
+            oldest = next(over, next(iter(self._told)))
             del self._told[oldest]
             self._changed.pop(oldest).set()
 
