@@ -38,7 +38,12 @@ class Visitor:
     """A TLS client of the standard library on one connection to ``far``."""
 
     def __init__(
-        self, far: TlsServer, *, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn: tuple[str, ...] = ()
+        self,
+        far: TlsServer,
+        *,
+        newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+        alpn: tuple[str, ...] = (),
+        name: str | None = None,
     ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -48,7 +53,7 @@ class Visitor:
             context.set_alpn_protocols(list(alpn))
         self.far = far
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing)
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=name)
         self.events: list[CarrierEvent] = []
         self.wire = b""
 
@@ -201,6 +206,24 @@ def test_a_flight_inside_an_older_tls_gets_what_no_flight_gets() -> None:
     newer.shake_hands()
     newer.say(upgrade())
     assert [type(event) for event in newer.events] == [Flight]
+
+
+@pytest.mark.parametrize("name", ["a.example", "shop.example", "a-longer.shop.example"])
+def test_a_ticket_is_as_long_for_every_name(name: str) -> None:
+    """Else it holds Python's short name of its sessions, and is a block of AES shorter than nginx's for most names."""
+    visitor = Visitor(server(), name=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        visitor.tls.do_handshake()
+    visitor.exchange()
+    visitor.tls.do_handshake()
+    before = len(visitor.wire)
+    visitor.exchange()
+    tickets = visitor.wire[before:]
+    sizes = []
+    while tickets:
+        sizes.append(int.from_bytes(tickets[3:5], "big"))
+        tickets = tickets[5 + sizes[-1] :]
+    assert sizes == [74, 74]
 
 
 def test_cleartext_is_told_so_and_closed() -> None:

@@ -60,7 +60,8 @@ _NGINX = """daemon off; master_process off; pid {folder}/nginx.pid; error_log {f
 events {{ worker_connections 768; }}
 http {{
   sendfile on; tcp_nopush on; types_hash_max_size 2048; include /etc/nginx/mime.types; default_type application/octet-stream;
-  ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3; ssl_prefer_server_ciphers on; ssl_session_timeout 2h; access_log off; gzip on;
+  ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3; ssl_prefer_server_ciphers on; access_log off; gzip on;
+  ssl_session_cache shared:sessions:1m; ssl_session_tickets off; ssl_session_timeout 2h;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   server {{ listen {listen}; {certificate} root {folder}/site; index index.html; server_name _;
