@@ -14,7 +14,7 @@ from obscura.node.download import Download
 from obscura.sim.chaos import plan
 from obscura.sim.chaos.mining import left_branch, mine, overtake, relay_of
 from obscura.sim.chaos.order import Order
-from obscura.sim.chaos.run import Chaos, run
+from obscura.sim.chaos.run import RAISED, Chaos, run
 from obscura.sim.kernel import Kernel
 from obscura.sim.network import SimNetwork
 from obscura.wire.messages.network import Ping, Pong
@@ -143,3 +143,14 @@ def test_every_listed_bug_is_described() -> None:
     assert len(BUGS) >= 10
     page = (ROOT / "docs/fault-simulation.md").read_text(encoding="utf-8")
     assert all(bug.what and f"| `{name}` |" in page for name, bug in BUGS.items())
+
+
+def test_what_raises_is_told_apart_from_a_rule_that_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listed bug whose patch no longer fits the node raises, and would pass for one that was found."""
+    chaos = Chaos(plan.plan_of(15))
+
+    def raises() -> float:
+        raise TypeError("a patch")
+
+    monkeypatch.setattr(chaos, "_happens", raises)
+    assert (chaos.verdict().broken or "").startswith(f"{RAISED} TypeError at test_chaos.py:")

@@ -101,7 +101,7 @@ def _own_to_everyone() -> None:
 
 
 def _charges_for_ever() -> None:
-    Dandelion._discharge = lambda self, stem: None  # type: ignore[method-assign]
+    Dandelion._discharge = lambda self, edge, stem: None  # type: ignore[method-assign]
 
 
 def _forgives_everything() -> None:

@@ -33,6 +33,7 @@ MOST_RACE_S = 0.3  # by which one write may be later than another, where links m
 MOST_BACK = 12  # heights by which a branch that somebody goes on with may be behind
 LOOK_S = 60.0  # between two looks for what is owed after the faults
 LONGEST_S = 4 * 3_600.0  # after the faults: embargoes are exponential, and re-stems double them
+RAISED = "something raised"  # before what did, in a verdict
 _LAST_BLOCKS = (120.0, 300.0)  # seconds after the faults: two more, so that no two chains are equally long
 
 
@@ -282,7 +283,7 @@ class Chaos:
             broken = str(fault)
         except Exception as fault:  # a node that raises has broken the first rule of all
             where = traceback.extract_tb(fault.__traceback__)[-1]
-            broken = f"{type(fault).__name__} at {Path(where.filename).name}:{where.lineno}: {fault}"
+            broken = f"{RAISED} {type(fault).__name__} at {Path(where.filename).name}:{where.lineno}: {fault}"
         return Verdict(
             self.plan.seed,
             broken,
