@@ -15,8 +15,8 @@ from obscura.node.ratelimit import Meter, TokenBucket, most_at_once, rates_of
 from obscura.wire.catalogue import BUILT_IN, CATALOGUE
 from obscura.wire.frame import Unknown, encode_frame
 from obscura.wire.message import Phase
-from obscura.wire.messages.blocks import Block, Headers, Inv, InventoryItem, InventoryKind
-from obscura.wire.messages.network import GetAddr, Ping, Pong
+from obscura.wire.messages.blocks import Block, BlockTxn, CmpctBlock, Headers, Inv, InventoryItem, InventoryKind
+from obscura.wire.messages.network import Addr, GetAddr, Ping, Pong
 from obscura.wire.messages.transactions import Tx
 from playbook import EXAMPLES
 
@@ -111,6 +111,35 @@ def test_what_is_counted_is_the_size_of_the_frame() -> None:
     assert size_of(Unknown("news", 700, bytes(4))) == 700
 
 
+def test_what_is_counted_grows_as_the_frame_does() -> None:
+    one, two, three = (
+        CmpctBlock(bytes(80), 1, (bytes(6),) * n, bytes(m)) for n, m in ((10, 100), (200, 100), (10, 900))
+    )
+    few, many = (BlockTxn(bytes(32), bytes(size)) for size in (100, 90_000))
+    for smaller, larger in ((one, two), (one, three), (few, many)):
+        size_of = TABLE[type(smaller)].size_of
+        assert size_of is not None
+        assert size_of(larger) - size_of(smaller) == len(encode_frame(larger)) - len(encode_frame(smaller))
+    size_of = TABLE[Addr].size_of
+    addresses = Addr(EXAMPLES[Addr].entries[:1] * 500)  # type: ignore[attr-defined]
+    assert size_of is not None
+    assert 0.5 < size_of(addresses) / len(encode_frame(addresses)) < 2
+
+
+def test_one_kind_over_its_rate_holds_up_nothing_of_the_same_chunk() -> None:
+    served, _ = Meter(TABLE).admit([*(Ping(n) for n in range(300)), Pong(2), GetAddr()], 0.0)
+    assert served[-2:] == [Pong(2), GetAddr()]
+
+
+def test_what_waits_goes_when_there_is_room_for_the_first_of_it() -> None:
+    rate = TABLE[Tx].__class__(1.0, 1.0, 1_000.0, 1_000.0, TABLE[Tx].size_of)
+    for first, second in ((480, 980), (980, 480)):
+        meter = Meter({Tx: rate})
+        meter.admit([Tx(bytes(980)), Tx(bytes(first)), Tx(bytes(second))], 0.0)
+        assert meter.deadline(0.0) == pytest.approx(1.0, abs=0.01)
+        assert [len(tx.raw) for tx in meter.ready(1.01)] == [first]
+
+
 def test_one_message_may_wait_however_large() -> None:
     rates = {Block: TABLE[Block].__class__(1.0, 1.0, 1e6, 20e6, TABLE[Block].size_of)}
     meter = Meter(rates)
@@ -162,6 +191,14 @@ def test_a_bucket_gives_what_was_saved_and_no_more() -> None:
     assert bucket.wait_s(4.0, 1.0) == pytest.approx(2.0, abs=1e-3)
     assert not bucket.take(4.0, 2.9)
     assert bucket.take(4.0, 3.0)
+
+
+def test_a_bucket_is_full_again_once_all_has_come_back() -> None:
+    bucket = TokenBucket(rate=2.0, burst=10.0, now=0.0)
+    assert bucket.is_full(0.0)
+    bucket.take(1.0, 0.0)
+    assert not bucket.is_full(0.4)
+    assert bucket.is_full(0.6)
 
 
 def test_within_the_limits_a_message_costs_next_to_nothing() -> None:

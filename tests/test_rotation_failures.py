@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -12,7 +13,8 @@ from obscura.channel.replay import ReplayCache
 from obscura.channel.resume import Claim, ResumeSecret
 from obscura.channel.uniform import StaticKey
 from obscura.connection import Connection
-from obscura.errors import Violation
+from obscura.errors import UserError, Violation
+from obscura.handshake.machine import Handshake, State
 from obscura.limits import HANDSHAKE_S, MOVE_IDLE_S, MOVE_WAIT_S, ROTATE_ASKED_S
 from obscura.linkevents import Reason, Rejoined
 from obscura.morph.plain import Plain
@@ -160,6 +162,21 @@ def test_the_dialling_side_takes_no_forged_answer() -> None:
         Claim(lambda id: secret, h_new).check(right)  # who asked for nothing gets no answer
 
 
+def test_the_dialling_side_asks_for_the_proof() -> None:
+    """What is checked above is checked in the handshake: a session is not taken up by whoever answers."""
+    secret, h_new = ResumeSecret(b"s" * 32), b"h" * 32
+    for answer, is_right in (
+        (Claim(lambda id: secret, h_new).answer(Resume(secret.session_id16(), secret.mac("i", h_new))), True),
+        (Resumed(secret.session_id16(), bytes(32)), False),
+    ):
+        handshake = Handshake(offer(), initiator=True)
+        handshake.resumption = Claim(secret, h_new)
+        assert [type(message) for message in handshake.start()] == [Resume]
+        with nullcontext() if is_right else pytest.raises(Violation, match="does not prove"):
+            handshake.receive(answer)
+        assert (handshake.state is State.ESTABLISHED) == is_right
+
+
 def test_resume_after_version_and_on_an_established_link_is_a_violation() -> None:
     host = Host()
     guest = visit(host)
@@ -252,6 +269,16 @@ def test_a_flood_of_rotate_moves_once_in_a_while() -> None:
         pair.other.node.send(pair.other.link, Rotate())
     pair.run(ROTATE_ASKED_S - 100)
     assert len(pair.one.told("rotated")) == 2
+
+
+def test_only_the_side_that_made_a_link_moves_it() -> None:
+    pair = Pair()
+    pair.run(1.0)
+    for side, inbound in ((pair.one, False), (pair.other, True)):
+        handover = side.node.assembly.engine._handover
+        (id,) = handover._sessions
+        with pytest.raises(UserError, match="only the side that made it") if inbound else nullcontext():
+            assert handover.movable(id).link.inbound is False
 
 
 def test_who_made_the_link_asks_for_nothing() -> None:
