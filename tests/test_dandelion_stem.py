@@ -284,6 +284,31 @@ def test_what_was_swallowed_is_public_first_at_the_face_where_it_was_relayed(fac
         assert not list(relay.public(Face.ONION if face is Face.CLEARNET else Face.CLEARNET))
 
 
+@pytest.mark.parametrize("q", [0.0, 1.0])
+def test_what_is_public_at_one_face_is_taken_at_another_as_if_it_were_not(q: float) -> None:
+    """Else who hands it in at both sees, by what is dropped, that both are one node's."""
+    made = Bench(StemTerms(q=q, epoch_s=FOREVER), faces=(Face.CLEARNET, Face.ONION))
+    for face, link in ((Face.CLEARNET, 1), (Face.ONION, 2)):
+        made.join(link, face=face)
+        made.join(100 + link, inbound=True, face=face)
+    made.receive(101, Inv((InventoryItem(1, raw(1)[:32]),)))
+    made.receive(101, Tx(raw(1)))
+    relay = made.announcements.relay
+    made.receive(101, StemTx(raw(1)))
+    assert not made.stemmed(1), "it is public at clearnet"
+    assert not list(relay.public(Face.ONION))
+    made.receive(102, StemTx(raw(1)))
+    if q:
+        assert list(relay.public(Face.ONION)), "the coin of the edge diffuses it there"
+    else:
+        assert made.stemmed(1) == [2]
+        assert not list(relay.public(Face.ONION))
+    made.run(120)
+    assert list(relay.public(Face.ONION))
+    made.receive(102, StemTx(raw(1)))
+    assert len(made.stemmed(1)) == (0 if q else 1), "and there too now"
+
+
 def test_epochs_of_two_nodes_have_phases_of_their_own() -> None:
     ends = set()
     for seed in range(50):

@@ -44,8 +44,8 @@ class PublicPool(Protocol):
     def fault(self, transaction: Transaction, now: float) -> LedgerFault | None:
         """Why the pool would not take it: judged by what is public alone."""
 
-    def has(self, id: bytes) -> bool:
-        """Whether it is public: waiting for a block, or in one that came lately."""
+    def has(self, id: bytes, face: Face | None = None) -> bool:
+        """Whether it is public (at the face, else anywhere): waiting for a block, or in one that came lately."""
 
     def publish(
         self, transaction: Transaction, source: LinkId | None, face: Face | None, now: float
@@ -186,7 +186,7 @@ class Dandelion(Part):
             if fault.kind is FaultKind.INVALID:
                 return (Penalise(peer.link, UNWANTED_STEM_POINTS, f"stemtx: {fault.reason}"),)
             return ()
-        if self._pool.has(transaction.id):
+        if self._pool.has(transaction.id, peer.face):  # what it is at another one must not be seen here
             return ()
         if (peer.link, transaction.id) in self._stems:
             return self._diffuse(transaction, peer.link, peer.face, now)  # it went round in a loop
@@ -252,7 +252,7 @@ class Dandelion(Part):
 
     def _embargo_over(self, stem: _Stem, now: float) -> Iterable[Effect]:
         id = stem.transaction.id
-        if self._pool.has(id):
+        if self._pool.has(id, stem.face):
             self._forget((stem.edge, id))
             return ()
         routes = self._faces[stem.face]

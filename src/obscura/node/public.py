@@ -35,7 +35,9 @@ class RelayPool(PublicPool):
             return None
         return Fault(FaultKind.INVALID if verdict.is_fault else FaultKind.EARLY, verdict.value)
 
-    def has(self, id: bytes) -> bool:
+    def has(self, id: bytes, face: Face | None = None) -> bool:
+        if face is not None:
+            return self._relay.is_public(id, face)
         return id in self._relay.mempool or self._relay.is_confirmed(id)
 
     def publish(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from math import inf
 
 from obscura.errors import DecodeError
@@ -121,9 +121,7 @@ class TransactionRelay:
         for transaction_id in ids:
             self._has(state, transaction_id)
             state.queue.pop(transaction_id, None)
-            if side.has(transaction_id, self.mempool) or side.is_confirmed(transaction_id, self._confirmed):
-                continue
-            if transaction_id in side.refused:
+            if self.is_public(transaction_id, side.face) or transaction_id in side.refused:
                 continue
             if transaction_id in state.in_flight or transaction_id in state.announcements:
                 continue
@@ -143,12 +141,8 @@ class TransactionRelay:
             state.paused_until = now + TX_PAUSE_S
             self._pauses.set(link, state.paused_until)
             return []
-        side, wanted = state.side, []
-        for transaction_id in state.announcements:
-            if transaction_id not in side.asked:
-                wanted.append(transaction_id)
-                if len(wanted) == room:
-                    break
+        side = state.side
+        wanted = list(islice((each for each in state.announcements if each not in side.asked), room))
         for transaction_id in wanted:
             del state.announcements[transaction_id]
             side.forget_source(transaction_id, link)
@@ -199,14 +193,11 @@ class TransactionRelay:
             return [Penalise(link, UNREQUESTED_POINTS, "a transaction that nobody asked for")]
         self._has(state, transaction_id)
         side = state.side
-        verdict, effects = self.admit(transaction, link, now)
+        verdict, effects = self.admit(transaction, link, now, face=side.face)
         if verdict is not Verdict.SHARE:
             self._settled(side, transaction_id)
         elif not is_late:
             effects += self._ask_another(side, transaction_id, now)
-        if verdict is Verdict.KNOWN and side.is_news(transaction):
-            self._enter(side, transaction_id, now)
-            verdict = Verdict.ACCEPTED
         if verdict is Verdict.ACCEPTED:
             effects.append(Credit(link, Merit.TRANSACTION))
         elif verdict not in (Verdict.KNOWN, Verdict.SHARE):  # for want of room at one peer it may come from any other
@@ -231,11 +222,17 @@ class TransactionRelay:
     def admit(
         self, transaction: Transaction, source: Source, now: float, *, own: bool = False, face: Face | None = None
     ) -> tuple[Verdict, list[Effect]]:
-        """Into the mempool and announced, from a peer, a block or ourselves: through one face now, the others later."""
-        if transaction.id in self._confirmed:
-            return Verdict.KNOWN, []  # asked for before a block had it
-        verdict, gone = self.mempool.add(transaction, source, self._unix(), own)
+        """Into the mempool and announced, from a peer, a block or ourselves: through one face now, the others later.
+
+        Through a face that is named it may be new though it is here already.
+        """
+        verdict, gone = Verdict.KNOWN, list[Entry]()
+        if transaction.id not in self._confirmed:  # else it was asked for before a block had it
+            verdict, gone = self.mempool.add(transaction, source, self._unix(), own)
         self._went(gone, now)
+        if verdict is Verdict.KNOWN and face is not None and self._side(face).is_news(transaction):
+            self._enter(self._side(face), transaction.id, now)
+            return Verdict.ACCEPTED, []
         if verdict is not Verdict.ACCEPTED:
             return verdict, []
         transaction_id = transaction.id
@@ -349,6 +346,11 @@ class TransactionRelay:
         waiting = chain(leaving, (entry.transaction for entry in self.mempool))
         return (transaction for transaction in waiting if transaction.id not in side.entering)
 
+    def is_public(self, transaction_id: bytes, face: Face) -> bool:
+        """Whether it waits, or a block that came lately has it, as far as the face shows."""
+        side = self._side(face)
+        return side.has(transaction_id, self.mempool) or side.is_confirmed(transaction_id, self._confirmed)
+
     def is_confirmed(self, transaction_id: bytes) -> bool:
         """Whether a block that came lately has it."""
         return transaction_id in self._confirmed
@@ -393,11 +395,7 @@ class TransactionRelay:
             self._tellings.set(audience, now + self._rng.expovariate(1 / mean))
 
     def _tell(self, link: LinkId, state: TxPeer, now: float) -> list[Effect]:
-        chosen = []
-        for transaction_id in state.queue:
-            chosen.append(transaction_id)
-            if len(chosen) == TX_INV:
-                break
+        chosen = list(islice(state.queue, TX_INV))
         for transaction_id in chosen:
             del state.queue[transaction_id]
         if state.queue:
