@@ -256,6 +256,22 @@ def test_a_restart_in_the_stem_phase_neither_loses_nor_shows_it() -> None:
     assert not after.own._outbox.kept()
 
 
+@pytest.mark.parametrize("first", [1, 101])
+def test_a_slow_start_does_not_use_up_the_time_to_find_a_successor(first: int) -> None:
+    """Links over Tor come after a minute: what an earlier run had sent on its stem went out unprotected before."""
+    before = bench()
+    before.submit(1, Policy.PRIVATE)
+    after = Bench(StemTerms(q=0.2, epoch_s=FOREVER), 9, before.own._outbox)
+    after.run(90)
+    assert not after.published
+    after.join(first, inbound=first > 100)
+    after.run(29)
+    assert not after.published
+    assert after.stemmed(1) == ([1] if first == 1 else [])
+    after.run(2)
+    assert bool(after.published) == (first != 1), "by its policy, where there is still no successor"
+
+
 def test_sending_it_again_changes_nothing_and_rubbish_is_refused_in_words() -> None:
     made = bench()
     assert made.submit(1, Policy.PRIVATE) == made.submit(1, Policy.PRIVATE)

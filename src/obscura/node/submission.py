@@ -21,6 +21,7 @@ from obscura.node.core import Part
 from obscura.node.dandelion import Dandelion, PublicPool
 from obscura.node.effects import Effect
 from obscura.node.face import Face
+from obscura.node.peer import Peer
 from obscura.node.timers import Timers
 
 ANONYMOUS = (Face.ONION, Face.I2P)
@@ -61,6 +62,7 @@ class OwnTransactions(Part):
         self._own: dict[bytes, _Own] = {}
         self._deadlines: Timers[bytes] = Timers()
         self._looks: Timers[bytes] = Timers()
+        self._resumed: dict[bytes, float] = {}  # seconds from the first link on until the deadline
         dandelion.own_moved = self._moved
         dandelion.on_routes = self._on_routes
         for submission in self._outbox.kept():
@@ -94,7 +96,15 @@ class OwnTransactions(Part):
     def __contains__(self, id: bytes) -> bool:
         return id in self._own
 
-    # --- Time and routes ----------------------------------------------------------------------------------------------
+    # --- Links, time and routes ----------------------------------------------------------------------------------------------
+
+    def on_established(self, peer: Peer, now: float) -> Iterable[Effect]:
+        """The first link of this run: from now on somebody would hear of what an earlier run left, and it can find a way."""
+        for id, wait_s in self._resumed.items():
+            if id in self._own and self._own[id].is_queued and self._own[id].public_since is None:
+                self._deadlines.set(id, now + wait_s)
+        self._resumed.clear()
+        return ()
 
     def deadline(self) -> float:
         return min(self._looks.deadline(), self._deadlines.deadline())
@@ -263,6 +273,11 @@ class OwnTransactions(Part):
             self._outbox.forget(submission.id)
             return
         own = self._add(transaction, submission.policy, submission.wait_s, now)
+        if (
+            not own.policy.never_diffuses
+        ):  # a slow start, as by way of Tor, must not use up the time to find a successor
+            self._resumed[submission.id] = own.deadline - now
+            self._deadlines.clear(submission.id)
         if submission.is_public:
             own.is_queued, own.is_diffused, own.is_noted = False, True, True
             self._deadlines.clear(submission.id)
