@@ -272,6 +272,17 @@ def test_a_slow_start_does_not_use_up_the_time_to_find_a_successor(first: int) -
     assert bool(after.published) == (first != 1), "by its policy, where there is still no successor"
 
 
+def test_a_direct_one_is_public_after_a_restart_though_the_disk_took_no_note_that_it_was_before() -> None:
+    outbox = MemoryOutbox()
+    outbox.keep(Submission(raw(1)[:32], raw(1), Policy.DIRECT, 30.0))
+    made = Bench(StemTerms(q=0.2, epoch_s=FOREVER), 9, outbox)
+    made.join(1)
+    made.run(2)
+    assert not made.stemmed(1)
+    assert made.published
+    assert [kept.is_public for kept in outbox.kept()] == [True]
+
+
 def test_sending_it_again_changes_nothing_and_rubbish_is_refused_in_words() -> None:
     made = bench()
     assert made.submit(1, Policy.PRIVATE) == made.submit(1, Policy.PRIVATE)

@@ -269,7 +269,8 @@ class OwnTransactions(Part):
             transaction: Transaction | None = self._checked(submission.raw, now)
         except UserError:  # public or impossible by now: nothing is owed to anyone
             transaction = None
-        if transaction is None or (self._pool.has(submission.id) and not submission.is_public):
+        is_public = submission.is_public or submission.policy is Policy.DIRECT  # though the disk took no note of it
+        if transaction is None or (self._pool.has(submission.id) and not is_public):
             self._outbox.forget(submission.id)
             return
         own = self._add(transaction, submission.policy, submission.wait_s, now)
@@ -278,8 +279,8 @@ class OwnTransactions(Part):
         ):  # a slow start, as by way of Tor, must not use up the time to find a successor
             self._resumed[submission.id] = own.deadline - now
             self._deadlines.clear(submission.id)
-        if submission.is_public:
-            own.is_queued, own.is_diffused, own.is_noted = False, True, True
+        if is_public:
+            own.is_queued, own.is_diffused, own.is_noted = False, True, submission.is_public
             self._deadlines.clear(submission.id)
             self._looks.set(submission.id, now)
 
