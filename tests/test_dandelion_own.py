@@ -232,6 +232,37 @@ def test_what_comes_in_through_an_onion_service_hides_nothing_that_leaves_over_c
     assert not made.receipts[-1].first_hop_can_know
 
 
+def test_a_strict_one_that_was_swallowed_goes_to_nobody_again_before_the_next_epoch() -> None:
+    """Whoever swallowed it and gets it again knows whose it is: others' would be public by then."""
+    made = bench(epoch_s=100_000.0, epoch_extra_s=0.0)
+    made.dandelion._epochs.set(Face.CLEARNET, 100_000.0)
+    made.submit(1, Policy.STRICT, 200_000.0)
+    made.run(50_000)
+    assert sorted(made.stemmed(1)) == [1, 2]
+    made.join(3)
+    assert sorted(made.stemmed(1)) == [1, 2]
+    made.run(50_001)
+    assert len(made.stemmed(1)) == 3
+
+
+@pytest.mark.parametrize("policy", [Policy.PRIVATE, Policy.STRICT])
+def test_what_waits_for_an_epoch_waits_for_one_of_the_face_that_it_takes(policy: Policy) -> None:
+    """It would leave over Tor when an epoch begins at clearnet, which others see there: both faces are one node's then."""
+    is_high = policy is Policy.PRIVATE
+    made = bench(epoch_s=1e6, epoch_extra_s=0.0, awaits_epoch=is_high, prefers_anonymity=True)
+    for link in (51, 52):
+        made.join(link, face=Face.ONION)
+    made.dandelion._epochs.set(Face.CLEARNET, 30_000.0)
+    made.dandelion._epochs.set(Face.ONION, 31_000.0)
+    made.submit(1, policy, 200_000.0)
+    made.run(30_500)
+    before = len(made.stemmed(1))
+    assert before == (0 if is_high else 2)
+    made.run(500.1)
+    assert len(made.stemmed(1)) == before + 1
+    assert made.stemmed(1)[-1] > 50
+
+
 def test_at_the_high_level_it_waits_for_the_next_epoch() -> None:
     made = bench(epoch_s=600.0, epoch_extra_s=0.0, awaits_epoch=True)
     made.submit(1, Policy.PRIVATE)

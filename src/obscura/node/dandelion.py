@@ -124,7 +124,7 @@ class Dandelion(Part):
     ) -> None:
         self.terms = terms or StemTerms()
         self.own_moved: Told = _nothing
-        self.on_routes: Callable[[bool, float], Iterable[Effect]] = lambda is_new_epoch, now: ()
+        self.on_routes: Callable[[Face, bool, float], Iterable[Effect]] = lambda face, is_new_epoch, now: ()
         self._rng = rng
         self._pool = pool
         self._hop_s = hop_s
@@ -148,7 +148,7 @@ class Dandelion(Part):
             routes = self._faces[peer.face] = StemRoutes(self.terms, self._rng)
             self._epochs.set(peer.face, now + self._rng.random() * routes.duration())
         routes.open(peer.link, inbound=peer.is_inbound)
-        return () if peer.is_inbound else self.on_routes(False, now)
+        return () if peer.is_inbound else self.on_routes(peer.face, False, now)
 
     def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
         routes = self._faces.get(peer.face)
@@ -165,7 +165,7 @@ class Dandelion(Part):
             routes = self._faces[face]
             routes.begin()
             self._epochs.set(face, now + routes.duration())
-            effects += self.on_routes(True, now)
+            effects += self.on_routes(face, True, now)
         for key in self._embargoes.due(now):
             effects += self._embargo_over(self._stems[key], now)
         return effects

@@ -29,6 +29,7 @@ ANONYMOUS = (Face.ONION, Face.I2P)
 
 class _Own:
     __slots__ = (
+        "awaits_epoch",
         "deadline",
         "is_diffused",
         "is_noted",
@@ -46,6 +47,7 @@ class _Own:
         self.deadline = deadline  # for finding a successor; for becoming public where we may not diffuse
         self.since = now
         self.is_queued = True  # no successor has it, or none of this epoch
+        self.awaits_epoch = False  # those of this epoch have had it
         self.is_diffused = False  # by this node: until others have it, nobody else can bring it back
         self.is_noted = False  # that it is diffused, in the outbox
         self.public_since: float | None = None
@@ -117,11 +119,14 @@ class OwnTransactions(Part):
             effects += self._look(self._own[id], now)
         return effects
 
-    def _on_routes(self, is_new_epoch: bool, now: float) -> Iterable[Effect]:
-        if self.dandelion.terms.awaits_epoch and not is_new_epoch:
-            return ()
-        waiting = [own for own in self._own.values() if own.is_queued and own.public_since is None]
-        return [effect for own in waiting for effect in self._stem(own, now)]
+    def _on_routes(self, face: Face, is_new_epoch: bool, now: float) -> Iterable[Effect]:
+        """What waits for an epoch leaves when one begins at the face that it takes: those of two faces must not go together."""
+        effects: list[Effect] = []
+        for own in [own for own in self._own.values() if own.is_queued and own.public_since is None]:
+            waits = own.awaits_epoch or self.dandelion.terms.awaits_epoch
+            if not waits or (is_new_epoch and self._face_for(own.policy) is face):
+                effects += self._stem(own, now)
+        return effects
 
     def _moved(self, id: bytes, face: Face | None, now: float) -> Iterable[Effect] | None:
         """Its embargo ended, or it came round: in a loop, or where a stem ends. None for what is not our own."""
@@ -131,7 +136,8 @@ class OwnTransactions(Part):
         if face is None:
             return (Receipt(id, Stage.RESTEMMED),)
         if own.policy.never_diffuses:
-            own.is_queued = True  # the next epoch's successor gets it
+            own.awaits_epoch |= not own.is_queued  # if this epoch's successors had it, they would know whose it is
+            own.is_queued = True
             return ()
         return self._diffuse(own, Stage.DIFFUSED, now, face)
 
