@@ -91,6 +91,23 @@ def test_a_restart_goes_on_with_what_is_not_public(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_what_goes_on_after_a_restart_is_followed_from_its_first_step(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Node(config(tmp_path)) as node:
+            id = node.broadcast(RAW, policy="strict").id
+        async with Node(config(tmp_path)) as node:
+            again = node.broadcast(RAW)  # before anything else happened in this run
+            assert (await anext(aiter(again))).stage is Stage.QUEUED
+        async with Node(config(tmp_path)) as node:
+            async with asyncio.timeout(30):
+                while not node.receipts._told:  # noqa: ASYNC110 (that has no event)
+                    await asyncio.sleep(0.01)
+            told = await control_methods(node)["tx.receipts"](id[::-1].hex())
+            assert [step["stage"] for step in told] == ["queued"]
+
+    asyncio.run(scenario())
+
+
 def test_receipts_over_local_control_are_for_who_knows_the_id(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Node(config(tmp_path)) as node:

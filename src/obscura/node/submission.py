@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from math import inf
 
 from obscura.errors import DecodeError, UserError
 from obscura.ledger.port import Transaction
@@ -67,6 +68,8 @@ class OwnTransactions(Part):
         self._resumed: dict[bytes, float] = {}  # seconds from the first link on until the deadline
         dandelion.own_moved = self._moved
         dandelion.on_routes = self._on_routes
+        self._resumptions: list[Effect] = []  # receipts of what goes on
+        self._begin_at = now
         for submission in self._outbox.kept():
             self._resume(submission, now)
 
@@ -80,7 +83,7 @@ class OwnTransactions(Part):
         transaction = self._checked(raw, now)
         id = transaction.id
         if id in self._own:
-            return id, []
+            return id, self._take_resumptions()  # whoever follows it may be sooner than the first turn
         if self._pool.has(id):
             return id, [Receipt(id, Stage.SEEN, final=True, peers=self._pool.holders(id), reason="is public already")]
         wait_s = policy.wait_s if wait_s is None else wait_s
@@ -109,10 +112,11 @@ class OwnTransactions(Part):
         return ()
 
     def deadline(self) -> float:
-        return min(self._looks.deadline(), self._deadlines.deadline())
+        begin_at = self._begin_at if self._resumptions else inf
+        return min(self._looks.deadline(), self._deadlines.deadline(), begin_at)
 
     def due(self, now: float) -> Iterable[Effect]:
-        effects: list[Effect] = []
+        effects = self._take_resumptions()
         for id in self._deadlines.due(now):
             effects += self._too_late(self._own[id], now)
         for id in self._looks.due(now):
@@ -289,6 +293,12 @@ class OwnTransactions(Part):
             own.is_queued, own.is_diffused, own.is_noted = False, True, submission.is_public
             self._deadlines.clear(submission.id)
             self._looks.set(submission.id, now)
+        stage = Stage.DIFFUSED if is_public and self._pool.has(submission.id) else Stage.QUEUED
+        self._resumptions.append(Receipt(submission.id, stage))
+
+    def _take_resumptions(self) -> list[Effect]:
+        taken, self._resumptions = self._resumptions, []
+        return taken
 
     def _forget(self, id: bytes) -> None:
         self.dandelion.forget(id)
