@@ -314,6 +314,22 @@ def test_a_direct_one_is_public_after_a_restart_though_the_disk_took_no_note_tha
     assert [kept.is_public for kept in outbox.kept()] == [True]
 
 
+def test_what_does_not_go_on_after_a_restart_is_told_of() -> None:
+    """Its sender was told that the next start goes on with it."""
+    outbox = MemoryOutbox()
+    for number in (1, 2):
+        outbox.keep(Submission(raw(number)[:32], raw(number), Policy.STRICT, 30.0))
+    outbox.keep(Submission(b"3" * 32, b"of another ledger", Policy.STRICT, 30.0))
+    made = Bench(StemTerms(q=0.2, epoch_s=FOREVER), 9, outbox)
+    made.run(0)
+    assert [(receipt.id[-1:], receipt.stage, receipt.final) for receipt in made.receipts] == [
+        (b"\1", Stage.QUEUED, False),
+        (b"\2", Stage.QUEUED, False),
+        (b"3", Stage.EXPIRED, True),
+    ]
+    assert "not a transaction" in made.receipts[-1].reason
+
+
 def test_sending_it_again_changes_nothing_and_rubbish_is_refused_in_words() -> None:
     made = bench()
     assert made.submit(1, Policy.PRIVATE) == made.submit(1, Policy.PRIVATE)

@@ -276,11 +276,14 @@ class OwnTransactions(Part):
 
     def _resume(self, submission: Submission, now: float) -> None:
         try:
-            transaction: Transaction | None = self._checked(submission.raw, now)
-        except UserError:  # public or impossible by now: nothing is owed to anyone
-            transaction = None
+            transaction = self._checked(submission.raw, now)
+        except UserError as error:  # impossible by now
+            self._resumptions.append(Receipt(submission.id, Stage.EXPIRED, final=True, reason=str(error)))
+            self._outbox.forget(submission.id)
+            return
         is_public = submission.is_public or submission.policy is Policy.DIRECT  # though the disk took no note of it
-        if transaction is None or (self._pool.has(submission.id) and not is_public):
+        if self._pool.has(submission.id) and not is_public:
+            self._resumptions.append(Receipt(submission.id, Stage.SEEN, final=True, reason="is public already"))
             self._outbox.forget(submission.id)
             return
         own = self._add(transaction, submission.policy, submission.wait_s, now)
