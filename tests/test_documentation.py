@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import ClassVar, Self
@@ -154,3 +156,22 @@ def test_the_comparison_has_every_source_that_it_cites() -> None:
     cited = {int(number) for number in re.findall(r"\[(\d+)\](?!\()", table)}
     listed = {int(number) for number in re.findall(r"^(\d+)\. ", sources, re.MULTILINE)}
     assert cited == listed
+
+
+def test_what_is_typed_with_the_cookie_shows_it_to_nobody(tmp_path: Path) -> None:
+    """It went into /dev/shm/auth with the usual mode: every user of the machine could read it, and rule the node."""
+    words = re.search(r"^With curl.*\n\n((?:    .*\n)+)", text_of("rpc"), re.MULTILINE)
+    assert words is not None
+    (tmp_path / "curl").write_text(
+        '#!/bin/sh\nfor word; do case $word in @*) stat -c %a "${word#@}"; cat "${word#@}";; esac; done\n'
+    )
+    (tmp_path / "curl").chmod(0o700)
+    data = tmp_path / ".local/share/obscura/dev"
+    data.mkdir(parents=True)
+    (data / "rpc.cookie").write_text("secret")
+    places = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(
+        ["sh", "-ec", "umask 022\n" + words[1]], env=places, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "600\nAuthorization: Bearer secret" * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".local", "curl"]
