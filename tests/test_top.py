@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from obscura.cli.top import Rates, Seen, frame, rates
 
@@ -108,13 +109,21 @@ def test_without_peers_and_before_the_second_look() -> None:
     assert "nothing real yet" in text
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "漢" * 85, "e\u0301" * 60, "🧅" * 64, "\uff76\uff9e" * 42])
 @pytest.mark.parametrize("size", [(80, 24), (20, 5), (1, 1), (200, 9)])
-def test_no_window_is_overrun(size: tuple[int, int]) -> None:
+def test_no_window_is_overrun(size: tuple[int, int], name: str) -> None:
+    """Names of characters that are two cells wide wrapped their lines, and the node's own state scrolled away."""
     width, height = size
-    many = [{**PEER, "peer": n, "user_agent": "x" * 300, "address": "y" * 300} for n in range(125)]
+    many = [{**PEER, "peer": n, "user_agent": name, "address": "y" * 300} for n in range(125)]
     lines = frame(look(1.0, many), Rates(1, 2, 3, 4), width, height)
     assert len(lines) <= height
-    assert max(map(len, lines)) <= width
+    assert max(map(cell_len, lines)) <= width
+
+
+def test_columns_stand_below_each_other_whatever_a_name_is_made_of() -> None:
+    rows = [{**PEER, "user_agent": name} for name in ("x" * 300, "漢" * 85, "漢x" * 9, "")]
+    lines = frame(look(1.0, rows), None, 200)[-4:]
+    assert len({cell_len(line[: line.rindex(lines[0].split()[-1])]) for line in lines}) == 1
 
 
 def test_what_does_not_fit_is_said() -> None:

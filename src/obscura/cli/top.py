@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import click
+from rich.cells import set_cell_size
 
 from obscura.cli.frame import Command, Globals, Number, pass_globals
 from obscura.cli.output import printable, show_json, show_line
@@ -79,7 +80,10 @@ def span(seconds: float) -> str:
 
 
 def frame(now: Seen, flow: Rates | None, width: int, height: int | None = None) -> list[str]:
-    """The lines of the screen, none longer than ``width``, no more than ``height`` (None = all)."""
+    """The lines of the screen, none wider than ``width``, no more than ``height`` (None = all).
+
+    In cells of the terminal: a peer's name of characters that are two wide would wrap its line, and push the rest off the screen.
+    """
     status = now.status
     count = status["peers"]
     behind = f" of {status['headers']}" if status["headers"] > status["height"] else ""
@@ -104,7 +108,7 @@ def frame(now: Seen, flow: Rates | None, width: int, height: int | None = None) 
     if height is not None and len(lines) + len(rows) > height:
         left = max(1, height - len(lines) - 1)
         rows = [*rows[:left], f"… and {len(rows) - left} more: `obscura peers`"]
-    return [printable(line)[:width] for line in (*lines, *rows)][:height]
+    return [set_cell_size(printable(line), width).rstrip() for line in (*lines, *rows)][:height]
 
 
 def _cells(peer: Mapping[str, Any]) -> tuple[str, ...]:
@@ -125,7 +129,7 @@ def _cells(peer: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    return " ".join(f"{printable(cell)[:width]:{width}}" for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
+    return " ".join(set_cell_size(printable(cell), width) for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
 
 
 @click.command(cls=Command)
