@@ -120,6 +120,11 @@ def test_no_window_is_overrun(size: tuple[int, int], name: str) -> None:
     assert max(map(cell_len, lines)) <= width
 
 
+def test_80_columns_have_every_rate() -> None:
+    text = "\n".join(frame(look(1.0, []), Rates(999_000, 998_000, 997_000, 996_000), 80))
+    assert [number for number in ("999 kB/s", "998 kB/s", "997 kB/s", "996 kB/s") if number not in text] == []
+
+
 def test_columns_stand_below_each_other_whatever_a_name_is_made_of() -> None:
     rows = [{**PEER, "user_agent": name} for name in ("x" * 300, "漢" * 85, "漢x" * 9, "")]
     lines = frame(look(1.0, rows), None, 200)[-4:]

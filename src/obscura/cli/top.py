@@ -87,9 +87,9 @@ def frame(now: Seen, flow: Rates | None, width: int, height: int | None = None) 
     status = now.status
     count = status["peers"]
     behind = f" of {status['headers']}" if status["headers"] > status["height"] else ""
-    moving = (
-        f"sent {size(flow.real)}/s real, {size(flow.cover)}/s cover, {size(flow.rest)}/s seals and carriers; "
-        f"received {size(flow.received)}/s"
+    moving = (  # what is received first: so 80 columns cut words, and no number
+        f"received {size(flow.received)}/s; "
+        f"sent {size(flow.real)}/s real, {size(flow.cover)}/s cover, {size(flow.rest)}/s seals and carriers"
         if flow
         else "measuring"
     )
