@@ -175,3 +175,14 @@ def test_what_is_typed_with_the_cookie_shows_it_to_nobody(tmp_path: Path) -> Non
     )
     assert said.stdout == "600\nAuthorization: Bearer secret" * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [".local", "curl"]
+
+
+def test_completion_is_written_on_a_machine_that_has_none_yet(tmp_path: Path) -> None:
+    _, _, rest = text_of("howto/service").partition("Completion for the shell at hand:")
+    typed = [line for line in rest.splitlines() if line.startswith("    ")]
+    (tmp_path / "obscura").write_text("#!/bin/sh\necho $2\n")
+    (tmp_path / "obscura").chmod(0o700)
+    places = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-ec", "\n".join(typed)], env=places, check=True)
+    written = [path.read_text().strip() for path in tmp_path.rglob("*obscura*") if path.parent != tmp_path]
+    assert sorted(written) == ["bash", "fish", "zsh"]
