@@ -100,6 +100,24 @@ def test_the_exposition_is_what_prometheus_reads() -> None:
     assert found["y_seconds_sum", ()] == 1_005.4
 
 
+def test_no_peers_are_0_and_not_nothing() -> None:
+    """`sum(obscura_peers) == 0` never fired, and the dashboard showed "No data": there was no sample to sum up."""
+    net, (_, two, _) = line_of_three(6)
+    alone = net.add(SETTINGS, archive=archive_of(easy_ledger()))
+    kind = (("carrier", "plain"), ("direction", "out"), ("network", "clearnet"), ("slot", "full"))
+    assert read(alone)["obscura_peers", kind] == 0
+    metrics = Metrics(simulated(two), now=iter((0.0, METRICS_EVERY_S)).__next__)
+    before = parsed(metrics.text())
+    assert values(before, "obscura_peers") == 2
+    for link in list(two.assembly.core.peers):
+        two.disconnect(link)
+    net.kernel.run(net.kernel.now + 0.5)
+    assert two.peers == []
+    after = parsed(metrics.text())
+    assert values(after, "obscura_peers") == 0
+    assert [key for key in before if key[0] == "obscura_peers" and key not in after] == []
+
+
 def test_a_stranger_cannot_make_labels() -> None:
     tally: Tally = {}
     for name in (OTHER, Ping.NAME, b"myappmessage", b"another\0\0\0\0\0"):

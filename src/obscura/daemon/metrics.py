@@ -57,6 +57,9 @@ class Metrics:
         self._now = now
         self._seen: Counter[str] = Counter()
         self._points = 0
+        self._kinds = {
+            (face.name.lower(), "plain", "out", "full") for face in node.config.plan.faces
+        }  # of links until now
         self._text = b""
         self._made = float("-inf")
 
@@ -107,8 +110,10 @@ class Metrics:
             )
             for peer in established
         )
+        # A sum over no series is nothing, not 0: whoever waits for "no peers any more" would hear nothing.
+        self._kinds |= peers.keys()
         names = ("network", "carrier", "direction", "slot")
-        samples = [(dict(zip(names, labels, strict=True)), count) for labels, count in sorted(peers.items())]
+        samples = [(dict(zip(names, labels, strict=True)), peers[labels]) for labels in sorted(self._kinds)]
         yield Family("obscura_peers", "gauge", "Established links.", samples)
         opening = len(engine.links) - len(established)
         yield Family("obscura_opening_links", "gauge", "Sockets that are no established link.", [({}, opening)])
