@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -186,3 +187,22 @@ def test_completion_is_written_on_a_machine_that_has_none_yet(tmp_path: Path) ->
     subprocess.run(["sh", "-ec", "\n".join(typed)], env=places, check=True)
     written = [path.read_text().strip() for path in tmp_path.rglob("*obscura*") if path.parent != tmp_path]
     assert sorted(written) == ["bash", "fish", "zsh"]
+
+
+def helps(command: click.Command, context: click.Context) -> Iterator[str]:
+    """The help of a command and of all below it."""
+    yield command.help or ""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from helps(below, context)
+
+
+def test_addresses_with_a_question_mark_are_typed_in_quotes() -> None:
+    """zsh takes the mark for a pattern, finds no such file and runs nothing; any shell cuts at `&`."""
+    bare = re.compile(r"^ +obscura (?:[^'\"#\n]|'[^'\n]*'|\"[^\"\n]*\")*?://[^\s'\"#]*[?&].*$", re.MULTILINE)
+    assert bare.findall("    obscura rotate 3 --to obscura://KEY@h:1?carrier=tls")
+    assert not bare.findall("    obscura connect 'obscura://KEY@h:1?carrier=tls'")
+    texts = [*(page.read_text(encoding="utf-8") for page in PAGES), *helps(root, click.Context(root))]
+    assert [line for text in texts for line in bare.findall(text)] == []

@@ -70,7 +70,7 @@ def rotate(globals: Globals, peer: int | None, to: str | None, carrier: str | No
     Examples:
       obscura rotate
       obscura rotate 3 --carrier ssh
-      obscura rotate 3 --to obscura://KEY@127.0.0.1:4443?carrier=tls
+      obscura rotate 3 --to 'obscura://KEY@127.0.0.1:4443?carrier=tls'
     """
     rows = globals.call("rotate", peer=peer, to=to, carrier=carrier)
     if globals.json:
