@@ -30,6 +30,7 @@ from obscura.node.recording import (
     MAGIC,
     Agreed,
     AnyRecord,
+    Begin,
     Channel,
     Comes,
     Cut,
@@ -243,6 +244,7 @@ def changed_of(records: list[AnyRecord], kind: type, **fields: Any) -> list[AnyR
 
 HOSTILE: dict[str, Callable[[list[AnyRecord]], list[AnyRecord]]] = {
     "no begin": lambda records: records[1:],
+    "a node without a face": lambda records: changed_of(records, Begin, faces=()),
     "two begins": lambda records: [records[0], *records],
     "time that goes back": lambda records: changed_of(records, Over, at=-1.0),
     "a time that is none": lambda records: changed_of(records, Over, at=float("nan")),

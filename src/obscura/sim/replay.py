@@ -376,7 +376,7 @@ def _is_draw(bits: int, value: float) -> bool:
 
 
 def _settings(begin: Begin) -> Settings:
-    if not (begin.rate_factor > 0 and 0 <= begin.spacing_s < inf and 0 <= begin.unix < 1 << 40):
+    if not (begin.faces and begin.rate_factor > 0 and 0 <= begin.spacing_s < inf and 0 <= begin.unix < 1 << 40):
         raise ValueError("settings that no node has")
     return Settings(
         network_id=begin.network_id,
