@@ -174,6 +174,25 @@ def test_own_transactions_can_be_found_as_the_page_says(tmp_path: Path) -> None:
     assert "**Own transactions can be found in it**" in (Path(__file__).parents[1] / "docs/capture.md").read_text()
 
 
+def test_a_link_that_a_defect_ended_is_over_in_the_replay_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        common: dict[str, Any] = {"network": "dev", "listen": ("127.0.0.1:0",), "privacy": "standard"}
+        one = Node(Config(data_dir=tmp_path / "one", capture=tmp_path, **common))
+        async with one, Node(Config(data_dir=tmp_path / "other", **common)) as other:
+            await other.ping(await other.connect(one.addresses[0]))
+            [link] = one.peers()
+            one.engine.broke(link.link, RuntimeError())
+            one.apply(())
+            await until(lambda: not one.peers())
+            await other.ping(await other.connect(one.addresses[0]))
+
+    asyncio.run(scenario())
+    records = records_of((tmp_path / "capture").read_bytes())
+    assert [record.link for record in records if isinstance(record, Over)] == [1, 2]
+    report = replayed(records).report()
+    assert (report["events"]["peer-connected"], report["events"]["peer-disconnected"]) == (2, 2)
+
+
 def test_it_never_overwrites_and_is_not_made_unasked(captured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     async def scenario(config: Config) -> object:
         async with Node(config) as node:

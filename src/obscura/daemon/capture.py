@@ -99,6 +99,11 @@ class Capture(Part):
             self._tape.blame(peer.link, points, why, now)
         return ()
 
+    def on_closed(self, peer: Peer, now: float) -> Iterable[Effect]:
+        if self.is_on:
+            self._tape.closed(peer.link, now)
+        return ()
+
     def show(self) -> dict[str, Any] | None:
         """What ``obscura status`` says of it; None without one."""
         return {"file": str(self.path), "bytes": self.bytes, "ended": self.ended} if self.is_on else None

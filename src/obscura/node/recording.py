@@ -238,6 +238,7 @@ class Tape:
         self._write = write
         self._start = start
         self._linked: set[LinkId] = set()
+        self._over: set[LinkId] = set()
         self._draws: dict[str, list[tuple[int, int | float]]] = {}
 
     def dice(self, part: str, dice: random.Random) -> random.Random:
@@ -268,7 +269,15 @@ class Tape:
             if number not in self._linked:
                 self._linked.add(number)
                 self.put(_linked(link, now - self._start, number))
+            if isinstance(record, Over):
+                self._over.add(number)
             self.put(record)
+
+    def closed(self, link: LinkId, now: float) -> None:
+        """The core heard that a link is over. Where a defect ended it, its connection was not asked and told nothing."""
+        if link in self._linked and link not in self._over:
+            self._over.add(link)
+            self.put(Over(now - self._start, link, Reason.LOST.value, ""))
 
     def blame(self, link: LinkId, points: int, why: str, now: float) -> None:
         """Record a penalty."""
