@@ -360,6 +360,12 @@ def test_an_application_adds_a_message() -> None:
     assert [type(item) for item in FrameDecoder(CATALOGUE.established).receive(data)] == [Unknown] * 3 + [Ping]
 
 
+def test_an_applications_decoder_may_be_a_static_method() -> None:
+    made = variant(decode=staticmethod(lambda payload: made(payload.decode())))
+    (item,) = FrameDecoder(CATALOGUE.with_message(made).established).receive(encode_raw("note", b"x"))
+    assert item == made("x")
+
+
 @pytest.mark.parametrize("made", [None, Ping(1), "text"])
 def test_what_an_applications_decoder_returns_is_a_message_of_its_class(made: object) -> None:
     kinds = CATALOGUE.with_message(variant(decode=classmethod(lambda cls, payload: made))).established
@@ -378,6 +384,8 @@ def variant(**attributes: object) -> type[Message]:
         lambda: variant(TYPE="No"),
         lambda: variant(TYPE="big", MAX_SIZE=MAX_UNKNOWN_PAYLOAD + 1),
         lambda: variant(TYPE="early", PHASE=Phase.OPENING),
+        lambda: variant(decode=lambda self, payload: self),
+        lambda: variant(decode=None),
     ],
 )
 def test_messages_that_cannot_be_added(make: object) -> None:

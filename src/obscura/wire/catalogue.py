@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from inspect import getattr_static
 
 from obscura.errors import DecodeError
 from obscura.limits import MAX_OPENING_PAYLOAD, MAX_UNKNOWN_PAYLOAD
@@ -54,16 +55,19 @@ class Catalogue:
         that is no message of the class ends the link.
 
         ``ValueError`` for what is no message class with ``TYPE`` and ``MAX_SIZE``, or has fields and not both of ``encode``
-        and ``decode``; for a type name that is taken or not ``[a-z0-9]{1,12}``, for a ``MAX_SIZE`` over 4 MiB
-        (peers that do not know the type take more as a violation), and for a phase other than
-        ``ESTABLISHED``.
+        and ``decode``, or has a ``decode`` that only an instance has; for a type name that is taken or not
+        ``[a-z0-9]{1,12}``, for a ``MAX_SIZE`` over 4 MiB (peers that do not know the type take more as a violation), and for a
+        phase other than ``ESTABLISHED``.
         """
         if not (isinstance(cls, type) and issubclass(cls, Message)):
             raise ValueError(f"a message type is a subclass of obscura.Message, not {cls!r:.80}")
         for name, kind in (("TYPE", str), ("MAX_SIZE", int)):
             if not isinstance(getattr(cls, name, None), kind):
                 raise ValueError(f"{cls.__name__}: {name} is not set, or no {kind.__name__}")
-        is_empty = cls.encode is Message.encode, cls.decode.__func__ is Message.decode.__func__  # type: ignore[attr-defined]
+        decode = getattr_static(cls, "decode")
+        if not isinstance(decode, classmethod | staticmethod):  # it would be called without the message that it wants
+            raise ValueError(f"{cls.TYPE}: decode is a classmethod or staticmethod that takes the payload")
+        is_empty = cls.encode is Message.encode, decode is getattr_static(Message, "decode")
         if cls.__struct_fields__ and any(is_empty):  # its fields would be lost, and each one that comes malformed
             raise ValueError(f"{cls.TYPE}: a message with fields has encode and decode of its own")
         padded_type(cls.TYPE)
