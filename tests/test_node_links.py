@@ -257,11 +257,15 @@ def test_a_node_is_entered_once_and_one_that_runs_goes_on(tmp_path: Path) -> Non
     run(scenario())
 
 
-def test_a_message_that_is_too_large_is_refused_before_its_peer_ends_the_link_for_it(tmp_path: Path) -> None:
+def test_a_message_that_is_too_large_or_comes_too_late_is_refused_before_its_peer_ends_the_link_for_it(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         node, other = Node(config(tmp_path, "a")), Node(config(tmp_path, "b"))
         async with node, other:
             peer = await node.connect(other.addresses[0])
+            with pytest.raises(UserError, match="verack belongs to the handshake"):
+                node.send(peer, Verack())
             with pytest.raises(UserError, match="a message of type stemtx has 100000 bytes at most"):
                 node.send(peer, StemTx(bytes(100_001)))
             assert await node.ping(peer) > 0

@@ -53,7 +53,7 @@ from obscura.store.sqlite import Store
 from obscura.transport.profile import TcpProfile
 from obscura.wire.address import Address
 from obscura.wire.catalogue import CATALOGUE, Catalogue
-from obscura.wire.message import Message
+from obscura.wire.message import Message, Phase
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +251,9 @@ class Node:
             raise Unreachable(f"peer {link} did not answer within {timeout_s:.0f} s") from None
 
     def send(self, peer: Peer | LinkId, message: Message) -> None:
-        """Queue a message. Raises ``UserError`` if it is over ``MAX_SIZE`` or the link gone. ``drained``: more is welcome."""
+        """Queue a message. ``UserError``: over ``MAX_SIZE``, of the handshake, or the link gone. ``drained``: more is welcome."""
+        if not message.PHASE & Phase.ESTABLISHED:
+            raise UserError(f"{message.TYPE} belongs to the handshake: a peer ends the link that brings one later")
         if len(message.encode()) > message.MAX_SIZE:
             raise UserError(f"a message of type {message.TYPE} has {message.MAX_SIZE} bytes at most")
         link = peer if isinstance(peer, int) else peer.link
