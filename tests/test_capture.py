@@ -44,6 +44,7 @@ from obscura.node.recording import (
 )
 from obscura.sim.replay import Replay, load
 from obscura.wire.frame import checksum_of
+from obscura.wire.messages.network import GetAddr
 from obscura.wire.messages.transactions import GetData, Tx
 
 DEV = load_network("dev")
@@ -172,6 +173,26 @@ def test_own_transactions_can_be_found_as_the_page_says(tmp_path: Path) -> None:
     brought = {DEV.ledger.decode_transaction(record.payload).id for record in got if record.type == "tx"}
     assert (asked - brought, len(brought)) == ({own}, 1)
     assert "**Own transactions can be found in it**" in (Path(__file__).parents[1] / "docs/capture.md").read_text()
+
+
+@pytest.mark.parametrize("messages", [200, 300, 1_000])
+def test_a_flood_comes_to_the_same_again(messages: int, tmp_path: Path) -> None:
+    """What of a chunk is over the limits is told in one penalty, and so it is where records are played."""
+
+    async def scenario() -> None:
+        common: dict[str, Any] = {"network": "dev", "listen": ("127.0.0.1:0",), "privacy": "standard"}
+        one = Node(Config(data_dir=tmp_path / "one", capture=tmp_path, **common))
+        async with one, Node(Config(data_dir=tmp_path / "other", **common)) as other:
+            peer = await other.connect(one.addresses[0])
+            await other.ping(peer)
+            for _ in range(messages):
+                other.send(peer, GetAddr())
+            await until(lambda: not one.peers() if messages > 260 else one.engine.waiting(1) == 0)
+
+    asyncio.run(scenario())
+    report = replayed(records_of((tmp_path / "capture").read_bytes())).report()
+    assert report["differs"] == []
+    assert len(report["penalties"]) == (messages > 260)
 
 
 def test_a_link_that_a_defect_ended_is_over_in_the_replay_too(tmp_path: Path) -> None:

@@ -571,5 +571,6 @@ CAPTURE_STATE: Final = 1 << 10  # bytes kept free for the last record, which say
 CAPTURE_HEADERS: Final = 2_000  # headers in one record
 CAPTURE_FLUSH_S: Final = 1.0  # seconds that a node which is killed loses of its capture
 REPLAY_GAP_S: Final = 7 * 86_400.0  # seconds between two records. Security: a made-up file cannot turn timers for ever.
+REPLAY_CHUNK: Final = 16_384  # records that are served at once. Security: a made-up file cannot make us hold all of it.
 REPLAY_TOTAL_S: Final = 366 * 86_400.0  # seconds of a capture, for the same reason
 REPLAY_LINK: Final = 1 << 24  # what recorded links' numbers are raised by, above all of the replay's own

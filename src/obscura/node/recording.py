@@ -17,17 +17,24 @@ from typing import Any
 
 import msgspec
 
+from obscura.channel.resume import ResumeSecret
 from obscura.connection import Connection
 from obscura.errors import UserError
+from obscura.handshake.features import Flags
+from obscura.handshake.machine import Negotiated
 from obscura.limits import CAPTURE_RECORD
 from obscura.linkevents import Arriving, Ended, Established, Event, Opened, Reason
 from obscura.node.effects import LinkId
 from obscura.node.link import Link
 from obscura.shaping.levels import Knobs
 from obscura.shaping.watch import Breach
+from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.fields import U32
 from obscura.wire.frame import Malformed, Unknown, checksum_of
 from obscura.wire.message import Message
+from obscura.wire.messages.blocks import SendCmpct
+from obscura.wire.messages.network import Version
+from obscura.wire.messages.privacy import PadNeg
 
 MAGIC = b"obscura capture 1\n"
 STOPPED, FULL = "the node stopped", "it was full"  # why a recording ends
@@ -355,3 +362,39 @@ def _record(event: Event, at: float, link: LinkId) -> OfLink | None:
 
 def _payload(message: Message | None) -> bytes | None:
     return None if message is None else message.encode()
+
+
+def event_of(record: OfLink) -> Event:
+    """What the engine was given. Raises ``DecodeError`` or ``ValueError``."""
+    if isinstance(record, Got):
+        kind = CATALOGUE.get(record.type)
+        if kind is None:  # of an application, which is not here
+            return Unknown(record.type, len(record.payload), b"")
+        if len(record.payload) > kind.MAX_SIZE:
+            raise ValueError(f"{record.type} of {len(record.payload)} bytes")
+        return kind.decode(record.payload)
+    if isinstance(record, Channel):
+        return Opened(record.session_id, record.pattern, record.peer_key, ResumeSecret(record.session_id))
+    if isinstance(record, Agreed):
+        return Established(
+            Negotiated(
+                record.version,
+                Flags(record.features, record.privacy_features),
+                Version.decode(record.peer),
+                None if record.padneg is None else PadNeg.decode(record.padneg),
+                None if record.peer_padneg is None else PadNeg.decode(record.peer_padneg),
+                None if record.peer_compact is None else SendCmpct.decode(record.peer_compact),
+                record.clock_offset_s,
+            )
+        )
+    if isinstance(record, Odd):
+        if record.reason is None:
+            return Unknown(record.type, record.size, record.checksum)
+        return Malformed(record.type, record.size, record.checksum, record.reason)
+    if isinstance(record, Comes):
+        return Arriving(record.type)
+    if isinstance(record, Broke):
+        return Breach(record.what)
+    if isinstance(record, Over):
+        return Ended(Reason(record.reason), record.detail)
+    raise ValueError("a record out of place")

@@ -15,15 +15,12 @@ from math import inf
 from struct import Struct
 from typing import Any
 
-from obscura.channel.resume import ResumeSecret
 from obscura.connection import Connection
 from obscura.errors import AddressError, DecodeError, UserError
-from obscura.handshake.features import Flags
-from obscura.handshake.machine import Negotiated
 from obscura.ledger.chain import Chain
 from obscura.ledger.network import Network
-from obscura.limits import REPLAY_GAP_S, REPLAY_LINK, REPLAY_TOTAL_S
-from obscura.linkevents import Arriving, Ended, Established, Event, Opened, Reason
+from obscura.limits import REPLAY_CHUNK, REPLAY_GAP_S, REPLAY_LINK, REPLAY_TOTAL_S
+from obscura.linkevents import Ended, Established, Event, Reason
 from obscura.node.assembly import Settings, assemble
 from obscura.node.effects import Fetch, Keep, Notify, Waiting
 from obscura.node.face import Face, Purpose
@@ -32,12 +29,10 @@ from obscura.node.link import Link
 from obscura.node.ratelimit import rates_of
 from obscura.node.recording import (
     STOPPED,
-    Agreed,
     AnyRecord,
     Begin,
     Blamed,
     Broke,
-    Channel,
     Comes,
     Dice,
     End,
@@ -46,23 +41,18 @@ from obscura.node.recording import (
     Linked,
     Odd,
     OfLink,
-    Over,
     Waits,
+    event_of,
 )
 from obscura.node.resolvers import SeedSettings
 from obscura.node.rotation import RotationSettings
 from obscura.node.slots import OutboundLimits
 from obscura.outbox import Outbox
-from obscura.shaping.watch import Breach
 from obscura.sim.archive import MemoryArchive
 from obscura.wire.address import Address, CarrierNumber, Endpoint
 from obscura.wire.address import Network as AddressNetwork
 from obscura.wire.catalogue import CATALOGUE
-from obscura.wire.frame import Malformed, Unknown
 from obscura.wire.message import Message
-from obscura.wire.messages.blocks import SendCmpct
-from obscura.wire.messages.network import Version
-from obscura.wire.messages.privacy import PadNeg
 
 _STEP = Struct("<dI")
 
@@ -181,9 +171,13 @@ class Replay:
 
     def play(self, records: Iterable[AnyRecord], until_s: float = inf) -> None:
         """Live through the records, up to a time. Raises ``UserError`` for ones that no node can have written."""
+        chunk: list[OfLink] = []  # what came at once, since limits on rates are asked of all of it
         for record in records:
             if isinstance(record, Begin | Known | Waits | Dice):
                 continue
+            if chunk and not _goes_on(chunk, record):
+                self._feed(chunk)
+                chunk = []
             if record.at > until_s:
                 break
             self._advance(record.at)
@@ -192,7 +186,9 @@ class Replay:
             elif isinstance(record, End):
                 self.end = record
             else:
-                self._feed(record)
+                chunk.append(record)
+        if chunk:
+            self._feed(chunk)
         if until_s < inf:
             self._advance(min(until_s, self.now + REPLAY_GAP_S))
 
@@ -255,29 +251,34 @@ class Replay:
             self._turn()
         self.now = at
 
-    def _feed(self, record: OfLink) -> None:
-        if isinstance(record, Linked):
-            self._links[record.link] = self._link(record)
+    def _feed(self, chunk: list[OfLink]) -> None:
+        first, events = chunk[0], []
+        if isinstance(first, Linked):
+            self._links[first.link] = self._link(first)
             return
-        link, connection = self._links.get(record.link), self._connections.get(record.link)
+        link, connection = self._links.get(first.link), self._connections.get(first.link)
         if link is None or connection is None:
-            raise UserError(f"the capture is damaged: link {record.link} was never made")
+            raise UserError(f"the capture is damaged: link {first.link} was never made")
         if link.id not in self._engine.links or link.has_ended:
-            self.ignored += 1
+            self.ignored += len(chunk)
             return
-        try:
-            event = _event(record)
-        except (DecodeError, ValueError) as error:
-            raise UserError(f"the capture is damaged: {str(error)[:200]!a} in a record of link {record.link}") from None
-        if isinstance(event, Established):
-            connection.established()
-        elif isinstance(event, Ended):
-            connection.close(self.now)
-        kind = record.type if isinstance(record, Got) else type(event).__name__.lower()
-        self.received[kind] += 1
-        self.events += 1
-        self._note(record.link, kind, record.payload if isinstance(record, Got) else b"")
-        self._engine.deliver(link, [event], self.now)
+        for record in chunk:
+            try:
+                event = event_of(record)
+            except (DecodeError, ValueError) as error:
+                raise UserError(
+                    f"the capture is damaged: {str(error)[:200]!a} in a record of link {record.link}"
+                ) from None
+            if isinstance(event, Established):
+                connection.established()
+            elif isinstance(event, Ended):
+                connection.close(self.now)
+            kind = record.type if isinstance(record, Got) else type(event).__name__.lower()
+            self.received[kind] += 1
+            self._note(record.link, kind, record.payload if isinstance(record, Got) else b"")
+            events.append(event)
+        self.events += len(events)
+        self._engine.deliver(link, events, self.now)
         self._engine.touch(link)
         self._turn()
 
@@ -371,6 +372,15 @@ def load(records: Iterable[AnyRecord], on: Network) -> Replay:
         raise UserError(f"the capture is damaged: {str(error)[:200]!a} at its begin") from None
 
 
+def _goes_on(chunk: list[OfLink], record: AnyRecord) -> bool:
+    """Whether the record was in the same chunk, as far as one can tell: of the same link and moment, and nothing of its life."""
+    last, kinds = chunk[-1], Got | Odd | Comes | Broke
+    is_alike = (
+        isinstance(last, kinds) and isinstance(record, kinds) and (record.at, record.link) == (last.at, last.link)
+    )
+    return is_alike and len(chunk) < REPLAY_CHUNK
+
+
 def _is_draw(bits: int, value: float) -> bool:
     return 0 <= value < 1 if bits == 0 else isinstance(value, int) and 0 < bits <= 64 and 0 <= value < 1 << bits
 
@@ -402,39 +412,3 @@ def _chain(network: Network, known: list[Known]) -> Chain:
         had = {ledger.block_id(header) for header, body in zip(part.headers, part.bodies, strict=True) if body}
         chain.restore(part.headers, had.__contains__, (), part.tip)
     return chain
-
-
-def _event(record: OfLink) -> Event:
-    """What the engine was given. Raises ``DecodeError`` or ``ValueError``."""
-    if isinstance(record, Got):
-        kind = CATALOGUE.get(record.type)
-        if kind is None:  # of an application, which is not here
-            return Unknown(record.type, len(record.payload), b"")
-        if len(record.payload) > kind.MAX_SIZE:
-            raise ValueError(f"{record.type} of {len(record.payload)} bytes")
-        return kind.decode(record.payload)
-    if isinstance(record, Channel):
-        return Opened(record.session_id, record.pattern, record.peer_key, ResumeSecret(record.session_id))
-    if isinstance(record, Agreed):
-        return Established(
-            Negotiated(
-                record.version,
-                Flags(record.features, record.privacy_features),
-                Version.decode(record.peer),
-                None if record.padneg is None else PadNeg.decode(record.padneg),
-                None if record.peer_padneg is None else PadNeg.decode(record.peer_padneg),
-                None if record.peer_compact is None else SendCmpct.decode(record.peer_compact),
-                record.clock_offset_s,
-            )
-        )
-    if isinstance(record, Odd):
-        if record.reason is None:
-            return Unknown(record.type, record.size, record.checksum)
-        return Malformed(record.type, record.size, record.checksum, record.reason)
-    if isinstance(record, Comes):
-        return Arriving(record.type)
-    if isinstance(record, Broke):
-        return Breach(record.what)
-    if isinstance(record, Over):
-        return Ended(Reason(record.reason), record.detail)
-    raise ValueError("a record out of place")
