@@ -175,6 +175,17 @@ def test_own_transactions_can_be_found_as_the_page_says(tmp_path: Path) -> None:
     assert "**Own transactions can be found in it**" in (Path(__file__).parents[1] / "docs/capture.md").read_text()
 
 
+def test_an_applications_messages_are_no_flood_of_unknown_ones(captured: tuple[Path, dict[str, Any]]) -> None:
+    """They have no rate in the node that was recorded."""
+    records = records_of(captured[0].read_bytes())
+    at = next(place for place, record in enumerate(records) if isinstance(record, Got) and record.type == "ping")
+    ping = records[at]
+    assert isinstance(ping, Got)
+    own = [msgspec.structs.replace(ping, type="greeting", payload=b"x")] * 2_000
+    report = replayed([*records[:at], *own, *records[at:]]).report()
+    assert (report["received"]["greeting"], report["differs"]) == (2_000, [])
+
+
 @pytest.mark.parametrize("messages", [200, 300, 1_000])
 def test_a_flood_comes_to_the_same_again(messages: int, tmp_path: Path) -> None:
     """What of a chunk is over the limits is told in one penalty, and so it is where records are played."""

@@ -31,7 +31,7 @@ from obscura.shaping.watch import Breach
 from obscura.wire.catalogue import CATALOGUE
 from obscura.wire.fields import U32
 from obscura.wire.frame import Malformed, Unknown, checksum_of
-from obscura.wire.message import Message
+from obscura.wire.message import Message, RawMessage
 from obscura.wire.messages.blocks import SendCmpct
 from obscura.wire.messages.network import Version
 from obscura.wire.messages.privacy import PadNeg
@@ -368,8 +368,10 @@ def event_of(record: OfLink) -> Event:
     """What the engine was given. Raises ``DecodeError`` or ``ValueError``."""
     if isinstance(record, Got):
         kind = CATALOGUE.get(record.type)
-        if kind is None:  # of an application, which is not here
-            return Unknown(record.type, len(record.payload), b"")
+        if (
+            kind is None
+        ):  # of an application, which is not here; the node knew it, so that no rate of unknown ones holds
+            return RawMessage(record.payload)
         if len(record.payload) > kind.MAX_SIZE:
             raise ValueError(f"{record.type} of {len(record.payload)} bytes")
         return kind.decode(record.payload)
