@@ -26,6 +26,7 @@ from obscura.daemon.node import Node
 from obscura.errors import UserError
 from obscura.ledger.mining import filler_transaction
 from obscura.ledger.networks import load_network
+from obscura.linkevents import Reason
 from obscura.node.recording import (
     MAGIC,
     Agreed,
@@ -44,7 +45,8 @@ from obscura.node.recording import (
 )
 from obscura.sim.replay import Replay, load
 from obscura.wire.frame import checksum_of
-from obscura.wire.messages.network import GetAddr
+from obscura.wire.messages.blocks import Block
+from obscura.wire.messages.network import GetAddr, Verack
 from obscura.wire.messages.transactions import GetData, Tx
 
 DEV = load_network("dev")
@@ -204,6 +206,29 @@ def test_a_flood_comes_to_the_same_again(messages: int, tmp_path: Path) -> None:
     report = replayed(records_of((tmp_path / "capture").read_bytes())).report()
     assert report["differs"] == []
     assert len(report["penalties"]) == (messages > 260)
+
+
+def test_what_came_in_one_chunk_before_a_violation_is_played_before_it(tmp_path: Path) -> None:
+    """A connection that ends within a chunk told of its end first, and in the replay all of the chunk came too late."""
+
+    async def scenario() -> None:
+        common: dict[str, Any] = {"network": "dev", "listen": ("127.0.0.1:0",), "privacy": "standard"}
+        one = Node(Config(data_dir=tmp_path / "one", capture=tmp_path, **common))
+        async with one, Node(Config(data_dir=tmp_path / "other", **common)) as other:
+            peer = await other.connect(one.addresses[0])
+            await other.ping(peer)
+            for message in (Block(b"that nobody asked for"), Verack()):
+                other.engine.send(peer.link, message, other.now())
+            other.apply(())
+            await until(lambda: not one.peers())
+
+    asyncio.run(scenario())
+    records = records_of((tmp_path / "capture").read_bytes())
+    assert [record.reason for record in records if isinstance(record, Over)] == [Reason.VIOLATION.value]
+    report = replayed(records).report()
+    assert report["differs"] == []
+    assert [penalty["points"] for penalty in report["penalties"]] == [20, 100]
+    assert report["ignored_after_the_end"] == 0
 
 
 def test_a_link_that_a_defect_ended_is_over_in_the_replay_too(tmp_path: Path) -> None:

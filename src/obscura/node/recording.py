@@ -303,30 +303,38 @@ class TapedConnection(Connection):
     """A connection that tells what it gives to the engine."""
 
     told: Callable[[list[Event], float], None]
+    _depth = (
+        0  # of calls: one that ends the link from inside tells nothing by itself, or it would come before its chunk
+    )
 
     def start(self, now: float) -> list[Event]:
-        return self._tell(super().start(now), now)
+        return self._tell(super().start, now)
 
     def receive(self, data: bytes | memoryview, now: float) -> list[Event]:
-        return self._tell(super().receive(data, now), now)
+        return self._tell(partial(super().receive, data), now)
 
     def eof(self, now: float) -> list[Event]:
-        return self._tell(super().eof(now), now)
+        return self._tell(super().eof, now)
 
     def due(self, now: float) -> list[Event]:
-        return self._tell(super().due(now), now)
+        return self._tell(super().due, now)
 
     def close(self, now: float, reason: Reason = Reason.LOCAL, detail: str = "") -> list[Event]:
-        return self._tell(super().close(now, reason, detail), now)
+        return self._tell(partial(super().close, reason=reason, detail=detail), now)
 
     def abort(self, now: float, reason: Reason) -> list[Event]:
-        return self._tell(super().abort(now, reason), now)
+        return self._tell(partial(super().abort, reason=reason), now)
 
     def release(self, old: Connection, now: float) -> list[Event]:
-        return self._tell(super().release(old, now), now)
+        return self._tell(partial(super().release, old), now)
 
-    def _tell(self, events: list[Event], now: float) -> list[Event]:
-        if events:
+    def _tell(self, call: Callable[[float], list[Event]], now: float) -> list[Event]:
+        self._depth += 1
+        try:
+            events = call(now)
+        finally:
+            self._depth -= 1
+        if events and not self._depth:
             self.told(events, now)
         return events
 
