@@ -13,10 +13,12 @@ from obscura.limits import (
     ALONE_RETRY_S,
     OUTBOUND_BLOCKS,
     OUTBOUND_FULL,
+    RECENT_SUCCESS_S,
     SETTLED_S,
     STALE_CHECK_S,
     STALE_LEAST_S,
     STARVED_S,
+    TEST_S,
 )
 from obscura.node.book import Entry
 from obscura.node.core import Core
@@ -162,6 +164,32 @@ def test_addresses_without_a_key_become_feelers_only_unless_allowed() -> None:
     allowed = Place(allow_unauthenticated=True)
     allowed.learn("20.1.0.1", with_key=False)
     assert len(allowed.run(10).peers()) == 1
+
+
+@pytest.mark.parametrize("is_manual", [False, True])
+def test_a_peer_of_hours_keeps_its_place_in_the_book_against_who_wants_it(is_manual: bool) -> None:
+    """It cannot be dialled a second time to test it: whoever collides with its cell took it while the link stood."""
+    place = full()
+    place.run(RECENT_SUCCESS_S + 60)
+    tried = {place.book._tried_cell(e): e for e in place.book.entries() if e.is_tried}
+    linked = min(place.peers(), key=lambda peer: peer.since)
+    assert linked.dialled is not None
+    assert linked.dialled.endpoint is not None
+    rival = place.book.get((linked.dialled.endpoint, linked.dialled.carrier))
+    assert rival is not None
+    if is_manual:
+        place.slots._links.pop(linked.link)
+        place.slots._others[linked.link] = linked
+    for n in range(200_000):
+        host = f"{30 + n // 62_500}.{n // 250 % 250}.{n % 250}.1"
+        newcomer = Entry(endpoint(host), TLS, Face.CLEARNET, b"4xx", place.clock())
+        if tried.get(place.book._tried_cell(newcomer)) is rival:
+            break
+    entry = place.learn(host)
+    place.book.good(entry.place, key(1))
+    place.run(TEST_S[1] + 600)
+    assert rival.is_tried
+    assert not entry.is_tried
 
 
 def test_through_a_proxy_a_place_is_dialled_as_soon_as_somebody_tells_its_key() -> None:

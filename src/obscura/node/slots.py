@@ -252,6 +252,10 @@ class Slots(Part):
         if any(d.purpose is Purpose.FEELER for d in self._dialling.values()):
             return ()
         entry = self._book.test_due()
+        if entry is not None and self._stands(entry.place):
+            # It answers at this moment, and a second link to it is never made: untested, it would lose its cell.
+            self._book.good(entry.place, None)
+            entry = None
         if entry is None or not self._suits(entry, Purpose.FEELER, now, None):
             suits = partial(self._suits, purpose=Purpose.FEELER, now=now, faces=None)
             entry = self._book.pick(suits, only_new=True, alone=self._is_alone)
@@ -311,6 +315,13 @@ class Slots(Part):
         if self._own.is_own(endpoint) or self._is_linked(entry, purpose):
             return False
         return self._refuses(endpoint, now) is None
+
+    def _stands(self, place: Place) -> bool:
+        """Whether a link that we dialled stands there."""
+        manual = (peer.dialled for peer in self._others.values() if peer.dialled is not None)
+        return any(d.place == place for d in self._links.values()) or any(
+            (a.endpoint, a.carrier) == place for a in manual
+        )
 
     def _is_linked(self, entry: Entry, purpose: Purpose) -> bool:
         """Whether a manual peer is there; on loopback (network dev) any peer on that host: one link is enough.
