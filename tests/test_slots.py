@@ -392,6 +392,23 @@ def test_a_stale_tip_brings_one_more_peer_in_place_of_the_one_that_brings_no_blo
     assert len(place.peers(Purpose.FULL)) == OUTBOUND_FULL
 
 
+def test_a_slot_that_waits_for_a_face_of_which_nobody_is_known_keeps_the_others_from_nothing() -> None:
+    """With tor beside clearnet and no onion address, neither a stale tip nor time brought another peer ever again."""
+    place = Place(tip=Tip(lambda: bytes(32), 60.0), faces=(Face.CLEARNET, Face.ONION))
+    for n in range(60):
+        place.learn(f"20.{n}.0.1")
+    place.run(SETTLED_S)
+    first = place.hosts(Purpose.FULL)
+    assert len(first) == OUTBOUND_FULL - 1
+    place.run(STALE_LEAST_S + 2 * STALE_CHECK_S)
+    assert first - place.hosts(Purpose.FULL)
+    assert len(place.peers(Purpose.FULL)) == OUTBOUND_FULL - 1
+    place.learn_onion(1)
+    place.run(600)
+    assert len(place.peers(Purpose.FULL)) == OUTBOUND_FULL
+    assert [p for p in place.peers(Purpose.FULL) if p.face is Face.ONION]
+
+
 def test_a_tip_that_moves_is_not_stale() -> None:
     tip = [bytes(32)]
     place = full(tip=Tip(lambda: tip[0], 60.0))

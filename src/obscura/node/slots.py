@@ -262,8 +262,13 @@ class Slots(Part):
         return self._dial(entry, Purpose.FEELER) if entry is not None else ()
 
     def _extra(self, now: float, faces: frozenset[Face] | None) -> Iterable[Effect]:
-        """One more full link than there are slots, if they are full: another goes once it stands."""
-        if self._held(Purpose.FULL) < self._limits.full or any(d.is_extra for d in self._dialling.values()):
+        """One more full link than there are slots, if they are full: another goes once it stands.
+
+        A slot that is kept for a face of which nobody is known may stay free for good, and counts as taken.
+        """
+        held = self._held(Purpose.FULL)
+        kept = len(self._missing_faces()) if held and faces is None else 0
+        if held + kept < self._limits.full or any(d.is_extra for d in self._dialling.values()):
             return ()
         entry = self._choose(Purpose.FULL, now, faces)
         return self._dial(entry, Purpose.FULL, is_extra=True) if entry is not None else ()
