@@ -179,6 +179,19 @@ def test_old_news_answers_and_large_messages_are_not_passed_on() -> None:
     assert talk.wait(600)
 
 
+@pytest.mark.parametrize("answer", [1, 5, 11])
+def test_news_of_a_dialled_peer_is_passed_on_whatever_it_answered_before(answer: int) -> None:
+    """Where nobody knows 44 places all answers have ten entries at most, and each was waited for ever after."""
+    talk = Talk()
+    crowd(talk, 6)
+    asked = peer(1, "31.0.0.1", inbound=False)
+    talk.meet(asked)
+    talk.hear(asked, *(entry(f"21.{n}.0.1") for n in range(answer)))
+    assert talk.wait(600) == []
+    talk.hear(asked, entry("23.0.0.1", time=talk.clock()))
+    assert talk.wait(600)
+
+
 def test_only_verified_keys_are_passed_on() -> None:
     talk = Talk()
     peers = crowd(talk, 4)

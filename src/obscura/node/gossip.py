@@ -135,7 +135,7 @@ class Gossip(Part):
         entries = list(message.entries)
         self._rng.shuffle(entries)  # what is over the limit is not the peer's choice
         is_news = len(entries) <= ADDR_RELAYED
-        was_asked, link.asked = link.asked, link.asked and is_news
+        was_asked, link.asked = link.asked, False  # a small answer is one too: in a young network there is no other
         allowed = link.bucket.take_some(len(entries), now)
         link.looked_at += allowed
         for told in entries[:allowed]:
