@@ -209,6 +209,25 @@ def test_tried_and_new_are_chosen_alike_however_many_new_ones_there_are() -> Non
     assert 240 < picked[True] < 360
 
 
+@pytest.mark.parametrize(("signed", "least", "most"), [(True, 16, 20), (False, 0, 3)])
+def test_signed_seeds_enter_a_book_that_is_full_of_what_nobody_proved(
+    signed: bool, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who fills the table with places that answer nobody makes the node ask for seeds, and they found no cell."""
+    monkeypatch.setattr("obscura.node.book.NEW_BUCKETS", 4)
+    own = book(Clock())
+    own.add_seeds([Address(key(9), "8.9.1.1", 443, TLS)], signed=True, face=Face.CLEARNET, now=0.0)
+    proved = learn(own, "8.9.1.2")
+    assert proved is not None
+    own.good(proved.place, None)
+    for n in range(3_000):
+        learn(own, f"{20 + n % 100}.{n // 100}.0.1", bytes([n % 50]))
+    seeds = [Address(key(n), f"{150 + n}.1.1.1", 443, TLS) for n in range(20)]
+    assert least <= own.add_seeds(seeds, signed=signed, face=Face.CLEARNET, now=0.0) <= most
+    assert own.get(proved.place) is proved
+    assert own.get((endpoint("8.9.1.1", 443), TLS)) is not None
+
+
 def test_the_few_that_suit_of_a_large_book_are_found_within_some_calls() -> None:
     """256 draws found three among ten thousand once in thirteen calls: the only ones of a face waited for hours."""
     own = book(Clock())

@@ -127,10 +127,7 @@ class BookState(msgspec.Struct, frozen=True):
 
 
 class Book:
-    """The tables. ``unix`` gives unix seconds, ``faces`` through which the node dials. Never larger than its cells.
-
-    ``is_proxied``: clearnet links leave by a Tor exit or a proxy.
-    """
+    """The tables, never larger than their cells. ``faces`` through which the node dials, ``is_proxied``: see ``use_of``."""
 
     def __init__(
         self,
@@ -172,10 +169,9 @@ class Book:
         return iter(self._entries.values())
 
     def usable(self, now: float) -> int:
-        """Places that may be dialled. What was learnt while other faces were on is kept for then, and no use now.
+        """Places that may be dialled now, through the faces that are on.
 
-        Security: nor is what needs a key that nobody told (http, dns). It is never tried, so nothing would take it out of this
-        count, and fifty such places from one peer would keep a node from ever asking for seeds again.
+        Security: what needs a key that nobody told is never tried, and fifty of it would keep seeds from being asked for.
         """
         unix = self._unix()
         there = (e for e in self._entries.values() if e.face in self._faces and e.may_try(unix))
@@ -203,13 +199,18 @@ class Book:
         source: bytes,
         seen: int,
         services: int = 0,
+        *,
+        is_vouched: bool = False,
     ) -> Entry | None:
-        """A place that somebody of the group ``source`` told. Its entry, or None if there is no cell for it."""
+        """A place that somebody of the group ``source`` told. Its entry, or None if there is no cell for it.
+
+        ``is_vouched``: by the seed key. It takes the cell of what nobody ever proved, with which an attacker may fill the table.
+        """
         place = (endpoint, carrier)
         entry = self._entries.get(place)
         if entry is None:
             entry = Entry(endpoint, carrier, face, source, seen, services)
-            return entry if self._place_new(entry) else None
+            return entry if self._place_new(entry, is_vouched=is_vouched) else None
         if entry.face is not face:
             return None  # told through another face: joining the two would link them
         if seen > entry.seen + SEEN_STEP_S or entry.is_ahead(self._unix()):
@@ -231,7 +232,9 @@ class Book:
                 continue
             source = b"seeds" if signed else b"unsigned seeds"
             own = own_face(endpoint)  # an onion name in a list that came over clearnet is reached through Tor alone
-            entry = self.learn(endpoint, address.carrier, face if own is Face.CLEARNET else own, source, unix)
+            entry = self.learn(
+                endpoint, address.carrier, face if own is Face.CLEARNET else own, source, unix, is_vouched=signed
+            )
             if entry is None:
                 continue
             added += 1
@@ -363,13 +366,14 @@ class Book:
         left = [e for e in map(self._entries.__getitem__, pool.part(BOOK_LOOK)) if suits(e, unix)]
         return rng.choices(left, [e.chance(unix) for e in left])[0] if left else None
 
-    def _place_new(self, entry: Entry) -> bool:
+    def _place_new(self, entry: Entry, *, is_vouched: bool = False) -> bool:
         cell = self._new_cell(entry)
-        holder = self._new.get(cell)
-        if holder is not None:
-            if not self._entries[holder].is_worthless(self._unix()):
+        if cell in self._new:
+            holder = self._entries[self._new[cell]]
+            gives_way = is_vouched and not (holder.succeeded or holder.keys.is_hard)
+            if not (gives_way or holder.is_worthless(self._unix())):
                 return False
-            self.forget(holder)
+            self.forget(holder.place)
         self._new[cell] = entry.place
         self._new_pool.add(entry.place)
         self._entries[entry.place] = entry
