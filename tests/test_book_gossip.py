@@ -345,6 +345,24 @@ def test_what_peers_saw_is_announced_with_the_port_and_key_of_what_listens_in_th
     assert [(a.key, a.host, a.port) for a in told] == [(key(1), "20.9.0.1", 9_733), (key(2), "2a00:9::1", 443)]
 
 
+def test_the_own_address_that_peers_agree_on_is_not_learnt_when_it_comes_back() -> None:
+    """It was dialled, found to be this node and forgotten, and learnt again with the next news of it."""
+    talk = Talk()
+    talk.own.set_listening([Address(key(1), "0.0.0.0", 9_733, TLS), Address(key(2), "::", 443, TLS)])
+    dialled = [
+        peer(n, f"32.{n}.0.1", inbound=False, observed=endpoint("20.9.0.1", 40_000 + n)) for n in range(OBSERVERS)
+    ]
+    for someone in dialled:
+        talk.meet(someone)
+    (own,) = talk.own.announced(Face.CLEARNET)
+    others = [entry("20.9.0.2"), entry("20.9.0.1", port=443)]  # another host; where IPv6 alone listens
+    talk.hear(dialled[0], entry(own.host, port=own.port), *others)
+    assert {str(known.endpoint) for known in talk.book.entries()} == {"20.9.0.2:9733", "20.9.0.1:443"}
+    talk.own.set_mapped(Address(key(1), "0.0.0.0", 9_733, TLS), Address(key(1), "20.9.0.1", 50_000, TLS))
+    assert talk.own.is_own(endpoint("20.9.0.1", 50_000))
+    assert not talk.own.is_own(endpoint("20.9.0.1", 9_733)), "of another machine behind that router"
+
+
 def test_what_dialled_peers_saw_goes_with_them() -> None:
     talk = Talk()
     talk.own.set_listening([Address(key(1), "0.0.0.0", 9_733, TLS)])

@@ -65,8 +65,14 @@ class OwnAddress(Part):
         return address != before
 
     def is_own(self, endpoint: Endpoint) -> bool:
-        """Whether the place is this node, as far as it knows."""
-        return any(address.endpoint == endpoint for address in self._known())
+        """Whether the place is this node, as far as it knows: what is announced of a wildcard comes back by gossip, too."""
+        if any(address.endpoint == endpoint for address in self._known()):
+            return True
+        if len(self._observers.get(endpoint.host, ())) < OBSERVERS:
+            return False
+        host, port = endpoint.host_text, endpoint.port
+        there = [a for a in self._listening if a.port == port and _is_any(a) and _is_reached(a, host)]
+        return any((a.host, a.port) not in self._mapped for a in there)
 
     def announced(self, face: Face) -> list[Address]:
         """What to tell peers of a face; every one with its key, and only what they could reach."""
