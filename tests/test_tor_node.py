@@ -16,10 +16,12 @@ import obscura.daemon.tor
 from obscura.daemon.config import Config
 from obscura.daemon.datadir import write_atomic
 from obscura.daemon.node import Node
+from obscura.daemon.tor_process import TorProcess
 from obscura.daemon.ways import TorSettings
 from obscura.errors import AddressError, Unreachable
 from obscura.node.face import Face
 from obscura.transport import socks5
+from obscura.transport.tor import TorFault
 from obscura.wire.address import Address, Endpoint, Network
 from tor_fakes import FakeSocks, FakeTor
 
@@ -375,6 +377,22 @@ def test_without_a_program_a_managed_tor_is_asked_for(tmp_path: Path) -> None:
             await until(lambda: "apt install tor" in str(shown(alice)["fault"]))
             with pytest.raises(Unreachable, match="tor is not there"):
                 await alice.connect(f"obscura://{ONION}")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("what", ["a directory that takes nothing", "a program that is none"])
+def test_a_managed_tor_that_cannot_be_started_says_why(what: str, tmp_path: Path) -> None:
+    folder, program = tmp_path / "tor", tmp_path / "program"
+    program.write_text("")  # may not be run
+    if what == "a directory that takes nothing":
+        (folder / "torrc").mkdir(parents=True)
+
+    async def scenario() -> None:
+        word = "cannot be written: is a directory" if folder.is_dir() else "cannot be started: permission denied"
+        with pytest.raises(TorFault) as caught:
+            await TorProcess(folder, str(program), None).start()
+        assert word in str(caught.value)
 
     run(scenario)
 

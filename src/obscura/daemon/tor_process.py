@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from obscura.daemon.datadir import make_private
 from obscura.limits import TOR_START_S, TOR_STOP_S
@@ -44,20 +45,13 @@ class TorProcess:
         """Start it unless it runs; its control port. Raises ``TorFault``."""
         told = self._folder / "control-port"
         if not self.is_running:
-            make_private(self._folder)
-            told.unlink(missing_ok=True)
-            torrc = self._folder / "torrc"
-            torrc.write_text(self._settings(told))
-            with (self._folder / "tor.log").open("wb") as log:
-                try:
-                    self._process = await asyncio.create_subprocess_exec(
-                        *(self._program, "-f", str(torrc), "--defaults-torrc", os.devnull),
-                        stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                    )  # fmt: skip
-                except OSError:
-                    raise TorFault(
-                        f"there is no program {self._program!r} to start: apt install tor, or set tor-daemon.program"
-                    ) from None
+            try:
+                log = self._prepare(told)
+            except OSError as error:
+                why = (error.strerror or "fault").lower()
+                raise TorFault(f"the own tor's directory {self._folder} cannot be written: {why}") from None
+            with log:
+                self._process = await self._run(log)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TOR_START_S):
                 while self.is_running:
@@ -67,6 +61,27 @@ class TorProcess:
                     await asyncio.sleep(_LOOK_S)
         await self.end()
         raise TorFault(f"the own tor did not start: {self._last_words()}")
+
+    def _prepare(self, told: Path) -> BinaryIO:
+        """Its settings, and the file for what it says. Raises ``OSError``."""
+        make_private(self._folder)
+        told.unlink(missing_ok=True)
+        (self._folder / "torrc").write_text(self._settings(told))
+        return (self._folder / "tor.log").open("wb")
+
+    async def _run(self, log: BinaryIO) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *(self._program, "-f", str(self._folder / "torrc"), "--defaults-torrc", os.devnull),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        except FileNotFoundError:
+            raise TorFault(
+                f"there is no program {self._program!r} to start: apt install tor, or set tor-daemon.program"
+            ) from None
+        except OSError as error:
+            why = (error.strerror or "fault").lower()
+            raise TorFault(f"the program {self._program!r} cannot be started: {why}") from None
 
     async def end(self) -> None:
         """End it, by its process id. It is gone when this returns."""
