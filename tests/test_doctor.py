@@ -132,6 +132,10 @@ INBOUND: list[tuple[Inbound, State, str]] = [
     (Inbound(125, None, 0), NOTE, "accepts no links"),
     (Inbound(0, 0, 1), WRONG, "max-inbound is 0"),
     (Inbound(11, 0, 1), WRONG, "max-inbound is 11"),  # Bitcoin's users lost all inbound links at that number
+    (Inbound(40, 0, 1), FINE, "0 of 40"),
+    (Inbound(40, 0, 1, networks=3), WRONG, "max-inbound is 40, 13 for each of 3 networks"),
+    (Inbound(2, 0, 1, networks=3), WRONG, "max-inbound is 2, 0 for each of 3 networks"),
+    (Inbound(125, 5, 1, networks=3), FINE, "5 of 125"),
     (Inbound(125, 125, 1), NOTE, "all 125 slots"),
     (Inbound(1_000, 5, 1, open_files=1_024), WRONG, "1024 open files are allowed, 1064 may be needed"),
 ]

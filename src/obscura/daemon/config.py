@@ -167,7 +167,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         bool,
         Meta(description="accept links without the secure channel; for experiments on a development network"),
     ] = False
-    max_inbound: Annotated[int, Meta(ge=0, le=10_000, description="inbound links at once")] = MAX_INBOUND
+    max_inbound: Annotated[
+        int, Meta(ge=0, le=10_000, description="inbound links at once, shared out evenly over the networks that are on")
+    ] = MAX_INBOUND
     max_outbound: Annotated[
         int,
         Meta(ge=0, le=64, description="full links that the node makes by itself; 0 makes none but those of connect"),

@@ -75,6 +75,7 @@ async def examine(config: Config, node: Node | None = None, *, rng: random.Rando
             doors=len(doors) + (anonymity.onion is not None) + (sam is not None and config.i2p_router.service),
             open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             uptime_s=0.0 if node is None else node.uptime_s,
+            networks=len(config.plan.faces),
         ),
         doors=doors,
         external=external,

@@ -90,6 +90,7 @@ class Inbound(msgspec.Struct, frozen=True):
     doors: int
     open_files: int = 1 << 20  # that the process may have
     uptime_s: float = 0.0
+    networks: int = 1  # that have a share of the slots each
 
 
 class Private(msgspec.Struct, frozen=True):

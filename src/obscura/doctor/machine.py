@@ -144,12 +144,16 @@ def inbound(facts: Inbound) -> Iterable[Finding]:
             "--set max-inbound=125, or --no-listen",
         )
         return
-    if facts.slots <= _PROTECTED:
+    networks = max(1, facts.networks)
+    share = facts.slots // networks  # no network ever lends its own to another
+    if share <= _PROTECTED:
         yield wrong(
             check,
-            f"max-inbound is {facts.slots}",
-            f"up to {_PROTECTED} links are protected from making room, so once full it stays with whoever came first",
-            f"--set max-inbound={max(40, 2 * _PROTECTED)} or more",
+            f"max-inbound is {facts.slots}" + (f", {share} for each of {networks} networks" if networks > 1 else ""),
+            f"up to {_PROTECTED} links are protected from making room, so once full it stays with whoever came first"
+            if share
+            else "everybody who comes is sent away",
+            f"--set max-inbound={networks * max(40, 2 * _PROTECTED)} or more",
         )
     needed = facts.slots + OPEN_FILES_BESIDE
     if facts.open_files < needed:
