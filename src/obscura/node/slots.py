@@ -284,12 +284,22 @@ class Slots(Part):
         return (Notify("stale-tip", {}), *self._extra(now, None))
 
     def _choose(self, purpose: Purpose, now: float, faces: frozenset[Face] | None) -> Entry | None:
+        passed_over = False
+
+        def is_good(entry: Entry) -> bool:
+            nonlocal passed_over
+            if self._is_discouraged(entry.endpoint, now):
+                passed_over = True
+                return False
+            return suits(entry)
+
         def suits(entry: Entry) -> bool:
             return self._suits(entry, purpose, now, faces)
 
-        alone = self._is_alone
-        good = self._book.pick(lambda e: not self._is_discouraged(e.endpoint, now) and suits(e), alone=alone)
-        return good or self._book.pick(suits, alone=alone)  # a discouraged one only if there is no other
+        good = self._book.pick(is_good, alone=self._is_alone)
+        if good is not None or not passed_over:
+            return good
+        return self._book.pick(suits, alone=self._is_alone)  # a discouraged one only if there is no other
 
     def _dial(self, entry: Entry, purpose: Purpose, *, is_extra: bool = False) -> Iterable[Effect]:
         use = self._use(entry)
