@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
 import pytest
@@ -29,7 +30,9 @@ from obscura.ledger.mining import block_template
 from obscura.ledger.port import Transaction
 from obscura.node import download
 from obscura.node import headers as headers_module
+from obscura.node.peer import Peer
 from obscura.sim.network import SimNetwork, SimNode
+from obscura.wire.message import Message
 from obscura.wire.messages.blocks import Block, GetBlocks, GetHeaders, Headers, Inv, InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData, NotFound
 from small_chains import START, mined, unmined
@@ -324,19 +327,52 @@ def test_a_block_that_is_found_while_work_is_counted_is_not_held_against_who_tel
     assert not told(node, "penalty")
 
 
+def headers_on(parent: bytes, height: int, count: int, salt: int = 0) -> list[bytes]:
+    made = []
+    for number in range(height, height + count):
+        header = Header(0x20000000, LEDGER.block_id(parent), bytes([salt]) * 32, START + 60 + number, 0x207FFFFF, 0)
+        parent = mined(header.encode())
+        made.append(parent)
+    return made
+
+
+@pytest.mark.parametrize(("after", "fork"), [(1, 1_990), (2, 1_990), (3, 1_990), (4, 1_990), (2, 3_995), (5, 3_995)])
+def test_a_reorganisation_while_work_is_counted_is_counted_anew(after: int, fork: int) -> None:
+    """Between two messages the peer's chain became another one: it goes on from where that forked off."""
+    ledger = easy_ledger()
+    ledger.minimum_work = 2 * 4_400
+    old = headers_on(ledger.genesis, 0, 4_500)
+    new = [*old[:fork], *headers_on(old[fork - 1], fork, 4_600 - fork, salt=1)]
+    answers = 0
+
+    def shows_two(peer: Peer, message: GetHeaders) -> Iterable[Message] | None:
+        nonlocal answers
+        answers += 1
+        return shows(old if answers <= after else new)(peer, message)
+
+    net = network()
+    node = fresh(net, ledger)
+    part = Scripted({GetHeaders: shows_two, GetData: nothing})
+    liar(net, part).connect(node.address)
+    net.kernel.run(until=9.0)
+    assert len(node.peers) == 1
+    assert relay_of(node).chain.best == ledger.block_id(new[-1])
+    assert not told(node, "penalty")
+
+
 def test_what_does_not_go_on_with_the_count_again_and_again_is_a_fault() -> None:
     ledger = easy_ledger()
     ledger.minimum_work = 2 * 6_000
     shown = [raw[:80] for raw in COUNTED]
 
     def repeats(peer: object, message: GetHeaders) -> list[Headers]:
-        return [Headers(tuple(shown[: limits.MAX_HEADERS]))] * (1 if len(message.locator) == 1 else 12)
+        return [Headers(tuple(shown[: limits.MAX_HEADERS]))] * (1 if len(message.locator) == 1 else 16)
 
     net = network()
     node = fresh(net, ledger)
     liar(net, Scripted({GetHeaders: repeats, GetData: nothing})).connect(node.address)
     net.kernel.run(until=5.0)
-    assert [notice["points"] for notice in told(node, "penalty")] == [limits.UNCONNECTING_POINTS]
+    assert {notice["points"] for notice in told(node, "penalty")} == {limits.UNCONNECTING_POINTS}
     assert len(relay_of(node).chain) == 1
     net.kernel.run(until=5.0 + limits.HEADERS_S)
     assert not node.peers, "the answer never came"

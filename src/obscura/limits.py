@@ -459,6 +459,7 @@ COINBASE_SCRIPT: Final = (2, 100)  # bytes of a coinbase's input script
 RETARGET_FACTOR: Final = 4  # a retarget changes the target by at most this factor either way
 PRESYNC_PERIOD: Final = 600  # headers per kept bit. Security: what a peer's presync costs.
 PRESYNC_BUFFER: Final = 14_400  # headers held back on the second pass; 24 bits stand behind each released one
+PRESYNC_AGAIN: Final = 3  # counts begun anew for one link: its chain may change meanwhile. Security: more are a fault.
 PRESYNC_HEADERS: Final = 20_000_000  # headers in one presync at most. Security: ends a peer with endless headers.
 NEAR_TIP_HEADERS: Final = 144  # headers' worth of work below our tip that a new branch may lack without a presync
 

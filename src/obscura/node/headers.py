@@ -12,13 +12,14 @@ from itertools import pairwise
 
 from obscura.ledger.chain import Chain
 from obscura.ledger.port import Fault, FaultKind
-from obscura.ledger.presync import HeadersPresync, Pass
+from obscura.ledger.presync import OTHER_CHAIN, HeadersPresync, Pass
 from obscura.limits import (
     BAD_BLOCK_POINTS,
     EARLY_AGAIN_S,
     HEADERS_LEAD,
     HEADERS_S,
     MAX_UNCONNECTING,
+    PRESYNC_AGAIN,
     PROTOCOL_VERSION,
     UNCONNECTING_POINTS,
 )
@@ -34,12 +35,13 @@ NO_STOP = bytes(32)
 
 
 class _State:
-    __slots__ = ("answers", "last", "moves_until", "paused", "peer", "presync", "unconnecting")
+    __slots__ = ("answers", "last", "moves_until", "paused", "peer", "presync", "recounts", "unconnecting")
 
     def __init__(self, peer: ChainPeer) -> None:
         self.peer = peer
         self.presync: HeadersPresync | None = None
         self.unconnecting = 0
+        self.recounts = 0  # how often its work was counted from the start again
         self.answers = False  # it has answered getheaders once
         self.paused = False  # it has more, but we are too far behind with blocks
         self.moves_until = 0.0  # bytes came lately: what was asked for may be behind them
@@ -179,7 +181,10 @@ class HeaderSync:
             return []
         state.answers = True
         if state.presync is not None and headers and self._is_beside(state.presync, headers[0]):
-            return self._stray(state)
+            effects = self._stray(state)
+            is_anew = len(headers) == self._most and self._chain.ledger.parent_id(headers[0]) in self._chain
+            if effects or not is_anew or not self._recounts(state):
+                return effects
         self._timers.clear(link)
         if not headers:
             state.presync = None
@@ -221,6 +226,14 @@ class HeaderSync:
         ledger = self._chain.ledger
         return len(header) == ledger.header_bytes and ledger.parent_id(header) != presync.locator[0]
 
+    def _recounts(self, state: _State) -> bool:
+        """Give up the count for another one, a few times: the peer's chain became another one between two messages."""
+        if state.recounts == PRESYNC_AGAIN:
+            return False
+        state.recounts += 1
+        state.presync = None
+        return True
+
     def _stray(self, state: _State) -> list[Effect]:
         """Headers that connect to nothing are nobody's fault, now and then."""
         state.unconnecting += 1
@@ -247,6 +260,8 @@ class HeaderSync:
         link = state.peer.link
         state.unconnecting = 0
         step = presync.receive(headers)
+        if step.fault is OTHER_CHAIN and self._recounts(state):
+            return self.ask(link, now)
         if step.fault is not None:
             state.presync = None
             return [Penalise(link, BAD_BLOCK_POINTS, step.fault.reason), *self._finished(link, now)]
