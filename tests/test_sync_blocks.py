@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from random import Random
 
 import pytest
@@ -376,6 +377,50 @@ def test_what_does_not_go_on_with_the_count_again_and_again_is_a_fault() -> None
     assert len(relay_of(node).chain) == 1
     net.kernel.run(until=5.0 + limits.HEADERS_S)
     assert not node.peers, "the answer never came"
+
+
+def lacking(net: SimNetwork, until: float) -> tuple[SimNode, Scripted]:
+    """A peer that shows all headers, and has no block before some time."""
+
+    def give(peer: Peer, message: GetData) -> list[Message]:
+        if net.kernel.now < until:
+            return [NotFound(message.items)]
+        return [Block(BODIES[item.hash]) for item in message.items]
+
+    part = Scripted({GetHeaders: shows(HONEST_HEADERS), GetData: give})
+    return liar(net, part), part
+
+
+def test_peers_that_pruned_the_blocks_are_asked_for_few() -> None:
+    """Each was asked for all, and each answer had the window looked through for each peer: an hour of the processor's time."""
+    net = network()
+    node = fresh(net)
+    parts = []
+    for _ in range(10):
+        pruned, part = lacking(net, inf)
+        parts.append(part)
+        pruned.connect(node.address)
+    net.kernel.run(until=1.0)
+    node.connect(honest(net).address)
+    run_until_tip(net, node, TIP, until=20.0)
+    asked = [sum(len(message.items) for message in part.of(GetData)) for part in parts]  # type: ignore[attr-defined]
+    assert max(asked) <= 40
+    assert len(node.peers) == 11
+    assert not told(node, "penalty")
+
+
+def test_the_only_peer_is_asked_again_for_what_it_lacked_for_a_while() -> None:
+    """Its disk failed, say, and it got the block anew."""
+    net = network()
+    node = fresh(net)
+    peer, part = lacking(net, 60.0)
+    peer.connect(node.address)
+    run_until_tip(net, node, TIP, until=60.0 + 2 * limits.BLOCK_REST_S)
+    assert len(node.peers) == 1
+    net.kernel.run(until=1_000.0)
+    count = len(part.of(GetData))
+    net.kernel.run(until=3_000.0)
+    assert len(part.of(GetData)) == count
 
 
 def test_a_peer_without_the_block_is_not_asked_again_and_another_one_is() -> None:

@@ -33,11 +33,13 @@ _LATE = 2 * MOST_IN_FLIGHT  # ids remembered as asked of a peer that somebody el
 
 class _Source:
     __slots__ = (
+        "again_at",
         "aim",
         "cursor",
         "excluded",
         "gave",
         "in_flight",
+        "lacks",
         "late",
         "moved",
         "overtaken",
@@ -53,7 +55,9 @@ class _Source:
         self.peer = peer
         self.in_flight: dict[bytes, None] = {}
         self.late: dict[bytes, int] = {}  # answers that may still come, beside the one in flight
-        self.excluded: dict[bytes, None] = {}  # blocks that it does not have, or gave wrongly
+        self.excluded: dict[bytes, None] = {}  # blocks that it does not have, or gave wrongly; until ``again_at``
+        self.again_at = inf
+        self.lacks = 0  # of them, since it gave one
         self.aim: bytes | None = None  # the header at whose branch ``cursor`` looked
         self.cursor = 0  # heights below it are asked for or there
         self.whole = 0  # up to this height of that branch all blocks are there
@@ -260,7 +264,7 @@ class Download:
         if source is None or not source.answers(block_id):
             return False
         source.moved = source.progress = now
-        source.gave, source.overtaken = True, False
+        source.gave, source.overtaken, source.lacks = True, False, 0
         request = self._requests.pop(block_id, None)
         if request is not None:
             self.waits.observe(now - request.since)
@@ -297,11 +301,20 @@ class Download:
         source = self._sources.get(link)
         if source is not None:
             source.excluded[block_id] = None
+            source.again_at = now + BLOCK_REST_S
+            source.lacks += 1
             source.answers(block_id)
+            if (
+                source.lacks >= BLOCKS_IN_FLIGHT and source.rests_until <= now
+            ):  # pruned, or its disk fails: it lacks others too
+                source.rests_until = now + BLOCK_REST_S
+                self._release(source)
+            if self._tick == inf:
+                self._tick = now + SYNC_TICK_S
         request = self._requests.get(block_id)
         if request is not None and request.link == link:
             del self._requests[block_id]
-        if block_id in self._chain:
+        if block_id in self._chain and block_id not in self._requests:
             self._reopen(self._chain.height(block_id))
         return self.assign(now)
 
@@ -316,9 +329,13 @@ class Download:
             if source.in_flight and now - source.progress >= self._patience:
                 effects += self._stalled(source, now)
         effects += self._steal(now)
+        for source in self._sources.values():
+            if source.again_at <= now:  # what it lacked came perhaps meanwhile
+                source.excluded.clear()
+                source.again_at, source.cursor = inf, 0
         effects += self.assign(now)
-        is_resting = any(source.rests_until > now for source in self._sources.values())
-        self._tick = now + SYNC_TICK_S if self._requests or is_resting else inf
+        looks_again = any(source.rests_until > now or source.again_at < inf for source in self._sources.values())
+        self._tick = now + SYNC_TICK_S if self._requests or looks_again else inf
         return effects
 
     def _stalled(self, source: _Source, now: float) -> list[Effect]:
