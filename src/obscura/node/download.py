@@ -24,7 +24,7 @@ from obscura.limits import (
 from obscura.node.blocks import Blocks
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.durations import Durations
-from obscura.node.effects import Disconnect, Effect, LinkId, Send
+from obscura.node.effects import AwaitRoom, Disconnect, Effect, LinkId, Send
 from obscura.wire.messages.blocks import InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData
 
@@ -39,6 +39,7 @@ class _Source:
         "excluded",
         "gave",
         "in_flight",
+        "judged_at",
         "lacks",
         "late",
         "moved",
@@ -48,6 +49,7 @@ class _Source:
         "peer",
         "progress",
         "rests_until",
+        "waited_s",
         "whole",
     )
 
@@ -66,6 +68,10 @@ class _Source:
         self.gave = False  # a block that it was asked for, ever
         self.overtaken = False  # somebody else was asked for one that seemed to come, and it has given none since
         self.rests_until = 0.0
+        self.waited_s = 0.0
+        self.judged_at = (
+            -inf
+        )  # when it had given nothing for too long, and it is not known whether our question has left
         self.path: list[bytes] = []  # ids from the fork with the best chain upwards, where its chain is not that
         self.path_to = b""
 
@@ -346,10 +352,22 @@ class Download:
         if not others and tried < BLOCK_PATIENCE_S[1]:
             return []
         self._release(source)
+        source.rests_until = now + BLOCK_REST_S
         if source.peer.peer.is_manual:
-            source.rests_until = now + BLOCK_REST_S
             return []
-        return [Disconnect(source.peer.link, f"no block for {tried:.0f} s")]
+        source.judged_at, source.waited_s = now, tried
+        return [AwaitRoom(source.peer.link, 0)]
+
+    def room(self, link: LinkId, now: float) -> list[Effect]:
+        """Nothing waits for the peer. Who has our question and gives nothing is ended; else it was behind what we give."""
+        source = self._sources.get(link)
+        if source is None or source.judged_at == -inf:
+            return []
+        judged_at, source.judged_at = source.judged_at, -inf
+        if judged_at == now:
+            return [Disconnect(link, f"no block for {source.waited_s:.0f} s")]
+        source.rests_until = now
+        return self.assign(now)
 
     def _steal(self, now: float) -> list[Effect]:
         """The lowest block in flight holds up a peer that could give it and has nothing else to do: ask that one too.

@@ -9,6 +9,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from math import inf
 
 from obscura.ledger.chain import Chain
 from obscura.ledger.port import Fault, FaultKind
@@ -25,7 +26,7 @@ from obscura.limits import (
 )
 from obscura.node.blocks import Blocks
 from obscura.node.chainpeer import ChainPeer
-from obscura.node.effects import Disconnect, Effect, LinkId, Penalise, Send
+from obscura.node.effects import AwaitRoom, Disconnect, Effect, LinkId, Penalise, Send
 from obscura.node.face import Face
 from obscura.node.shown import Shown
 from obscura.node.timers import Timers
@@ -35,7 +36,7 @@ NO_STOP = bytes(32)
 
 
 class _State:
-    __slots__ = ("answers", "last", "moves_until", "paused", "peer", "presync", "recounts", "unconnecting")
+    __slots__ = ("answers", "judged_at", "last", "moves_until", "paused", "peer", "presync", "recounts", "unconnecting")
 
     def __init__(self, peer: ChainPeer) -> None:
         self.peer = peer
@@ -43,6 +44,7 @@ class _State:
         self.unconnecting = 0
         self.recounts = 0  # how often its work was counted from the start again
         self.answers = False  # it has answered getheaders once
+        self.judged_at = -inf  # when its answer was late, and it is not known whether our question has left
         self.paused = False  # it has more, but we are too far behind with blocks
         self.moves_until = 0.0  # bytes came lately: what was asked for may be behind them
         self.last: bytes | None = None  # the newest header of a full message
@@ -155,17 +157,30 @@ class HeaderSync:
             if now < state.moves_until:
                 self._timers.set(link, state.moves_until)
             else:
-                state.presync = None
                 if not state.answers:
+                    state.presync = None
                     self._silent.append(link)
                 elif self._owes_blocks(link):
                     self._timers.set(link, now + HEADERS_S)
-                elif not state.peer.peer.is_manual:
-                    effects.append(Disconnect(link, "no answer to getheaders"))
+                else:
+                    state.judged_at = now
+                    effects.append(AwaitRoom(link, 0))
             if self._leader == link:
                 self._leader = None
                 effects += self._lead(now)
         return effects
+
+    def room(self, link: LinkId, now: float) -> list[Effect]:
+        """Nothing waits for the peer: our question has left. Just now, if that is not at once: it was behind what we give."""
+        state = self._states.get(link)
+        if state is None or state.judged_at == -inf:
+            return []
+        judged_at, state.judged_at = state.judged_at, -inf
+        if judged_at < now:
+            self._timers.set(link, now + HEADERS_S)
+            return []
+        state.presync = None
+        return [] if state.peer.peer.is_manual else [Disconnect(link, "no answer to getheaders")]
 
     def take_silent(self) -> list[LinkId]:
         """Peers that never answered getheaders, each of them once."""
@@ -186,6 +201,7 @@ class HeaderSync:
             if effects or not is_anew or not self._recounts(state):
                 return effects
         self._timers.clear(link)
+        state.judged_at = -inf
         if not headers:
             state.presync = None
             return self._finished(link, now)

@@ -361,7 +361,8 @@ class ChainRelay(Part):
         return self.blocks.fetched(token, raw, now)
 
     def on_room(self, peer: Peer, now: float) -> Iterable[Effect]:
-        return self._serving.room(peer.link)
+        link = peer.link
+        return [*self.download.room(link, now), *self._headers.room(link, now), *self._serving.room(link)]
 
     def _reorganised(self, step: NewTip) -> Notify:
         old, chain = step.way.disconnect[0], self.chain
