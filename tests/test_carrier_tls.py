@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import ssl
 
+import msgspec
 import pytest
 
 from carriers import FLIGHT_1, KEY, MAKERS, NETWORK, Wire, certified, website
@@ -12,13 +13,14 @@ from obscura.channel.opening import ListenerKind
 from obscura.channel.replay import ReplayCache
 from obscura.channel.uniform import StaticKey
 from obscura.connection import Connection, Dialling, Ended, Listening, Opened
-from obscura.limits import CLIENT_HEADER_S, MAX_CLIENT_HELLO
+from obscura.limits import CLIENT_HEADER_S, MAX_CLIENT_HELLO, TLS_RECORD
 from obscura.morph.carrier import CarrierEvent, Finished, Flight
 from obscura.morph.dress import path_for_joining, path_for_key
 from obscura.morph.hello import NO_APPLICATION_PROTOCOL, offered_protocols
 from obscura.morph.http import ProxiedServer, encode_token
 from obscura.morph.tls import TlsClient, TlsServer
 from obscura.morph.visitor import HttpClient
+from obscura.morph.website import Page
 from obscura.wire.address import CarrierNumber
 from obscura.wire.catalogue import CATALOGUE
 from playbook import offer
@@ -206,6 +208,34 @@ def test_a_flight_inside_an_older_tls_gets_what_no_flight_gets() -> None:
     newer.shake_hands()
     newer.say(upgrade())
     assert [type(event) for event in newer.events] == [Flight]
+
+
+def test_each_answer_has_records_of_its_own_and_all_but_the_last_of_them_are_full() -> None:
+    far = server()
+    page = Page(bytes(300_000), b"text/plain", 0)
+    far._site = msgspec.structs.replace(far._site, pages={**far._site.pages, b"/large": page})
+    visitor = Visitor(far)
+    with pytest.raises(ssl.SSLWantReadError):
+        visitor.tls.do_handshake()
+    visitor.exchange()
+    visitor.tls.do_handshake()
+    visitor.exchange()
+    before = len(visitor.wire)
+    for path in (b"/none", b"/none", b"/large", b"/none"):
+        visitor.tls.write(b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n" % path)
+    visitor.exchange()
+    while far.deadline() == 0.0:
+        far.due(0.0)
+        visitor.exchange()
+    sizes, rest = [], visitor.wire[before:]
+    while rest:
+        sizes.append(int.from_bytes(rest[3:5], "big") - 17)
+        rest = rest[5 + 17 + sizes[-1] :]
+    error, full = sizes[0], TLS_RECORD
+    assert sizes[:2] == [error] * 2
+    assert sizes[2:-2] == [full] * (300_000 // full)
+    assert 300_000 % full < sizes[-2] < 300_000 % full + 400
+    assert sizes[-1] == error
 
 
 @pytest.mark.parametrize("name", ["a.example", "shop.example", "a-longer.shop.example"])

@@ -17,7 +17,9 @@ from probes import Pair
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    made = Pair("tls", tmp_path_factory.mktemp("records"), joining=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(probes.FILES, "large.bin", bytes(range(256)) * 1_600)
+        made = Pair("tls", tmp_path_factory.mktemp("records"), joining=False)
     yield made
     made.end()
 
@@ -117,4 +119,36 @@ def test_sessions_are_taken_up_again_where_nginx_does(pair: Pair, version: ssl.T
             again.append((visit.tls.session_reused, visit.sizes))
             visit.close()
         seen.append(again)
+    assert seen[0] == seen[1]
+
+
+def asks(path: str, more: str = "") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: h\r\n{more}\r\n".encode()
+
+
+ASKED = {
+    "page": asks("/page.txt"),
+    "error": asks("/none"),
+    "two pages": asks("/page.txt") * 2,
+    "three errors": asks("/none") * 3,
+    "pages, errors and a head": asks("/page.txt") + asks("/none") + asks("/page.txt").replace(b"GET", b"HEAD"),
+    "compressed": asks("/", "Accept-Encoding: gzip\r\n") * 2,
+    "large": asks("/large.bin"),
+    "large, then small": asks("/none") + asks("/large.bin") + asks("/page.txt"),
+    "two large ones": asks("/large.bin") * 2,
+    "large, and the end": asks("/large.bin", "Connection: close\r\n"),
+    "expects": asks("/page.txt", "Content-Length: 3\r\nExpect: 100-continue\r\n") + b"abc",
+    "nonsense": b"x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED.keys())
+def test_answers_stand_in_records_as_nginx_s_do(pair: Pair, version: ssl.TLSVersion, asked: bytes) -> None:
+    seen = []
+    for port in (pair.ours, pair.theirs):
+        visit = Visit(port, version)
+        visit.say(asked)
+        seen.append(visit.sizes)
+        visit.close()
     assert seen[0] == seen[1]

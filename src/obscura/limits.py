@@ -92,6 +92,7 @@ POLL_FIRST_S: Final = 0.25
 POLL_S: Final = (1.0, 3.0)
 BODY_S: Final = 60.0  # seconds between two reads of a request's body (client_body_timeout)
 POLL_END_S: Final = 10.0  # seconds for the request and the answer that an end may need (ours, CLEAN_END_S)
+TLS_RECORD: Final = 16 << 10  # bytes in a record of TLS at the most (RFC 8446, 5.1; ssl_buffer_size)
 MAX_CLIENT_HELLO: Final = 16 << 10  # bytes of a TLS opening that are looked at
 MAX_ANSWER_HEAD: Final = 32 << 10  # bytes of a server's answer head that a dialler reads
 MAX_FIRST_PAGE: Final = 4 << 20  # bytes of the first page that a dialler reads

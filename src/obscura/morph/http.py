@@ -111,12 +111,12 @@ class HttpServer(WebServer):
             self._exchange.pile.put(data)
             self._latest = now
 
-    def take(self) -> list[bytes]:
+    def _some(self) -> list[bytes]:
         self._pongs = 0
         exchange = self._exchange
         if exchange is not None and exchange.has_word:
             self._release(exchange, self._latest)
-        return self._given() if self._is_upgraded or exchange is not None else super().take()
+        return self._given() if self._is_upgraded or exchange is not None else super()._some()
 
     def refuse(self, now: float) -> None:
         self._has_tried = True

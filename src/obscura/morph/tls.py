@@ -14,7 +14,7 @@ from hashlib import sha256
 from math import inf
 from typing import ClassVar
 
-from obscura.limits import CLIENT_HEADER_S, MAX_CLIENT_HELLO
+from obscura.limits import CLIENT_HEADER_S, MAX_CLIENT_HELLO, TLS_RECORD
 from obscura.morph.carrier import Carrier, CarrierEvent, Finished, coalesced
 from obscura.morph.dress import path_for_joining, path_for_key
 from obscura.morph.hello import NO_APPLICATION_PROTOCOL, comes_first, offered_protocols
@@ -24,7 +24,9 @@ from obscura.morph.visitor import HttpClient
 from obscura.morph.website import Website
 from obscura.wire.address import CarrierNumber
 
-_READ = 16 << 10  # bytes asked for at once: OpenSSL gives one record, and the room for more would be got and given back
+_READ = (
+    TLS_RECORD  # bytes asked for at once: OpenSSL gives one record, and the room for more would be got and given back
+)
 PROTOCOLS = frozenset({b"http/1.1", b"http/1.0", b"http/0.9"})  # that nginx without HTTP/2 speaks inside TLS
 _IS_TLS = frozenset({0x16, *range(0x80, 0x100)})  # first bytes that nginx gives to OpenSSL; others are cleartext
 
@@ -119,15 +121,21 @@ class _Tls(Carrier):
     def take(self) -> list[bytes]:
         tls = self._tls
         if self._inner is not None and tls is not None:
-            view = memoryview(b"".join(self._inner.take()))  # in one piece, so that only the last record is not full
             with contextlib.suppress(ssl.SSLError):  # behind a broken record its alert is the last word, as with nginx
-                while view:
-                    view = view[tls.write(view) :]
+                for said in self._said(self._inner):
+                    view = memoryview(said)
+                    while view:
+                        view = view[tls.write(view) :]
         says_goodbye = self._is_ending and (self.ANSWERS_GOODBYE or not self._is_left)
         if says_goodbye and self._inner is not None and tls is not None:
             with contextlib.suppress(ssl.SSLError):  # it wants the peer's as well, which nobody waits for
                 tls.unwrap()
         return coalesced([self._wire.read()]) if self._wire.pending else []
+
+    @staticmethod
+    def _said(inner: Carrier) -> list[bytes]:
+        """What goes into records: of each piece only the last one is not full."""
+        return [b"".join(inner.take())]
 
     def refuse(self, now: float) -> None:
         if self._inner is not None:
@@ -213,6 +221,11 @@ class TlsServer(_Tls):
 
     def take(self) -> list[bytes]:
         return self._inner.take() if self._tls is None and self._inner is not None else super().take()
+
+    @staticmethod
+    def _said(inner: Carrier) -> list[bytes]:
+        assert isinstance(inner, HttpServer), "_session has made it"
+        return inner.take_answers()
 
     def _session(self) -> Carrier:
         assert self._tls is not None

@@ -23,6 +23,7 @@ from obscura.limits import (
     SITE_STEP,
     SITE_UNREAD_BYTES,
     SITE_WRITE_BYTES,
+    TLS_RECORD,
     UPSTREAM_LOOK_S,
     UPSTREAM_LOOK_SHARE,
 )
@@ -64,6 +65,7 @@ class WebServer(Carrier):
         self._buffer = bytearray()
         self._out: deque[bytes | memoryview] = deque()
         self._waiting = 0  # bytes of _out
+        self._part = bytearray()  # taken off _out, and less than a record of TLS
         self._mode = Mode.HEAD
         self._deadline = inf
         self._began: float | None = None  # the first request
@@ -109,21 +111,39 @@ class WebServer(Carrier):
         pieces = [bytes(piece) for piece in self._out]
         self._out.clear()
         self._waiting = 0
-        return coalesced(pieces)
+        return pieces
 
-    def take(self) -> list[bytes]:
+    def _some(self) -> list[bytes]:
+        """What is written now; an empty piece stands behind each answer that is whole."""
         if self._waiting <= SITE_WRITE_BYTES:
             return self._given()
-        pieces, size = [], 0
-        while self._out and size < SITE_WRITE_BYTES:
+        pieces, left = [], SITE_WRITE_BYTES
+        while left:
             piece = self._out.popleft()
-            if len(piece) > SITE_WRITE_BYTES:
-                self._out.appendleft(memoryview(piece)[SITE_WRITE_BYTES:])
-                piece = memoryview(piece)[:SITE_WRITE_BYTES]
+            if len(piece) > left:
+                self._out.appendleft(memoryview(piece)[left:])
+                piece = memoryview(piece)[:left]
             pieces.append(bytes(piece))
-            size += len(piece)
-        self._waiting -= size
-        return coalesced(pieces)
+            left -= len(piece)
+        self._waiting -= SITE_WRITE_BYTES
+        return pieces
+
+    def take(self) -> list[bytes]:
+        return coalesced([piece for piece in self._some() if piece])
+
+    def take_answers(self) -> list[bytes]:
+        """What ``take`` gives, for TLS: each answer by itself, as nginx writes it, and whole records of one that goes on."""
+        found = []
+        for piece in self._some():
+            self._part += piece
+            if not piece:
+                found.append(bytes(self._part))
+                self._part.clear()
+        size = len(self._part)
+        size -= size % TLS_RECORD if self._waiting else 0
+        found.append(bytes(self._part[:size]))
+        del self._part[:size]
+        return found
 
     def eof(self, now: float) -> list[CarrierEvent]:
         self._has_peer_ended = True
@@ -223,7 +243,7 @@ class WebServer(Carrier):
             self._deadline = now + BODY_S
             expected = found.field(b"expect") if found.version > HTTP_10 else None
             if expected is not None and expected.lower() == b"100-continue":
-                self._put([b"HTTP/1.1 100 Continue\r\n\r\n"])
+                self._put([b"HTTP/1.1 100 Continue\r\n\r\n", b""])
             return None
         else:
             self._reply_to(found, now)
@@ -263,6 +283,7 @@ class WebServer(Carrier):
             pieces, reply.is_over, reply.keeps = answer.pieces, True, answer.keeps_alive
         self._put(pieces)
         if reply.is_over:
+            self._put([b""])
             self._forget()
             self._asked = None
             self._mode = Mode.HEAD if reply.keeps else Mode.OVER
@@ -313,7 +334,7 @@ class WebServer(Carrier):
             return refuse(self._site, 400, request, [])
         expected = request.field(b"expect") if request.version > HTTP_10 else None
         if answer.is_file and expected is not None and expected.lower() == b"100-continue":
-            answer.pieces.insert(0, b"HTTP/1.1 100 Continue\r\n\r\n")
+            answer.pieces[:0] = [b"HTTP/1.1 100 Continue\r\n\r\n", b""]
         return answer
 
     def _answer_unauthorised(self, request: Request, now: float) -> None:
@@ -321,6 +342,7 @@ class WebServer(Carrier):
 
     def _answer(self, request: Request | None, pieces: Iterable[bytes], *, keeps: bool, now: float) -> None:
         self._put(pieces)
+        self._put([b""])
         self._asked = None
         body = request.length if request is not None else 0
         if body or (request is not None and request.is_chunked):
