@@ -43,6 +43,7 @@ from obscura.limits import (
 from obscura.morph import dns_message as wire_format
 from obscura.morph.carrier import Data, Finished, Flight, Ready
 from obscura.morph.dns import DnsClient
+from obscura.morph.dns_answer import NameServer
 from obscura.morph.dns_message import Message, is_below, name_of, read_name, text_of
 from obscura.morph.dns_names import origin_for_key, tsig_key, zone_text
 from obscura.morph.dns_payload import Masks, Payload, Style
@@ -866,3 +867,61 @@ def test_message_reading_keeps_what_was_read_before_a_fault() -> None:
     with pytest.raises(Violation):
         read(message)
     assert len(message.questions) == 1
+
+
+# --- Zones as operators have them -------------------------------------------------------------------------------------
+
+OPERATORS = """
+@ 60 IN SOA ns1 host 1 2 3 4 5
+@ 60 IN NS ns2
+@ 60 IN NS ns1
+ns1 60 IN A 192.0.2.1
+ns1 60 IN AAAA 2001:db8::1
+ns2 60 IN A 192.0.2.2
+www 60 IN A 192.0.2.7
+www 60 IN A 192.0.2.6
+www 60 IN A 192.0.2.5
+www 60 IN A 192.0.2.4
+sub 60 IN NS ns.sub
+sub 60 IN NS ns2.sub
+ns.sub 60 IN A 192.0.2.8
+ns2.sub 60 IN A 192.0.2.9
+within 60 IN DNAME www
+far 60 IN DNAME LONG.example.
+""".replace("LONG", ".".join(("d" * 60,) * 3))
+
+
+def operators_answer(name: str, kind: str, seed: int = 1) -> dns.message.Message:
+    zone = converted(parse_zone(OPERATORS, "office.example"))
+    server = NameServer(lambda: zone, tsig_key(KEY), bytes(16), lambda: UNIX)
+    wire = dns.message.make_query(f"{name}office.example", kind).to_wire()
+    return dns.message.from_wire(server.answer(wire, random.Random(seed), is_tcp=False).wire)
+
+
+def records_of(section: list[dns.rrset.RRset]) -> list[str]:
+    return [f"{str(rrset.name).removesuffix('.office.example.')} {rrset[0]}" for rrset in section]
+
+
+def test_four_addresses_have_the_twelve_orders_of_bind() -> None:
+    orders = {tuple(str(one)[-1] for one in operators_answer("www.", "A", seed).answer[0]) for seed in range(300)}
+    assert len(orders) == 12
+    assert ("4", "5", "6", "7") in orders
+    assert ("4", "5", "7", "6") not in orders
+
+
+def test_addresses_of_name_servers_come_by_type_and_glue_from_behind_but_first_what_was_asked_for() -> None:
+    assert records_of(operators_answer("", "NS").additional) == ["ns1 192.0.2.1", "ns2 192.0.2.2", "ns1 2001:db8::1"]
+    assert records_of(operators_answer("a.sub.", "A").additional) == ["ns2.sub 192.0.2.9", "ns.sub 192.0.2.8"]
+    assert records_of(operators_answer("ns.sub.", "A").additional) == ["ns.sub 192.0.2.8", "ns2.sub 192.0.2.9"]
+
+
+def test_a_redirection_answers_for_all_below_it() -> None:
+    answer = operators_answer("x.within.", "A")
+    assert answer.rcode() == dns.rcode.NXDOMAIN  # of x.www
+    assert records_of(answer.answer) == ["within www.office.example.", "x.within x.www.office.example."]
+    assert operators_answer("within.", "A").rcode() == dns.rcode.NOERROR
+    assert operators_answer("x.within.", "CNAME").rcode() == dns.rcode.NOERROR
+    assert operators_answer(f"{'e' * 60}.far.", "A").answer[1].name.labels[0] == b"e" * 60
+    too_long = operators_answer(f"{'e' * 60}.{'e' * 5}.far.", "A")
+    assert too_long.rcode() == dns.rcode.YXDOMAIN
+    assert [rrset.rdtype for rrset in too_long.answer] == [dns.rdatatype.DNAME]

@@ -192,6 +192,6 @@ def converted(zone: dns.zone.Zone) -> Zone:
         for rdataset in node:
             if rdataset.rdtype != RRSIG:
                 kind = int(rdataset.rdtype)
-                data = tuple(rdata.to_wire() or b"" for rdata in rdataset)
+                data = tuple(sorted(rdata.to_wire() or b"" for rdata in rdataset))
                 kinds[kind] = RRset(wire, kind, rdataset.ttl, data, tuple(signatures.get(kind, ())))
     return Zone((zone.origin.to_wire() or b"").lower(), nodes)

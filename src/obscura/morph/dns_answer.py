@@ -32,6 +32,7 @@ _UNKNOWN_CLASSES: Final = (0, dns.NONE, dns.ANY_CLASS)
 _KNOWN_CLASSES: Final = (dns.IN, dns.CH, dns.HS)
 _ABOUT: Final = tuple(name_of(name) for name in ("version.bind", "hostname.bind", "authors.bind", "id.server"))
 _ABOUT_TTL: Final = 86_400
+_TURNS: Final = {dns.A: 0, dns.AAAA: 1, dns.RRSIG: 2}  # of additional records
 _ERROR: Final = 15
 _PROHIBITED: Final = b"\0\x12"  # RFC 8914, 4.19
 _OPCODES: Final = (dns.QUERY, dns.UPDATE, dns.NOTIFY)
@@ -93,6 +94,9 @@ class NameServer:
         self._cookie_time = now
         head = _COOKIE_HEAD.pack(1, 0, 0, 0, now & 0xFFFFFFFF)
         return client + head + siphash(self._secret, client + head).to_bytes(8, "little")
+
+
+_Part = tuple[RRset, int, list[bytes]]  # what is rendered together: the type is that of the set, or of its signatures
 
 
 class _Reply:
@@ -269,8 +273,8 @@ class _Reply:
         opt = 11 + sum(4 + len(value) for _, value in self._options) if self._message.opt is not None else 0
         limit = (0xFFFF if self._is_tcp else self._most()) - opt
         for number, section in ((1, found.answer), (2, found.authority), (3, found.additional)):
-            for rrset in _by_owner(section):
-                if not self._rrset(writer, number, rrset, limit):
+            for rrset, kind, records in self._rendered(number, section):
+                if not self._records(writer, number, rrset, kind, records, limit):
                     if number < 3:
                         more = writer.flags & dns.AA | dns.TC
                         writer = self._begun(found.rcode, more) if self._message.opt is not None else writer
@@ -290,19 +294,39 @@ class _Reply:
         opt = self._message.opt
         return DNS_UDP_BYTES[0] if opt is None else min(max(opt.rdclass, DNS_UDP_BYTES[0]), DNS_UDP_BYTES[1])
 
-    def _rrset(self, writer: Writer, section: int, rrset: RRset, limit: int) -> bool:
-        """Write a set, and its signatures if they are wanted; False where one does not fit."""
-        data = list(rrset.data)
-        self._rng.shuffle(data)
-        is_signed = self._is_secured or (section == 1 and self._message.questions[0].type == dns.ANY)
-        signatures = rrset.signatures if is_signed else ()
-        for kind, records in ((rrset.type, data), (dns.RRSIG, signatures)):
-            mark = writer.mark()
-            for one in records:
-                writer.record(section, rrset.name, kind, self._message.questions[0].rdclass, rrset.ttl, one)
-            if len(writer.wire) > limit:
-                writer.back(mark)
-                return False
+    def _rendered(self, number: int, section: list[RRset]) -> list[_Part]:
+        """A section's sets and the signatures that are wanted.
+
+        Of the additional ones first the glue that was asked for, then by type: addresses before signatures.
+        """
+        asked = self._message.questions[0]
+        is_signed = self._is_secured or (number == 1 and asked.type == dns.ANY)
+        parts: list[_Part] = []
+        for rrset in _by_owner(section):
+            parts.append((rrset, rrset.type, self._turned(rrset.data)))
+            if is_signed and rrset.signatures:
+                parts.append((rrset, dns.RRSIG, list(rrset.signatures)))
+        if number == 3:
+            glue = asked.name.lower()
+            parts.sort(key=lambda part: (part[1] != asked.type or part[0].name.lower() != glue, _TURNS.get(part[1], 0)))
+        return parts
+
+    def _turned(self, data: tuple[bytes, ...]) -> list[bytes]:
+        """In another order each time. One number draws all of it, so that of four records BIND shows 12 orders, not 24."""
+        turned, drawn = list(data), self._rng.getrandbits(32)
+        for at in range(len(turned) - 1):
+            other = at + drawn % (len(turned) - at)
+            turned[at], turned[other] = turned[other], turned[at]
+        return turned
+
+    def _records(self, writer: Writer, section: int, rrset: RRset, kind: int, records: list[bytes], limit: int) -> bool:
+        """Write them; False where they do not fit."""
+        mark = writer.mark()
+        for one in records:
+            writer.record(section, rrset.name, kind, self._message.questions[0].rdclass, rrset.ttl, one)
+        if len(writer.wire) > limit:
+            writer.back(mark)
+            return False
         return True
 
 

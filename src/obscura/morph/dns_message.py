@@ -13,10 +13,11 @@ import msgspec
 from obscura.errors import Violation
 
 A, NS, MD, MF, CNAME, SOA, MB, MG, MR, PTR, MINFO, MX, TXT, AAAA, A6 = 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 15, 16, 28, 38
-OPT, DS, RRSIG, NSEC, DNSKEY, TKEY, TSIG, IXFR, AXFR, ANY = 41, 43, 46, 47, 48, 249, 250, 251, 252, 255
+DNAME, OPT, DS, RRSIG, NSEC, DNSKEY, TKEY, TSIG, IXFR, AXFR, ANY = 39, 41, 43, 46, 47, 48, 249, 250, 251, 252, 255
 IN, CH, HS, NONE, ANY_CLASS = 1, 3, 4, 254, 255
 QUERY, NOTIFY, UPDATE = 0, 4, 5
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH, NOTZONE, BADVERS = 0, 1, 2, 3, 4, 5, 9, 10, 16
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, YXDOMAIN, NOTAUTH = 0, 1, 2, 3, 4, 5, 6, 9
+NOTZONE, BADVERS = 10, 16
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
 DO: Final = 0x8000  # of the flags of OPT
 MAX_NAME: Final = 255  # bytes (RFC 1035, 3.1)
@@ -28,7 +29,11 @@ RECORD_TAIL: Final = Struct("!HHIH")
 NAMES_IN: Final = dict.fromkeys((NS, MD, MF, CNAME, MB, MG, MR, PTR), (0, 1, 0)) | {
     SOA: (0, 2, 20), MINFO: (0, 2, 0), MX: (2, 1, 0)
 }  # fmt: skip
-_NAMED_AT: Final = {RRSIG: 18, NSEC: 0}  # types with a name at an offset that is never compressed, but pointed at
+_NAMED_AT: Final = {
+    RRSIG: 18,
+    NSEC: 0,
+    DNAME: 0,
+}  # types with a name at an offset that is never compressed, but pointed at
 
 
 class Question(msgspec.Struct, frozen=True, gc=False):

@@ -14,13 +14,16 @@ from obscura.morph.dns_message import (
     AAAA,
     ANY,
     CNAME,
+    DNAME,
     DS,
+    MAX_NAME,
     NOERROR,
     NS,
     NSEC,
     NXDOMAIN,
     RRSIG,
     SOA,
+    YXDOMAIN,
     A,
     is_below,
     labels,
@@ -29,7 +32,7 @@ from obscura.morph.dns_message import (
 
 
 class RRset(msgspec.Struct, frozen=True):
-    """Records of one name and type, and the signatures over them. Data is in wire form, uncompressed."""
+    """Records of one name and type, in canonical order, and the signatures over them. Data is in wire form, uncompressed."""
 
     name: bytes
     type: int
@@ -74,8 +77,19 @@ class Zone:
         name = qname.lower()
         for _ in range(DNS_ALIASES):
             cut = self._cut(name, kind)
-            if cut is not None:
+            if cut is not None and cut.type == NS:
                 return self._referral(found, cut, is_secured=is_secured)
+            if cut is not None:
+                target = qname[: len(qname) - len(cut.name)] + read_name(cut.data[0], 0)[0]
+                found.answer.append(cut if is_secured else msgspec.structs.replace(cut, signatures=()))
+                if len(target) > MAX_NAME:
+                    found.rcode = YXDOMAIN
+                    return found
+                found.answer.append(RRset(qname, CNAME, cut.ttl, (target,)))
+                qname, name = target, target.lower()
+                if kind in (CNAME, ANY) or not is_below(name, self.origin):
+                    return found
+                continue
             node, wildcard = self._node(name)
             if node is None:
                 return self._negative(found, name, exists=name in self._parents, is_secured=is_secured)
@@ -100,11 +114,13 @@ class Zone:
         return found
 
     def _cut(self, name: bytes, kind: int) -> RRset | None:
-        """The delegation on the way to ``name``, if another server has what is asked."""
-        for parent in reversed(list(_parents(name, self.origin))):
-            delegation = self.nodes.get(parent, {}).get(NS) if parent != self.origin else None
-            if delegation is not None and not (parent == name and kind == DS):
-                return delegation
+        """The delegation or redirection on the way to ``name``, if what is asked is elsewhere: that next to the apex."""
+        for parent in reversed(_parents(name, self.origin)):
+            node = self.nodes.get(parent, {})
+            if NS in node and parent != self.origin and not (parent == name and kind in (DS, NSEC)):
+                return node[NS]
+            if DNAME in node and parent != name:
+                return node[DNAME]
         return None
 
     def _referral(self, found: Found, cut: RRset, *, is_secured: bool) -> Found:
@@ -113,7 +129,8 @@ class Zone:
         node = self.nodes[cut.name.lower()]
         if is_secured:
             found.authority += [node[kind] for kind in (DS,) if kind in node] or [node[k] for k in (NSEC,) if k in node]
-        found.additional += self._addresses([cut], is_secured=False)
+        glue = msgspec.structs.replace(cut, data=cut.data[::-1])  # BIND puts each before those that it has
+        found.additional += self._addresses([glue], is_secured=False)
         return found
 
     def _addresses(self, owned: list[RRset], *, is_secured: bool) -> list[RRset]:
