@@ -20,7 +20,7 @@ from obscura.errors import ChannelFault, UserError
 from obscura.limits import SSH_ANSWER, SSH_FLIGHT, SSH_HELD, SSH_LOGIN_GRACE_S, SSH_QUEUED, SSH_STARTUPS, SSH_WINDOW
 from obscura.morph import ssh, ssh_kex
 from obscura.morph import ssh_names as names
-from obscura.morph.carrier import Finished, Flight, Ready
+from obscura.morph.carrier import CarrierEvent, Finished, Flight, Ready
 from obscura.morph.kinds import CLIENTS
 from obscura.morph.ssh import SshClient
 from obscura.morph.ssh_auth import failure, key_request, made_up_key, none_request
@@ -134,6 +134,27 @@ def test_who_asks_and_does_not_read_the_answers_is_not_read(is_server: bool, mon
     assert answers.carrier.is_full
     assert 10_000 < sum(map(len, answers.carrier.take())) < 20_000
     assert not answers.carrier.is_full, "once it reads, all goes on"
+
+
+@pytest.mark.parametrize("kind", ["forwarded-tcpip", "session", "x11", "auth-agent@openssh.com", "nonsense"])
+def test_a_channel_that_the_server_opens_is_refused_as_by_openssh(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A man in the middle who lets the user in may try it."""
+    pair = opened()
+    heard: list[bytes] = []
+    server, client = pair.server.carrier, pair.client.carrier
+    on_payload = server._on_payload  # type: ignore[attr-defined]
+
+    def listening(payload: memoryview, now: float, events: list[CarrierEvent]) -> None:
+        heard.append(bytes(payload))
+        on_payload(payload, now, events)
+
+    monkeypatch.setattr(server, "_on_payload", listening)
+    opening = bytes((names.CHANNEL_OPEN,)) + string(kind) + u32(7) + u32(1 << 21) + u32(1 << 15)
+    server._transport.send(opening)  # type: ignore[attr-defined]
+    pair.run()
+    assert heard == [bytes((names.CHANNEL_OPEN_FAILURE,)) + u32(7) + u32(1) + string("open failed") + string("")]
+    assert not pair.client.is_over
+    assert client.deadline() > 0
 
 
 def test_more_than_the_window_ends_the_session() -> None:

@@ -135,6 +135,11 @@ class Ssh(Carrier):
         elif kind not in (names.CHANNEL_SUCCESS, names.CHANNEL_FAILURE, names.USERAUTH_BANNER):
             self._transport.unimplemented()
 
+    def _refuse_channel(self, peer: int) -> None:
+        """OpenSSH's answer to who opens a channel of a kind that it has no use for. ``peer``: what the other side calls it."""
+        failed = bytes((names.CHANNEL_OPEN_FAILURE,)) + u32(peer) + u32(1) + string("open failed") + string("")
+        self._transport.send(failed)
+
     # --- Ends -------------------------------------------------------------------------------------------------------
 
     @property
@@ -220,6 +225,10 @@ class SshClient(Ssh):
             events += self._leave()
         elif kind == names.CHANNEL_EOF:
             self._channel.end()
+        elif kind == names.CHANNEL_OPEN and self._runs:
+            fields = Fields(payload)
+            fields.string()
+            self._refuse_channel(fields.u32())
         else:
             self._on_channel(payload, now, events)
 

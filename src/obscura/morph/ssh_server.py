@@ -209,8 +209,7 @@ class SshServer(Ssh):
     def _on_open(self, fields: Fields) -> None:
         kind, peer, window, most = fields.text(), fields.u32(), fields.u32(), fields.u32()
         if kind != "session" or self._channel.is_open:
-            failed = bytes((names.CHANNEL_OPEN_FAILURE,)) + u32(peer) + u32(1) + string("open failed") + string("")
-            self._transport.send(failed)
+            self._refuse_channel(peer)
             return
         self._channel.open(peer, window, most)
         self._channel.message(names.CHANNEL_OPEN_CONFIRMATION, u32(0) + u32(0) + u32(32 << 10))
