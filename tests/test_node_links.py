@@ -493,10 +493,10 @@ def test_a_start_that_is_cancelled_leaves_nothing_in_the_way_of_the_next(
 ) -> None:
     begun, goes_on, open_store = threading.Event(), threading.Event(), Store.open
 
-    def slow(*given: Any) -> Store:
+    def slow(*given: Any, **named: Any) -> Store:
         begun.set()
         assert goes_on.wait(DEADLINE_S)
-        return open_store(*given)
+        return open_store(*given, **named)
 
     async def scenario() -> None:
         with monkeypatch.context() as patched:

@@ -380,13 +380,13 @@ def test_those_who_only_seem_to_give_blocks_hold_up_little(blocks: int, most_s: 
     net.kernel.run(until=40.0)
     for dripper in drippers:
         dripper.send(dripper.peers[0].link, Headers(tuple(raw[:80] for raw in news)))
-    net.kernel.run(until=41.0)
+    net.kernel.run(until=40.5)
     assert drip.of(GetData)
     for line in lines.values():
         line._rate = 600.0
     for peer in peers:
         for raw in news:
             submit(peer, raw)
-    net.kernel.run(until=41.0 + most_s)
+    net.kernel.run(until=40.5 + most_s)
     assert relay_of(node).blocks.tip == LEDGER.block_id(news[-1][:80])
     assert told(node, "penalty") == []
