@@ -17,7 +17,10 @@ from pathlib import Path
 import pytest
 
 from obscura.daemon import supervisor
+from obscura.daemon.datadir import DataDir
 from obscura.daemon.supervisor import Supervisor, raise_open_files, warn_of_root
+from obscura.ledger.networks import load_network
+from obscura.store.sqlite import Store
 
 WAIT_S = 60.0
 
@@ -171,3 +174,37 @@ def test_a_second_signal_ends_a_node_that_does_not_come_to_its_end(tmp_path: Pat
             assert node.wait(WAIT_S) == -signal.SIGTERM
         finally:
             node.kill()
+
+
+READING = """
+import signal, sys
+from pathlib import Path
+from obscura.daemon import runtime
+from obscura.daemon.config import Config
+from obscura.store.sqlite import Store
+
+load_chain = Store.load_chain
+
+def endless(self, ledger):
+    print("reading", flush=True)
+    while True:
+        load_chain(self, ledger)
+
+Store.load_chain = endless
+config = Config(network="dev", data_dir=Path(sys.argv[1]), listen=(), max_outbound=0)
+print("status", runtime.run(config, ready=lambda facts: print("ready", flush=True)))
+"""
+
+
+def test_a_signal_ends_a_node_that_still_reads_its_store(tmp_path: Path) -> None:
+    with subprocess.Popen((sys.executable, "-c", READING, str(tmp_path)), stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdout is not None
+        try:
+            assert node.stdout.readline() == "reading\n"
+            node.send_signal(signal.SIGTERM)
+            assert node.wait(WAIT_S) == 0
+            assert node.stdout.read() == "status 0\n"
+        finally:
+            node.kill()
+    with DataDir(tmp_path, "dev").hold() as folder, Store.open(folder.path, load_network("dev").id) as store:
+        assert store.forgotten == ()

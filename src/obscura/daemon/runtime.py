@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import signal
@@ -75,7 +76,11 @@ async def _serve(node: Node, ready: Told, load: Load | None) -> int:
     if load is not None:
         loop.add_signal_handler(signal.SIGHUP, asked.set)  # while it starts there is nothing to change
     supervisor = Supervisor()
-    async with node, fronts(node, load) as shown, supervisor.served():
+    async with contextlib.AsyncExitStack() as life:
+        if not await _begun(node, life):
+            return 0
+        shown = await life.enter_async_context(fronts(node, load))
+        await life.enter_async_context(supervisor.served())
         if load is not None:
             loop.add_signal_handler(signal.SIGHUP, reload_and_log, node, load)
             if asked.is_set():
@@ -93,6 +98,20 @@ async def _serve(node: Node, ready: Told, load: Load | None) -> int:
     if node.fault is not None:
         raise node.fault
     return 0
+
+
+async def _begun(node: Node, life: contextlib.AsyncExitStack) -> bool:
+    """Enter the node. False: its end was asked for before; reading a large store takes longer than supervisors wait for that."""
+    starting = asyncio.ensure_future(life.enter_async_context(node))
+    asked = asyncio.ensure_future(node.stopped.wait())
+    try:
+        await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        asked.cancel()
+        starting.cancel()  # nothing, where it is done
+    with contextlib.suppress(asyncio.CancelledError):
+        await starting
+    return not starting.cancelled()
 
 
 def _on_signal(node: Node, loop: asyncio.AbstractEventLoop, number: int) -> None:

@@ -111,7 +111,8 @@ class Store:
         except sqlite3.Error:
             pass  # the next start reads the newest bodies again, that is all
         finally:
-            self._reads.close()
+            with self._reads_lock:  # a start that is given up may still read
+                self._reads.close()
             self._connection.close()
             self._lock_file.close()
 
