@@ -204,6 +204,20 @@ def test_onion_and_i2p_seeds_belong_to_their_faces_and_loopback_only_to_dev() ->
     assert (str(local), True, Face.CLEARNET) in on_dev.added
 
 
+@pytest.mark.parametrize("face", [Face.CLEARNET, Face.ONION])
+def test_what_is_found_in_networks_that_are_off_leaves_the_built_in_list_in_use(face: Face) -> None:
+    onion = Address.parse("obscura://2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion:9733")
+    for listed, named, is_enough in (
+        (SEED, plain(), face is Face.CLEARNET),
+        (onion, plain(), face is Face.ONION),
+        (None, plain("8.1.2.3"), face is Face.CLEARNET),
+    ):
+        book = Book()
+        seeds = seeds_of(book, faces=frozenset({face}))
+        play(seeds, start(seeds), {"TXT": signed(listed) if listed is not None else NOTHING, "A": named})
+        assert ((str(BUILT_IN_SEED), True, Face.CLEARNET) not in book.added) is is_enough
+
+
 # --- Unsigned records -----------------------------------------------------------------------------------------------
 
 

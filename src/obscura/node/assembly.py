@@ -259,7 +259,8 @@ def _seeds(settings: Settings, book: Book, rng: random.Random, unix: Callable[[]
     known, wanted = settings.seed_sequences, settings.seeds
     if Face.CLEARNET not in settings.faces and not settings.are_lookups_proxied:
         wanted = msgspec.structs.replace(wanted, enabled=False)  # fail closed (design 11): DNS included
-    return Seeds(wanted, source, book, rng, unix, now, allow_loopback=settings.is_dev, sequences=known)
+    faces, is_dev = settings.faces, settings.is_dev
+    return Seeds(wanted, source, book, rng, unix, now, allow_loopback=is_dev, sequences=known, faces=faces)
 
 
 def _no_block(face: Face) -> tuple[bytes, int]:

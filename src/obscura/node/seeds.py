@@ -3,7 +3,8 @@
 Asked only while the address book has fewer than 50 usable entries. A *round* asks two operators, in turn over all of
 them, for one name: first for a list signed with the network's seed key (the signature decides, whoever served it),
 then for plain A and AAAA records, of which each must come from two operators and becomes a feeler only. A round that
-finds nothing falls back to the network's built-in list. Nothing here does I/O: ``Lookup`` goes out, ``answered`` comes in.
+finds nothing in a network that is on falls back to the network's built-in list. Nothing here does I/O: ``Lookup`` goes
+out, ``answered`` comes in.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ class Seeds(Part):
         *,
         allow_loopback: bool = False,
         sequences: Mapping[str, int] | None = None,
+        faces: frozenset[Face] = frozenset(Face),
     ) -> None:
+        """``faces``: those through which the node dials. What is of others is taken, and counts as nothing found."""
         self._source = source.with_settings(settings)
         self._is_enabled = settings.enabled
         self.providers = settings.resolvers()
@@ -115,6 +118,7 @@ class Seeds(Part):
         self._rng = rng
         self._unix = unix
         self._allow_loopback = allow_loopback
+        self._faces = faces
         self.sequences = dict(sequences or {})
         self._turns = rng.sample(list(self.providers), len(self.providers))  # who was asked longest ago, first
         self._standings = {label: Standing() for label in self.providers}
@@ -250,7 +254,7 @@ class Seeds(Part):
                 for record in records:
                     turn.votes.setdefault(record, set()).add(self.providers[label].operator)
                     turn.ttl_s = max(turn.ttl_s, answer.ttl_s)
-        turn.is_found = turn.is_found or bool(self._agreed(turn))
+        turn.is_found = turn.is_found or self._is_useful(self._agreed(turn))
         return effects
 
     def _weigh_signed(self, turn: _Round, label: str, texts: Sequence[bytes], ttl_s: int, now: float) -> list[Effect]:
@@ -266,7 +270,7 @@ class Seeds(Part):
         is_known = self.sequences.get(turn.name) == found.sequence
         self.sequences[turn.name] = found.sequence
         standing.outcome = f"signed list {found.sequence}"
-        turn.is_found, turn.ttl_s = True, max(turn.ttl_s, ttl_s)
+        turn.is_found, turn.ttl_s = turn.is_found or self._is_useful(found.addresses), max(turn.ttl_s, ttl_s)
         new = [address for address in found.addresses if address not in turn.taken and self._is_wanted(address)]
         turn.taken.update(new)
         effects = self._add(new, True, now)
@@ -317,6 +321,9 @@ class Seeds(Part):
 
     def _fall_back(self, now: float) -> list[Effect]:
         return self._add(self._source.built_in, True, now, is_built_in=True)
+
+    def _is_useful(self, addresses: Iterable[Address]) -> bool:
+        return any(face_of(address) in self._faces for address in addresses)
 
     def _is_wanted(self, address: Address) -> bool:
         return self._allow_loopback or not address.is_loopback
