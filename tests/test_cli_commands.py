@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from obscura.cli import COMMANDS, root
 from obscura.cli.frame import Globals
 from obscura.cli.output import printable
+from obscura.daemon import datadir
 from obscura.daemon.control import ControlServer
 from obscura.daemon.events import Broadcast
 from obscura.daemon.rpc import MethodRegistry
@@ -167,6 +168,20 @@ def test_the_hint_can_be_typed_as_it_stands(invoke: Invoke, tmp_path: Path) -> N
     told = invoke("--data-dir", f"{tmp_path}/my data; x", "status", status=3).stderr
     words = shlex.split(told[told.index("`") + 1 : told.rindex("`")])
     assert words == ["obscura", "run", "--data-dir", f"{tmp_path}/my data; x", "--network", "dev"]
+
+
+def test_the_doctor_gives_the_same_hint(invoke: Invoke, tmp_path: Path) -> None:
+    told = json.loads(invoke("--json", "doctor").stdout)
+    (node,) = (finding for finding in told if finding["check"] == "node")
+    assert node["do"].startswith(f"obscura run --data-dir {tmp_path} --network dev, and then")
+
+
+def test_to_root_the_hint_for_a_service_is_the_service(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datadir, "other_owner", lambda folder: (61_184, 61_184) if folder == tmp_path / "dev" else None)
+    told = invoke("status", status=3).stderr  # `obscura run` of root is refused there
+    assert told.endswith("start one with `systemctl start obscura`\n")
 
 
 def test_the_hint_without_options_is_a_network_to_try(tmp_path: Path) -> None:

@@ -47,14 +47,14 @@ def _findings(globals: Globals) -> list[dict[str, Any]]:
         try:
             found: list[dict[str, Any]] = globals.call("doctor")
         except NoNode:
-            found = _without_a_node(loaded)
+            found = _without_a_node(loaded, globals.start())
     except ConfigError as error:
         wrong = {"check": "configuration", "state": "wrong", "found": str(error), "wrong": "no node starts with it"}
         return [{**wrong, "do": "correct it, then: obscura config check"}]
     return found + _of_the_file(loaded, globals)
 
 
-def _without_a_node(loaded: Loaded[Any]) -> list[dict[str, Any]]:
+def _without_a_node(loaded: Loaded[Any], start: str) -> list[dict[str, Any]]:
     import asyncio
 
     import msgspec
@@ -62,7 +62,7 @@ def _without_a_node(loaded: Loaded[Any]) -> list[dict[str, Any]]:
     from obscura.daemon.examination import examine
     from obscura.doctor.findings import judge
 
-    return [msgspec.to_builtins(finding) for finding in judge(asyncio.run(examine(loaded.value)))]
+    return [msgspec.to_builtins(finding) for finding in judge(asyncio.run(examine(loaded.value, start=start)))]
 
 
 def _of_the_file(loaded: Loaded[Any], globals: Globals) -> list[dict[str, Any]]:

@@ -69,10 +69,17 @@ class Globals:
         """A connection to the node that is meant. Raises ``NoNode``."""
         from obscura.daemon.client import Client
 
-        loaded = self.load()
+        return Client(self.folder().rpc_socket, start=self.start())
+
+    def start(self) -> str:
+        """What to type, to start the node that is meant."""
+        from obscura.daemon.datadir import other_owner
+
+        if other_owner(self.folder().path) is not None:  # which root's `obscura run` refuses
+            return "systemctl start obscura"
         given = (("config", self.config), ("data-dir", self.data_dir), ("network", self.network))
         start = "".join(f" --{name} {shlex.quote(value)}" for name, value in given if value is not None)
-        return Client(self.folder().rpc_socket, start=f"obscura run{start}" if start else _start(loaded.value))
+        return f"obscura run{start}" if start else _start(self.load().value)
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """The result of one RPC. Raises ``NoNode``, ``RemoteError``."""

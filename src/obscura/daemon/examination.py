@@ -23,6 +23,7 @@ from obscura.daemon.config import Config, value_at
 from obscura.daemon.datadir import DataDir, other_owner
 from obscura.daemon.layers import leaves
 from obscura.daemon.listening import listen_address
+from obscura.daemon.nonode import START
 from obscura.daemon.strangers import try_port, visit
 from obscura.doctor import facts
 from obscura.errors import AddressError, UserError
@@ -48,8 +49,13 @@ _NO_ONION = "doctor.onion"  # no valid name: tor says so at once, and asks nobod
 _INVALID = 0xF6
 
 
-async def examine(config: Config, node: Node | None = None, *, rng: random.Random | None = None) -> facts.Facts:
-    """Look at everything that can be looked at, for about ``TOR_CONNECT_S`` at most. ``node``: the one of this process."""
+async def examine(
+    config: Config, node: Node | None = None, *, rng: random.Random | None = None, start: str = START
+) -> facts.Facts:
+    """Look at everything that can be looked at, for about ``TOR_CONNECT_S`` at most.
+
+    ``node``: the one of this process. ``start``: the command that starts it, where there is none.
+    """
     chance = rng or random.SystemRandom()
     folder = DataDir(config.data_dir, config.network_name)
     doors, disk, anonymity, external, sam = await asyncio.gather(
@@ -65,6 +71,7 @@ async def examine(config: Config, node: Node | None = None, *, rng: random.Rando
     return facts.Facts(
         is_running=node is not None,
         silent=folder.locked_by() if node is None else None,
+        start=start,
         data_dir=str(folder.path),
         settings=_settings(config),
         clock=facts.Clock(int(time.time()), offsets, anonymity.consensus),

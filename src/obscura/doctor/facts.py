@@ -154,4 +154,5 @@ class Facts(msgspec.Struct, frozen=True):
     control: Control | None = None
     onion: Onion | None = None
     sam: Sam | None = None
+    start: str = "obscura run"  # what starts the node
     silent: int | None = None  # pid of a node that holds the directory and does not answer: it starts or ends

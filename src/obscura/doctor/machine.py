@@ -39,7 +39,7 @@ def node(facts: Facts) -> Iterable[Finding]:
         yield note(
             "node",
             f"no node runs on {facts.data_dir}: its links, covers and services are not checked",
-            "obscura run, and then obscura doctor again",
+            f"{facts.start}, and then obscura doctor again",
         )
 
 
