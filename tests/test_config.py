@@ -308,6 +308,7 @@ def test_a_config_made_in_python_is_checked_too(tmp_path: Path) -> None:
         ({"network": "man"}, "there is none called 'man'; did you mean main?"),
         ({"required_features": ["Nonsense"]}, "no feature 'Nonsense'"),
         ({"max_inbound": -1}, "a whole number from 0 to 10000"),
+        ({"max_inbound": 2, "tor": "auto", "i2p": "auto"}, "max-inbound: 2 leaves no slot for any of the 3 networks"),
         ({"capture": ""}, 'capture is "", but a path is expected'),
         ({"asmap": "a\0b"}, r'asmap is "a\u0000b", but a path is expected'),
     ],

@@ -221,6 +221,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         if self.prune is not None:
             parse_bytes(self.prune)
         _ = self.plan, self.router, self.fronts, levels(self.log_level)  # raises
+        if 0 < self.max_inbound < len(self.plan.faces):  # no network lends its share to another
+            raise ConfigError(
+                f"max-inbound: {self.max_inbound} leaves no slot for any of the {len(self.plan.faces)} networks that are on; "
+                "give as many or more, or 0 to accept no links"
+            )
         for key, texts in (("connect", self.connect), ("external-address", self.external_address)):
             for text in texts:
                 try:
