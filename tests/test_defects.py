@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from obscura.connection import Connection
 from obscura.daemon.node import Node
 from obscura.errors import Unreachable
+from obscura.linkevents import Reason
 from obscura.node.core import Part
 from obscura.node.effects import AwaitRoom, Effect, Notify
 from obscura.node.io import Faulted, Shut
@@ -166,6 +168,41 @@ def test_what_the_core_fails_with_ends_the_node_and_says_so(
     run(scenario())
     assert "fault in the core, the node stops: " in caplog.text
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["pong", "peer-connected", "peer-disconnected", "dial-failed", "onion-added"])
+@pytest.mark.parametrize("fields", [{}, {"rtt_ms": "x", "address": 1, "why": None}])
+def test_an_application_that_tells_under_a_kind_of_the_nodes_costs_nobody_anything(
+    kind: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        node, other = Node(config(tmp_path, "a")), Node(config(tmp_path, "b"))
+        async with node, other:
+            peer = await node.connect(other.addresses[0])
+            told = node.events((kind,))
+            waiting = asyncio.ensure_future(node.ping(peer))
+            await asyncio.sleep(0)
+            node.apply([Notify(kind, {"peer": peer.link, **fields})])
+            assert await anext(told) == {"kind": kind, "peer": peer.link, **fields}
+            assert await waiting > 0
+            with pytest.raises(TypeError, match="the fields of a Notify are a mapping"):
+                node.apply([Notify(kind, None)])  # type: ignore[arg-type]
+            assert await node.ping(peer) > 0
+            assert node.fault is None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("fields", [{}, {"why": 1}, {"why": "timeout"}, {"why": "timeout", "address": "nonsense"}])
+def test_an_application_that_tells_of_a_dial_costs_i2p_nothing(fields: dict[str, Any], tmp_path: Path) -> None:
+    node = Node(config(tmp_path, "a"))
+    unanswered: list[str] = []
+    node.routes.i2p = SimpleNamespace(unanswered=unanswered.append)  # type: ignore[assignment]
+    node.routes.told(Notify("dial-failed", fields))
+    assert unanswered == []
+    address = f"{'a' * 52}.b32.i2p:0"
+    node.routes.told(Notify("dial-failed", {"why": Reason.TIMEOUT.value, "address": address}))
+    assert unanswered == [f"{'a' * 52}.b32.i2p"]
 
 
 def test_a_core_that_fails_at_the_end_leaves_no_socket_and_says_so(

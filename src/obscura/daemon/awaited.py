@@ -42,7 +42,7 @@ class Awaited:
         return room
 
     def told(self, told: Notify) -> None:
-        """Something happened, perhaps on a link."""
+        """Something happened, perhaps on a link. An application may tell under the same kinds, with whatever fields it likes."""
         link = told.fields.get("peer")
         if not isinstance(link, int):
             return
@@ -50,11 +50,11 @@ class Awaited:
             outcome = self._outcomes.get(link)
             if outcome is not None and not outcome.done():
                 outcome.set_result(str(told.fields.get("why", "")))
-        elif told.kind == "pong":
+        elif told.kind == "pong" and isinstance(took_ms := told.fields.get("rtt_ms"), int | float):
             for pong in self._pongs.pop(link, []):
                 if not pong.done():
-                    pong.set_result(float(told.fields["rtt_ms"]) / 1000)
-        elif told.kind == "peer-disconnected":
+                    pong.set_result(took_ms / 1000)
+        elif told.kind == "peer-disconnected" and "reason" in told.fields:
             for pong in self._pongs.pop(link, []):
                 if not pong.done():
                     pong.set_exception(Unreachable(f"peer {link} is gone: {told.fields['reason']}"))

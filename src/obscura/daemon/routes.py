@@ -16,6 +16,7 @@ from obscura.daemon.i2p import DestinationKey, I2p
 from obscura.daemon.keys import KeyStore
 from obscura.daemon.tor import OnionKey, Tor
 from obscura.daemon.tor_process import TorProcess
+from obscura.errors import AddressError
 from obscura.ledger.network import Network
 from obscura.limits import CONNECT_S, I2P_CONNECT_S, TOR_CONNECT_S
 from obscura.linkevents import Reason
@@ -138,8 +139,10 @@ class Routes:
 
     def told(self, notice: Notify) -> None:
         """What the node tells: where a connection stood, and who was dialled never answered over it."""
-        if self.i2p is not None and notice.kind == "dial-failed" and notice.fields["why"].endswith(_UNANSWERED):
-            self.i2p.unanswered(Address.parse(notice.fields["address"]).host)
+        if self.i2p is None or notice.kind != "dial-failed" or not str(notice.fields.get("why")).endswith(_UNANSWERED):
+            return
+        with contextlib.suppress(AddressError):  # an application may tell under the same kind
+            self.i2p.unanswered(Address.parse(str(notice.fields.get("address"))).host)
 
     async def _by_i2p(self, host: str, port: int) -> socket.socket:
         if self.i2p is None:

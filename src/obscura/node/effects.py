@@ -119,10 +119,14 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 class Notify(msgspec.Struct, frozen=True):
-    """Tell the application and RPC subscribers. ``fields`` is ready for JSON."""
+    """Tell the application and RPC subscribers. ``fields`` is ready for JSON. Raises ``TypeError`` where it is no mapping."""
 
     kind: str
     fields: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fields, Mapping):  # where it is made it costs a link, where it is carried out the node
+            raise TypeError("the fields of a Notify are a mapping, such as {}")
 
 
 Effect = Send | Disconnect | Dial | Move | Penalise | Credit | Notify | Keep | Fetch | AwaitRoom | Lookup | Receipt
