@@ -305,6 +305,30 @@ def test_an_answer_to_nothing_is_not_kept_for_the_next_question(tmp_path: Path) 
     talk(FakeTor(cookie(tmp_path), answers=answers), ask)
 
 
+def test_who_is_cancelled_leaves_its_answer_to_nobody(tmp_path: Path) -> None:
+    """Such as by a time limit around the question: the next one must not be told what was asked before."""
+    asked = asyncio.Event()
+
+    def answers(line: str) -> str | None:
+        if line == "GETINFO late":
+            asked.set()
+            return "250-late=one\n250 OK"
+        return "250-next=two\n250 OK" if line == "GETINFO next" else None
+
+    async def ask(control: TorControl) -> None:
+        for _ in range(2):
+            late = asyncio.ensure_future(control.get("late"))
+            await asyncio.sleep(0)
+            late.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await late
+        await asked.wait()
+        assert [await control.get("next") for _ in range(3)] == ["two"] * 3
+        assert not control.closed.is_set()
+
+    talk(FakeTor(cookie(tmp_path), answers=answers), ask)
+
+
 def test_a_connection_that_ends_is_noticed_by_who_waits_and_who_asks_later(tmp_path: Path) -> None:
     tor = FakeTor(cookie(tmp_path))
 

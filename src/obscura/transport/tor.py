@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -74,8 +75,7 @@ class TorControl:
         self._reader = reader
         self._writer = writer
         self._on_event = on_event
-        self._answers: asyncio.Queue[Reply | TorFault] = asyncio.Queue()
-        self._is_asked = False  # and has not answered yet
+        self._asked: deque[asyncio.Future[Reply | TorFault]] = deque()  # what it has not answered yet, in order
         self._left = (0, 0)  # lines and bytes that the reply under way may still have
         self._one_at_a_time = asyncio.Lock()
         self._task = asyncio.get_running_loop().create_task(self._read())
@@ -124,12 +124,13 @@ class TorControl:
         async with self._one_at_a_time:
             if self.closed.is_set():
                 raise TorFault("the control connection to tor is gone")
-            self._is_asked = True
+            asked: asyncio.Future[Reply | TorFault] = asyncio.get_running_loop().create_future()
+            self._asked.append(asked)  # where a cancelled one stays: its answer is not that of the next question
             try:
                 self._writer.write(command.encode() + b"\r\n")
                 async with asyncio.timeout(TOR_REPLY_S):
                     await self._writer.drain()
-                    answer = await self._answers.get()
+                    answer = await asked
             except TimeoutError:
                 self._task.cancel()  # a late answer must not be taken for that to another question
                 raise TorFault(f"tor did not answer within {TOR_REPLY_S:.0f} s") from None
@@ -284,18 +285,19 @@ class TorControl:
                 if 600 <= status < 700:
                     self._on_event("\n".join(lines))
                     continue
-                if not self._is_asked:  # it would be taken for that to the next question
+                if not self._asked:  # it would be taken for that to the next question
                     raise ValueError("an answer to nothing")
-                self._is_asked = False
-                if 200 <= status < 300:
-                    self._answers.put_nowait(Reply(status, tuple(lines)))
-                else:
-                    self._answers.put_nowait(TorFault(f"tor answers: {lines[-1]}", status))
+                is_taken = 200 <= status < 300
+                answer = Reply(status, tuple(lines)) if is_taken else TorFault(f"tor answers: {lines[-1]}", status)
+                if not (asked := self._asked.popleft()).done():
+                    asked.set_result(answer)
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):  # gone, or no control protocol
             pass
         finally:
             self.closed.set()
-            self._answers.put_nowait(TorFault("the control connection to tor is gone"))
+            for asked in self._asked:
+                if not asked.done():
+                    asked.set_result(TorFault("the control connection to tor is gone"))
 
     async def _reply(self) -> tuple[int, list[str]]:
         """Status of the last line and all texts (control-spec 2.3). Raises ``ValueError`` for what is no reply."""
