@@ -126,6 +126,20 @@ def test_there_are_never_more_than_the_limit(tmp_path: Path, monkeypatch: pytest
     assert len((tmp_path / "dialled.dat").read_bytes()) == 4 * (391 + 18)
 
 
+def test_however_many_one_run_dialled_the_newest_stay_and_no_number_is_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destinations, "I2P_DIALLED", 4)
+    file = tmp_path / "dialled.dat"
+    known = Destinations(file)
+    places = [known.dialled(made(seed)) for seed in [*range(38), 0, 39]]  # the first one was forgotten meanwhile
+    again = Destinations(file)
+    assert again.counts[0] == 4
+    assert [again.dialled(made(seed)) for seed in (36, 37, 0, 39)] == places[-4:]
+    assert again.dialled(made(99)) not in places
+    assert file.stat().st_size == 5 * (391 + 18)
+
+
 @settings(deadline=None, max_examples=60)
 @given(cut=st.integers(0, 3 * 409), spoilt=st.integers(0, 3 * 409 - 1), seed=st.integers(0, 255))
 def test_a_damaged_file_loses_its_end_and_nothing_else(

@@ -14,8 +14,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
+from typing import BinaryIO
 
-from obscura.limits import DESTINATION_BYTES, I2P_DIALLED, I2P_INBOUND
+from obscura.limits import I2P_DIALLED, I2P_INBOUND
 from obscura.transport.sam_words import Destination
 from obscura.wire.address import GARLI_CAT
 
@@ -109,21 +110,23 @@ class DialledFile:
 
     def load(self) -> list[tuple[int, Destination]]:
         """The newest 65,536 that are whole, each number and each destination once. Raises ``OSError``."""
+        found: dict[bytes, tuple[int, Destination]] = {}  # those with the lowest numbers first
+        last = whole = records = 0
         try:
-            with self._path.open("rb") as file:
-                raw = file.read(2 * I2P_DIALLED * (DESTINATION_BYTES[1] + 18))
+            with self._path.open("rb") as file:  # all of it, as its end has the highest numbers
+                for number, destination in _records(file):
+                    if number <= last:
+                        break
+                    last, whole, records = number, file.tell(), records + 1
+                    found.pop(destination.hash, None)
+                    found[destination.hash] = number, destination
+                    if len(found) > I2P_DIALLED:
+                        del found[next(iter(found))]
+                size = os.fstat(file.fileno()).st_size
         except FileNotFoundError:
             return []
-        found: dict[bytes, tuple[int, Destination]] = {}
-        last = 0
-        whole = 0
-        for number, destination, end in _records(raw):
-            if number <= last:
-                break
-            last, whole = number, end
-            found[destination.hash] = number, destination
-        kept = sorted(found.values())[-I2P_DIALLED:]
-        if whole != len(raw) or len(kept) != len(found):
+        kept = list(found.values())
+        if whole != size or len(kept) != records:
             try:
                 self._rewrite(kept)
             except (
@@ -159,21 +162,17 @@ def _record(number: int, destination: Destination) -> bytes:
     return head + blake2b(head, digest_size=_DIGEST).digest()
 
 
-def _records(raw: bytes) -> Iterator[tuple[int, Destination, int]]:
-    """Number, destination and the offset behind it, up to the first record that is not whole."""
-    at = 0
-    while at + 10 <= len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 10], "little")
-        end = at + 10 + size + _DIGEST
-        head, digest = raw[at : end - _DIGEST], raw[end - _DIGEST : end]
-        if end > len(raw) or blake2b(head, digest_size=_DIGEST).digest() != digest:
+def _records(file: BinaryIO) -> Iterator[tuple[int, Destination]]:
+    """Number and destination, up to the first record that is not whole; the file stands behind the one that was given."""
+    while len(head := file.read(10)) == 10:
+        head += file.read(int.from_bytes(head[8:], "little"))
+        if blake2b(head, digest_size=_DIGEST).digest() != file.read(_DIGEST):
             return
         try:
             destination = Destination.parse(Destination(head[10:]).text)
         except ValueError:
             return
-        yield int.from_bytes(head[:8], "little"), destination, end
-        at = end
+        yield int.from_bytes(head[:8], "little"), destination
 
 
 def _private(path: str, flags: int) -> int:
