@@ -73,7 +73,7 @@ def test_every_error_is_a_sentence(reply: int) -> None:
     fault = fault_of(FakeSocks({f"{ONION}:19733": reply}))
     assert str(fault) == socks5.REPLIES[reply]
     assert fault.reply == reply
-    assert not fault.is_offline  # it says something of the host, nothing of the proxy
+    assert fault.is_offline == (reply == 0x03), "only a proxy without a network says nothing of the host"
 
 
 def test_an_absent_service_and_a_missing_key_are_told_apart() -> None:

@@ -21,6 +21,7 @@ from obscura.wire.address import Endpoint
 _VERSION, _CONNECT = 5, 1
 _NO_LOGIN, _PASSWORD = 0, 2
 _IPV4, _NAME, _IPV6 = 1, 3, 4
+_NO_NETWORK = 0x03  # ENETUNREACH at the proxy, or a tor that is offline: like our own, it says nothing of the host
 
 REPLIES: dict[int, str] = {
     0x01: "the proxy could not connect",
@@ -144,7 +145,8 @@ async def _ask(sock: socket.socket, host: str, port: int) -> None:
     if version != _VERSION:
         raise SocksFault("it is no SOCKS5 proxy", is_offline=True)
     if reply:
-        raise SocksFault(REPLIES.get(reply, f"the proxy answers with the unknown error {reply:#04x}"), reply=reply)
+        why = REPLIES.get(reply, f"the proxy answers with the unknown error {reply:#04x}")
+        raise SocksFault(why, reply=reply, is_offline=reply == _NO_NETWORK)
     if kind not in (_IPV4, _NAME, _IPV6):
         raise SocksFault("the proxy's answer cannot be understood", is_offline=True)
     size = {_IPV4: 4, _IPV6: 16}.get(kind) or (await _read(sock, 1))[0]
