@@ -413,6 +413,30 @@ def test_a_full_socket_that_dies_while_the_old_one_is_still_heard_is_let_go_with
     assert new.id not in engine.links
 
 
+@pytest.mark.parametrize("is_one", [True, False])
+def test_a_link_that_is_ended_half_way_says_why(is_one: bool) -> None:
+    pair = half_way()
+    side = pair.one if is_one else pair.other
+    side.node.assembly.engine.disconnect(side.link, "by the operator", pair.kernel.now)
+    side.node.turn()
+    assert [told["reason"] for told in side.told("peer-disconnected")] == ["closed by this node: by the operator"]
+    pair.run(MOVE_IDLE_S)
+    for each in (pair.one, pair.other):
+        assert len(each.told("peer-disconnected")) == 1
+        assert each.node.assembly.engine.links == {}
+
+
+def test_a_link_for_whom_too_much_waits_half_way_says_so() -> None:
+    pair = half_way()
+    engine = pair.one.node.assembly.engine
+    new = engine._handover.link_of(pair.one.link)
+    assert new is not None
+    pair.run(0.0)
+    engine.cut(new, Reason.STALLED, pair.kernel.now)
+    pair.one.node.turn()
+    assert [told["reason"] for told in pair.one.told("peer-disconnected")] == [Reason.STALLED.value]
+
+
 def test_a_slow_move_is_waited_for_as_long_as_it_comes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = half_way()
     arrive, kernel = pair.one.node.arrive, pair.kernel

@@ -14,11 +14,13 @@ from typing import Protocol
 from obscura.channel.resume import Find, ResumeSecret
 from obscura.errors import UserError
 from obscura.limits import MOVE_IDLE_S, MOVE_WAIT_S
-from obscura.linkevents import Event, Reason
+from obscura.linkevents import Ended, Event, Reason
 from obscura.node.effects import LinkId
 from obscura.node.link import Link, Session
 from obscura.node.peer import Moved
 from obscura.node.timers import Timers
+
+LOST = Ended(Reason.LOST)
 
 
 class Links(Protocol):
@@ -152,8 +154,11 @@ class Handover:
         self._links.touch(new)
         self._settle(session, new, now)
 
-    def failed(self, link: Link, why: str, now: float) -> bool:
-        """A link that is not established has ended. Whether a session was to move there: nobody else needs to hear of it then."""
+    def failed(self, link: Link, why: str, now: float, ended: Ended = LOST) -> bool:
+        """A link that is not established has ended. Whether a session was to move there: nobody else needs to hear of it then.
+
+        ``ended``: what the core is told of a session that ends with it.
+        """
         session, link.session = link.session, None
         if session is None or session.next is not link:
             return session is not None and not link.inbound
@@ -162,6 +167,7 @@ class Handover:
         if not link.inbound:
             self._links.moved(Moved(session.id, link.dialled, session.secret.generation, why), now)
         if session.is_committed or session.peer_left:
+            self._links.deliver(session.link, [ended], now)
             self._links.cut(session.link, Reason.LOST, now)
         elif session.link.connection is not None:
             session.link.connection.expects_leave = False

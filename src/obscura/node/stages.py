@@ -98,7 +98,7 @@ class Stages:
             if stage.reason is Reason.VIOLATION:
                 self._links.apply(self._core.penalise(known, DISCONNECT_POINTS, why, now), now)
             self._links.apply(self._core.closed(known, why, now), now)
-        elif not self._handover.failed(link, why, now) and link.dialled is not None:
+        elif not self._handover.failed(link, why, now, stage) and link.dialled is not None:
             self._outgoing.failed(link, *failure_of(link, stage.reason, why), now)
 
     def _establish(self, link: Link, stage: Established, now: float) -> None:
