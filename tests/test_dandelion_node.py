@@ -8,6 +8,7 @@ import random
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from obscura.daemon.config import Config
@@ -19,6 +20,7 @@ from obscura.errors import ConfigError, UserError
 from obscura.ledger.mining import filler_transaction
 from obscura.limits import MAX_OWN_BROADCASTS
 from obscura.node.broadcast import Policy, Receipt, Stage, Submission
+from obscura.node.face import Face
 from obscura.shaping.levels import CustomKnobs
 
 RAW = filler_transaction(random.Random(4))
@@ -157,6 +159,14 @@ def test_the_outbox_keeps_what_it_was_given_and_refuses_what_it_cannot_read(tmp_
     submission = Submission(b"i" * 32, b"raw", Policy.STRICT, 12.5)
     outbox = FileOutbox(folder)
     outbox.keep(submission)
+    assert FileOutbox(folder).kept() == [submission]
+    public = Submission(b"p" * 32, b"raw", Policy.PRIVATE, 0.0, True, Face.ONION)
+    outbox.keep(public)
+    assert FileOutbox(folder).kept() == [submission, public]
+    outbox.forget(public.id)
+    before = msgspec.structs.asdict(submission)
+    del before["face"]  # from before it was kept
+    (folder.path / "outbox").write_bytes(msgspec.msgpack.encode([before]))
     assert FileOutbox(folder).kept() == [submission]
     outbox.forget(submission.id)
     outbox.forget(submission.id)

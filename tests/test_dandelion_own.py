@@ -209,6 +209,34 @@ def test_told_to_peers_that_fetch_nothing_it_is_not_over_and_the_next_peer_hears
     assert not [message for link, message in made.sent if link == 71 and isinstance(message, Inv)]
 
 
+@pytest.mark.parametrize("is_saved", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_what_left_over_tor_is_announced_there_again_after_a_restart(seed: int, is_saved: bool) -> None:
+    """At a random face it was: over clearnet, where nobody had it yet, it came from our address before anybody else's."""
+    faces = (Face.CLEARNET, Face.ONION)
+    outbox = MemoryOutbox()
+    before = Bench(StemTerms(q=0.2, epoch_s=FOREVER), seed, outbox, faces)
+    before.fetches = False
+    before.join(50, face=Face.ONION)
+    before.submit(1, Policy.PRIVATE)
+    assert before.stemmed(1) == [50]
+    while not before.published:
+        before.run(10)
+    before.run(10)
+    (kept,) = outbox.kept()
+    assert (kept.is_public, kept.face) == (True, Face.ONION)
+    after = Bench(StemTerms(q=0.2, epoch_s=FOREVER), seed, outbox, faces)
+    relay = after.announcements.relay
+    if is_saved:  # by the archive
+        relay.mempool.add(after.pool.decode(raw(1)), None, 0, True)
+        relay._waits(kept.id)
+    after.join(1)
+    after.join(50, face=Face.ONION)
+    after.run(0)
+    assert [after.pool.has(kept.id, face) for face in faces] == [False, True]
+    assert after.own._outbox.kept()[0].face is Face.ONION, "for the next restart"
+
+
 def test_whoever_has_no_inbound_edge_is_told_that_the_first_hop_can_know_and_prefers_an_anonymity_network() -> None:
     made = bench(inbound=0)
     made.submit(1, Policy.PRIVATE)

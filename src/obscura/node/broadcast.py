@@ -9,6 +9,7 @@ import msgspec
 
 from obscura.errors import UserError
 from obscura.limits import BROADCAST_STRICT_WAIT_S, BROADCAST_WAIT_S
+from obscura.node.face import Face
 
 
 class Policy(Enum):
@@ -80,7 +81,8 @@ class Submission(msgspec.Struct, frozen=True):
     """An own transaction as it is kept over a restart until others have it.
 
     ``is_public`` = this node has diffused it: it is told of again after a restart, and does not go through a stem phase, which
-    nobody relays any more.
+    nobody relays any more. ``face`` = where it became public first, as far as that followed from how it left; elsewhere it would
+    come from us alone. None in files from before it was kept.
     """
 
     id: bytes
@@ -88,6 +90,7 @@ class Submission(msgspec.Struct, frozen=True):
     policy: Policy
     wait_s: float
     is_public: bool = False
+    face: Face | None = None
 
 
 class Outbox(Protocol):

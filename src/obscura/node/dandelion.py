@@ -56,8 +56,8 @@ class PublicPool(Protocol):
         if a neighbour had brought it to the others; None = it went nowhere yet, so that any will do.
         """
 
-    def announce_again(self, id: bytes, now: float) -> None:
-        """It waits, and perhaps nobody was told of it by an earlier run: as if it had just come."""
+    def announce_again(self, id: bytes, face: Face | None, now: float) -> None:
+        """It waits, and perhaps nobody was told of it by an earlier run: as if it had just come, first at the face."""
 
     def holders(self, id: bytes) -> int:
         """Peers that showed that they have it."""

@@ -48,8 +48,8 @@ class RelayPool(PublicPool):
     def holders(self, id: bytes) -> int:
         return self._relay.holders(id)
 
-    def announce_again(self, id: bytes, now: float) -> None:
-        self._relay.announce_again(id, now)
+    def announce_again(self, id: bytes, face: Face | None, now: float) -> None:
+        self._relay.announce_again(id, face, now)
 
     def is_told(self, id: bytes) -> bool:
         return self._relay.is_confirmed(id) or self._relay.is_told(id, self._answered)

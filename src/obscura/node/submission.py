@@ -32,6 +32,7 @@ class _Own:
     __slots__ = (
         "awaits_epoch",
         "deadline",
+        "face",
         "is_diffused",
         "is_noted",
         "is_queued",
@@ -47,6 +48,7 @@ class _Own:
         self.policy = policy
         self.deadline = deadline  # for finding a successor; for becoming public where we may not diffuse
         self.since = now
+        self.face: Face | None = None  # through which it left, and where it is public first
         self.is_queued = True  # no successor has it, or none of this epoch
         self.awaits_epoch = False  # those of this epoch have had it
         self.is_diffused = False  # by this node: until others have it, nobody else can bring it back
@@ -152,7 +154,7 @@ class OwnTransactions(Part):
         sent = self.dandelion.submit(own.transaction, face, now) if face is not None else None
         if sent is None or face is None:
             return []
-        own.is_queued = False
+        own.is_queued, own.face = False, face
         if not own.policy.never_diffuses:
             self._deadlines.clear(own.transaction.id)
         can_know = face is Face.CLEARNET and not self.dandelion.has_edge(face)
@@ -182,11 +184,12 @@ class OwnTransactions(Part):
 
     def _diffuse(self, own: _Own, stage: Stage, now: float, face: Face | None = None) -> list[Effect]:
         own.is_queued, own.is_diffused = False, True
+        own.face = face or own.face
         id = own.transaction.id
         fault = self._pool.fault(own.transaction, now)
         if fault is not None and not self._pool.has(id):
             return self._end(own, Stage.EXPIRED, f"refused meanwhile: {fault.reason}")
-        effects = list(self.dandelion.diffuse(own.transaction, face, now))
+        effects = list(self.dandelion.diffuse(own.transaction, own.face, now))
         self._made_public(own, now)
         self._note(own)
         return [*effects, Receipt(id, stage)]
@@ -194,14 +197,15 @@ class OwnTransactions(Part):
     def _note(self, own: _Own) -> None:
         """It is public, whether or not the disk takes note of that now: else it does at one of the next looks."""
         with contextlib.suppress(UserError):
-            self._outbox.keep(Submission(own.transaction.id, own.transaction.raw, own.policy, 0.0, is_public=True))
+            id, raw = own.transaction.id, own.transaction.raw
+            self._outbox.keep(Submission(id, raw, own.policy, 0.0, is_public=True, face=own.face))
             own.is_noted = True
 
     def _diffuse_again(self, own: _Own, now: float) -> list[Effect]:
         """An earlier run has diffused it, and perhaps nobody heard of it: the archive has it, or not even that."""
         if not self._pool.has(own.transaction.id):
             return self._diffuse(own, Stage.DIFFUSED, now)
-        self._pool.announce_again(own.transaction.id, now)
+        self._pool.announce_again(own.transaction.id, own.face, now)
         self._made_public(own, now)
         return []
 
@@ -294,6 +298,7 @@ class OwnTransactions(Part):
             self._deadlines.clear(submission.id)
         if is_public:
             own.is_queued, own.is_diffused, own.is_noted = False, True, submission.is_public
+            own.face = submission.face
             self._deadlines.clear(submission.id)
             self._looks.set(submission.id, now)
         stage = Stage.DIFFUSED if is_public and self._pool.has(submission.id) else Stage.QUEUED

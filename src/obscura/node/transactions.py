@@ -252,10 +252,10 @@ class TransactionRelay:
             else:
                 self._enter(side, transaction_id, now)
 
-    def announce_again(self, transaction_id: bytes, now: float) -> None:
-        """A waiting transaction of which an earlier run perhaps told nobody is announced as if it had just come."""
+    def announce_again(self, transaction_id: bytes, face: Face | None, now: float) -> None:
+        """A waiting transaction of which an earlier run perhaps told nobody is announced as if it had just come, at the face."""
         if transaction_id in self.mempool:
-            self._spread(transaction_id, None, now)
+            self._spread(transaction_id, None, now, face)
 
     def _side_of(self, source: Source) -> Side:
         """Where a transaction is public first: where it came from, or at a random one of the faces that have links."""
