@@ -27,7 +27,7 @@ from obscura.ledger.mining import filler_transaction
 from obscura.limits import SEND_QUEUE_MAX
 from obscura.morph.plain import Plain
 from obscura.node.core import Part
-from obscura.node.effects import Effect, Send
+from obscura.node.effects import Effect, Notify, Send
 from obscura.node.peer import Peer
 from obscura.store.sqlite import Store
 from obscura.wire.address import Address, CarrierNumber
@@ -382,12 +382,27 @@ def test_a_fault_in_a_reaction_costs_its_link_and_not_the_node(tmp_path: Path) -
     run(scenario())
 
 
-@pytest.mark.parametrize("wrong", ["a message", "too much"])
-def test_what_nobody_can_carry_out_is_said_and_not_passed_over(wrong: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("a message", "ExtensionFault: Ballast is no effect"),
+        ("no fields", "ExtensionFault: the fields of a Notify are a mapping"),
+        ("decoded", "ExtensionFault: Ballast.decode returned int, not Ballast"),
+        ("too much", "UserError\n"),
+    ],
+)
+def test_what_nobody_can_carry_out_is_said_and_not_passed_over(
+    wrong: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     large = Ballast(bytes(Ballast.MAX_SIZE + 1))
 
     def answer(peer: Peer, message: Ballast, now: float) -> Iterable[Effect]:
+        if wrong == "no fields":
+            return [Notify("said", None)]  # type: ignore[arg-type]
         return [message] if wrong == "a message" else [Send(peer.link, large)]  # type: ignore[list-item]
+
+    if wrong == "decoded":
+        monkeypatch.setattr(Ballast, "decode", staticmethod(len))
 
     async def scenario() -> None:
         a, b = Node(config(tmp_path, "a")), Node(config(tmp_path, "b"))
@@ -405,6 +420,7 @@ def test_what_nobody_can_carry_out_is_said_and_not_passed_over(wrong: str, tmp_p
             assert (await anext(told))["reason"] == "closed by this node: a defect of its own"
 
     run(scenario())
+    assert f"it is ended: {said}" in caplog.text
 
 
 class Restless(Part):

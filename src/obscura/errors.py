@@ -26,6 +26,10 @@ class ChannelFault(ObscuraError):
     """Anything wrong below authentication: tag, counter, size, end mark, time. Its text never leaves the process."""
 
 
+class ExtensionFault(TypeError):
+    """What an application registered or returned cannot be. Its text names classes alone, nothing of a peer's: it is logged."""
+
+
 class UserError(ObscuraError):
     """The person at the keyboard can mend this. ``str(error)`` is one clear sentence that says what to do."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from obscura.daemon.events import Event
-from obscura.errors import ConfigError
+from obscura.errors import ConfigError, ExtensionFault
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _ROOT = "obscura"
@@ -109,9 +109,10 @@ def _home() -> str | None:
 
 
 def log_fault(to: logging.Logger, where: str, fault: Exception) -> None:
-    """Log a defect by its kind and place; its text may hold what a peer sent."""
+    """Log a defect by its kind and place; its text may hold what a peer sent, unless it is an ``ExtensionFault``."""
     frames = "".join(traceback.format_tb(fault.__traceback__))
-    to.error("fault in %s: %s\n%s", where, type(fault).__name__, frames)
+    what = f"{type(fault).__name__}: {fault}" if isinstance(fault, ExtensionFault) else type(fault).__name__
+    to.error("fault in %s: %s\n%s", where, what, frames)
 
 
 class Lines(logging.Formatter):

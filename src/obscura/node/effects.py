@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from obscura.errors import ExtensionFault
 from obscura.limits import SEND_QUEUE_LOW
 from obscura.node.broadcast import Receipt
 from obscura.node.face import Face, Purpose
@@ -119,14 +120,19 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 class Notify(msgspec.Struct, frozen=True):
-    """Tell the application and RPC subscribers. ``fields`` is ready for JSON. Raises ``TypeError`` where it is no mapping."""
+    """Tell the application and RPC subscribers. ``fields`` is ready for JSON. Raises ``ExtensionFault`` where it is none."""
 
     kind: str
     fields: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         if not isinstance(self.fields, Mapping):  # where it is made it costs a link, where it is carried out the node
-            raise TypeError("the fields of a Notify are a mapping, such as {}")
+            raise ExtensionFault("the fields of a Notify are a mapping, such as {}")
 
 
 Effect = Send | Disconnect | Dial | Move | Penalise | Credit | Notify | Keep | Fetch | AwaitRoom | Lookup | Receipt
+
+
+def no_effect(found: object) -> ExtensionFault:
+    """What to raise for something else than an effect."""
+    return ExtensionFault(f"{type(found).__name__} is no effect: obscura.node.effects has those that there are")

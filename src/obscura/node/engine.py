@@ -19,7 +19,7 @@ from obscura.morph.kinds import CLIENTS
 from obscura.node.admission import Admissions
 from obscura.node.core import Core
 from obscura.node.dialable import DIRECT, Ways
-from obscura.node.effects import AwaitRoom, Credit, Dial, Disconnect, Effect, LinkId, Move, Penalise, Send
+from obscura.node.effects import AwaitRoom, Credit, Dial, Disconnect, Effect, LinkId, Move, Penalise, Send, no_effect
 from obscura.node.handover import Handover
 from obscura.node.io import Faulted, Io, Listener, Outward, Reach, Shut, Write
 from obscura.node.link import Link, describe, security_of
@@ -235,7 +235,7 @@ class Engine:
             elif isinstance(effect, Move):
                 self._outgoing.move_as_told(effect, now)
             else:
-                raise TypeError(f"{type(effect).__name__} is no effect: obscura.node.effects has those that there are")
+                raise no_effect(effect)
 
     def send(self, link_id: LinkId, message: Message, now: float) -> bool:
         """Queue a message. False if the link is not established. A peer for whom too much waits is cut."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from inspect import getattr_static
 
-from obscura.errors import DecodeError
+from obscura.errors import DecodeError, ExtensionFault
 from obscura.limits import MAX_OPENING_PAYLOAD, MAX_UNKNOWN_PAYLOAD
 from obscura.wire.frame import Decode, Kinds
 from obscura.wire.message import Message, Phase, RawMessage, padded_type
@@ -116,7 +116,7 @@ def _decode_of(cls: type[Message]) -> Decode:
 def _translated(cls: type[Message]) -> Decode:
     """The boundary to code that is not ours: whatever it raises on a peer's bytes is a ``DecodeError``.
 
-    That it returns something else is its own defect whatever the bytes are: a ``TypeError``, which costs the link and is logged.
+    That it returns something else is its own defect whatever the bytes are: ``ExtensionFault`` costs the link and is logged.
     """
     decode = cls.decode
 
@@ -128,7 +128,7 @@ def _translated(cls: type[Message]) -> Decode:
         except Exception as error:
             raise DecodeError(f"{type(error).__name__} in the decoder") from error
         if type(message) is not cls:  # it would find no reaction, and nobody would hear of it
-            raise TypeError(f"{cls.__name__}.decode returned {type(message).__name__}, not {cls.__name__}")
+            raise ExtensionFault(f"{cls.__name__}.decode returned {type(message).__name__}, not {cls.__name__}")
         return message
 
     return decode_foreign
