@@ -25,6 +25,7 @@ from obscura.daemon.methods import control_methods
 from obscura.daemon.node import Node
 from obscura.errors import UserError
 from obscura.ledger.mining import filler_transaction
+from obscura.ledger.network_file import plan_network
 from obscura.ledger.networks import load_network
 from obscura.linkevents import Reason
 from obscura.node.recording import (
@@ -248,6 +249,29 @@ def test_a_link_that_a_defect_ended_is_over_in_the_replay_too(tmp_path: Path) ->
     assert [record.link for record in records if isinstance(record, Over)] == [1, 2]
     report = replayed(records).report()
     assert (report["events"]["peer-connected"], report["events"]["peer-disconnected"]) == (2, 2)
+
+
+def test_it_does_not_say_whose_home_the_network_file_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "alice"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    made = plan_network("isle", now=1_700_000_000)
+    for folder, named in ((home, "~/isle.toml"), (tmp_path / "alices", None)):
+        folder.mkdir(exist_ok=True)
+        file = folder / "isle.toml"
+        file.write_text(made.toml())
+
+        async def scenario(node: Node) -> None:
+            async with node:
+                pass
+
+        asyncio.run(scenario(Node(Config(network=str(file), data_dir=folder, listen=(), capture=folder))))
+        raw = (folder / "capture").read_bytes()
+        begin = records_of(raw)[0]
+        assert isinstance(begin, Begin)
+        assert begin.network == (named or str(file))
+        assert (str(home).encode() in raw) == (named is None)
+        assert load_network(begin.network).id == begin.network_id
 
 
 def test_it_never_overwrites_and_is_not_made_unasked(captured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import obscura
 from obscura.daemon.config import Config
+from obscura.daemon.logs import from_home
 from obscura.errors import UserError
 from obscura.ledger.chain import Chain
 from obscura.limits import CAPTURE_FLUSH_S, CAPTURE_HEADERS, CAPTURE_STATE
@@ -77,7 +78,7 @@ class Capture(Part):
         self._tape.put(
             Begin(
                 software=obscura.__version__,
-                network=network,
+                network=from_home(network),  # a file's path says whose it is
                 network_id=settings.network_id,
                 unix=int(time.time()),
                 is_dev=settings.is_dev,

@@ -108,6 +108,12 @@ def _home() -> str | None:
     return str(home) if home != Path(home.anchor) else None
 
 
+def from_home(path: str) -> str:
+    """The path with ``~`` for the user's home, if it lies there."""
+    home = _home()
+    return f"~{path[len(home) :]}" if home is not None and path.startswith(f"{home}/") else path
+
+
 def log_fault(to: logging.Logger, where: str, fault: Exception) -> None:
     """Log a defect by its kind and place; its text may hold what a peer sent, unless it is an ``ExtensionFault``."""
     frames = "".join(traceback.format_tb(fault.__traceback__))
