@@ -325,6 +325,115 @@ def failing(pair: Pair, why: str) -> None:
     assert len(pair.one.node.peers) == 1
 
 
+def test_what_cannot_be_moved_is_said() -> None:
+    pair = Pair()
+    engine, there = pair.one.node.assembly.engine, pair.other.node.address
+    with pytest.raises(UserError, match="there is no encrypted link 99: `obscura peers` lists them"):
+        engine.move(99, there, pair.kernel.now)
+    pair.rotate()
+    with pytest.raises(UserError, match="is being moved already"):
+        engine.move(pair.one.link, there, pair.kernel.now)
+    assert len(engine.links) == 2, "neither began another link"
+    pair.run(5.0)
+    pair.check()
+
+
+def test_after_a_move_that_failed_the_next_one_succeeds_and_nothing_is_kept() -> None:
+    pair = Pair()
+    nowhere = Address(pair.other.node.address.key, "127.0.0.9", 9)
+    pair.one.node.assembly.engine.move(pair.one.link, nowhere, pair.kernel.now)
+    pair.one.node.turn()
+    failing(pair, "nothing listens")
+    for _ in range(3):
+        pair.rotate()
+        pair.run(5.0)
+    assert [told["generation"] for told in pair.one.told("rotated")] == [1, 2, 3]
+    for side, found in (
+        (pair.one, 0),
+        (pair.other, 1),
+    ):  # only where it was accepted it is found, by its newest name alone
+        handover = side.node.assembly.engine._handover
+        assert (len(handover._sessions), len(handover._by_id), len(handover._timers)) == (1, found, 0)
+
+
+def test_who_gives_a_move_up_may_end_the_old_link_cleanly() -> None:
+    """It was taken for leaving to a link that was gone: `connection lost`."""
+    host = Host()
+    guest = visit(host)
+    newcomer = come(host, secret_of(guest), seed=2)
+    assert has_rejoined(newcomer)
+    host.engine.eof(newcomer.link, host.now, is_lost=True)
+    host.turn()
+    assert len(host.engine._handover._timers) == 0
+    assert still_answers(host, guest)
+    guest.connection.close(host.now)
+    guest.pump()
+    assert [told.fields["reason"] for told in host.kinds("peer-disconnected")] == [Reason.CLEAN.value]
+
+
+def test_a_peer_that_leaves_where_nothing_moves_is_lost() -> None:
+    host = Host()
+    guest = visit(host)
+    host.engine._handover.peer_left(host.engine.links[guest.link], host.now)
+    host.turn()
+    assert [told.fields["reason"] for told in host.kinds("peer-disconnected")] == [Reason.LOST.value]
+
+
+def test_where_the_new_one_dies_once_it_is_heard_both_go_at_once_and_nothing_waits() -> None:
+    pair = Pair()
+    pair.load(3.0, (0, 60_000), 0.02)
+    pair.run(1.0)
+    engine = pair.other.node.assembly.engine
+    (session,) = engine._handover._sessions.values()
+    old = session.link
+    engine.writable(old.id, False, pair.kernel.now)  # its own direction cannot leave
+    pair.rotate()
+    pair.run(1.5)
+    new = session.next
+    assert new is not None
+    assert (session.is_committed, session.peer_left, old.has_left) == (True, True, False)
+    assert old.connection is not None
+    assert new.connection is not None
+    assert not new.connection.is_parked
+    assert old.connection.waiting > 0
+    engine.eof(new.id, pair.kernel.now, is_lost=True)
+    assert new.id not in engine.links, "nothing that it brought waits"
+    assert old.connection.waiting == 0, "it is not sent behind the session's end"
+    assert not pair.other.node.peers
+    pair.run(MOVE_IDLE_S + 100.0)
+    assert pair.other.node.assembly.engine.links == pair.one.node.assembly.engine.links == {}
+
+
+@pytest.mark.parametrize("late_s", [0.02, 0.3, 2.0])
+def test_what_comes_sooner_over_the_new_one_waits_for_the_end_of_the_old_one(
+    late_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = Pair()
+    parked = 0
+    for side in (pair.one, pair.other):
+        old, arrive, engine = side.link, side.node.arrive, side.node.assembly.engine
+
+        def late(link: int, data: Any, old: int = old, arrive: Any = arrive, engine: Any = engine) -> None:
+            nonlocal parked
+            if link == old:
+                pair.kernel.at(pair.kernel.now + late_s, lambda: arrive(link, data))
+            else:
+                arrive(link, data)
+            parked += sum(
+                each.connection is not None and each.connection.buffered > 0 and each.connection.is_parked
+                for each in engine.links.values()
+            )
+
+        monkeypatch.setattr(side.node, "arrive", late)
+    pair.load(6.0, (0, 20_000), 0.02)
+    pair.run(1.0)
+    pair.rotate()
+    pair.run(30.0)
+    assert parked, "else this shows nothing"
+    assert len(pair.one.told("rotated")) == 1
+    pair.check()
+
+
 def test_where_nobody_listens_the_old_one_goes_on() -> None:
     pair = Pair()
     pair.load(10.0, (0, 2_000), 0.1)
