@@ -14,7 +14,6 @@ from obscura.limits import (
     BLOCK_BYTES_WAITING,
     BLOCK_PATIENCE_S,
     BLOCK_REST_S,
-    BLOCK_STEAL_S,
     BLOCK_WINDOW,
     BLOCKS_IN_FLIGHT,
     BYTES_IN_FLIGHT,
@@ -22,87 +21,12 @@ from obscura.limits import (
     SYNC_TICK_S,
 )
 from obscura.node.blocks import Blocks
+from obscura.node.blocksource import Request, Source, Walked
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.durations import Durations
 from obscura.node.effects import AwaitRoom, Disconnect, Effect, LinkId, Send
 from obscura.wire.messages.blocks import InventoryItem, InventoryKind
 from obscura.wire.messages.transactions import GetData
-
-_LATE = 2 * MOST_IN_FLIGHT  # ids remembered as asked of a peer that somebody else was asked for since
-
-
-class _Source:
-    __slots__ = (
-        "again_at",
-        "aim",
-        "cursor",
-        "excluded",
-        "gave",
-        "in_flight",
-        "judged_at",
-        "lacks",
-        "late",
-        "moved",
-        "overtaken",
-        "path",
-        "path_to",
-        "peer",
-        "progress",
-        "rests_until",
-        "waited_s",
-        "whole",
-    )
-
-    def __init__(self, peer: ChainPeer) -> None:
-        self.peer = peer
-        self.in_flight: dict[bytes, None] = {}
-        self.late: dict[bytes, int] = {}  # answers that may still come, beside the one in flight
-        self.excluded: dict[bytes, None] = {}  # blocks that it does not have, or gave wrongly; until ``again_at``
-        self.again_at = inf
-        self.lacks = 0  # of them, since it gave one
-        self.aim: bytes | None = None  # the header at whose branch ``cursor`` looked
-        self.cursor = 0  # heights below it are asked for or there
-        self.whole = 0  # up to this height of that branch all blocks are there
-        self.progress = inf  # when its last block came, or when it was first asked
-        self.moved = -inf  # when a block came of it, or bytes of something long
-        self.gave = False  # a block that it was asked for, ever
-        self.overtaken = False  # somebody else was asked for one that seemed to come, and it has given none since
-        self.rests_until = 0.0
-        self.waited_s = 0.0
-        self.judged_at = (
-            -inf
-        )  # when it had given nothing for too long, and it is not known whether our question has left
-        self.path: list[bytes] = []  # ids from the fork with the best chain upwards, where its chain is not that
-        self.path_to = b""
-
-    def answers(self, block_id: bytes) -> bool:
-        """One answer of as many as it was asked for. Whether there was any left: who is slow was perhaps asked again."""
-        if self.in_flight.pop(block_id, b"") is None:
-            return True
-        owed = self.late.pop(block_id, 0)
-        if owed > 1:
-            self.late[block_id] = owed - 1
-        return owed > 0
-
-    def forget_late(self) -> None:
-        while len(self.late) > _LATE:
-            del self.late[next(iter(self.late))]
-
-
-class _Request:
-    __slots__ = ("asked", "height", "link", "since")
-
-    def __init__(self, link: LinkId, height: int, since: float) -> None:
-        self.link = link
-        self.height = height
-        self.since = since
-        self.asked = 1  # peers, one after the other
-
-    def wait_s(self, comes: bool) -> float:
-        """Seconds until another peer is asked too, whether the block seems to come or not: each copy slows down the others."""
-        if not comes:
-            return BLOCK_STEAL_S
-        return min(BLOCK_PATIENCE_S[0] * 2.0 ** (self.asked - 1), BLOCK_PATIENCE_S[1])
 
 
 class Download:
@@ -112,9 +36,9 @@ class Download:
         """``prefers_compact``: whether transactions wait here of which the next block may consist."""
         self._blocks = blocks
         self._chain: Chain = blocks.chain
-        self._sources: dict[LinkId, _Source] = {}
+        self._sources: dict[LinkId, Source] = {}
         self._prefers_compact = prefers_compact
-        self._requests: dict[bytes, _Request] = {}
+        self._requests: dict[bytes, Request] = {}
         self.waits = Durations()  # from asking for a block to having it
         self._patience = BLOCK_PATIENCE_S[0]
         self._tick = inf
@@ -148,7 +72,7 @@ class Download:
     # --- Links --------------------------------------------------------------------------------------------------------
 
     def joined(self, peer: ChainPeer) -> None:
-        self._sources[peer.link] = _Source(peer)
+        self._sources[peer.link] = Source(peer)
 
     def left(self, link: LinkId, now: float) -> list[Effect]:
         source = self._sources.pop(link, None)
@@ -159,21 +83,22 @@ class Download:
     def assign(self, now: float) -> list[Effect]:
         """Give every peer what it can be asked for."""
         effects: list[Effect] = []
+        walked: Walked = {}
         for source in sorted(self._sources.values(), key=lambda source: len(source.in_flight)):
-            effects += self._fill(source, now)
+            effects += self._fill(source, now, walked)
         return effects
 
     def fill(self, link: LinkId, now: float) -> list[Effect]:
         """Give one peer what it can be asked for, unless it has enough to do: many blocks in one question cost less."""
         source = self._sources.get(link)
-        return [] if source is None or len(source.in_flight) > self._depth() // 2 else self._fill(source, now)
+        return [] if source is None or len(source.in_flight) > self._depth() // 2 else self._fill(source, now, {})
 
     def moved(self) -> None:
         """Tip or best chain changed so that heights below some cursor may be wanted again."""
         for source in self._sources.values():
             source.cursor = 0
 
-    def _fill(self, source: _Source, now: float) -> list[Effect]:
+    def _fill(self, source: Source, now: float, walked: Walked) -> list[Effect]:
         room = min(self._depth() - len(source.in_flight), self._room())
         best = self._target(source, now)
         if room <= 0 or best is None or (source.overtaken and self._has_better(now)):
@@ -188,14 +113,22 @@ class Download:
         while source.whole < chain.height(best) and chain.has_body(self._at(source, best, source.whole + 1)):
             source.whole += 1  # a long branch is whole far above the fork before it has more work than the tip
         end = min(chain.height(best), source.whole + BLOCK_WINDOW)
-        height = max(source.cursor, source.whole + 1)
+        begin = height = max(source.cursor, source.whole + 1)
+        low, high = walked.get(best, (begin, begin))
+        height = max(begin, high) if low <= begin else begin
+        leaves_none = True
         while len(wanted) < room and height <= end:
             block_id = self._at(source, best, height)
-            if block_id not in self._requests and block_id not in source.excluded and not chain.has_body(block_id):
-                wanted.append(block_id)
-                self._requests[block_id] = _Request(source.peer.link, height, now)
+            if block_id not in self._requests and not chain.has_body(block_id):
+                if block_id in source.excluded:
+                    leaves_none = False
+                else:
+                    wanted.append(block_id)
+                    self._requests[block_id] = Request(source.peer.link, height, now)
             height += 1
         source.cursor = height
+        if leaves_none:
+            walked[best] = begin, height
         if not wanted:
             return []
         return [self._ask(source, wanted, now)]
@@ -207,14 +140,14 @@ class Download:
         """
         return any(not other.overtaken and self._target(other, now) is not None for other in self._sources.values())
 
-    def _target(self, source: _Source, now: float) -> bytes | None:
+    def _target(self, source: Source, now: float) -> bytes | None:
         """The peer's best header, if its blocks are wanted."""
         best, chain = source.peer.best, self._chain
         if best is None or now < source.rests_until or chain.is_bad(best):
             return None
         return best if chain.work(best) > chain.work(chain.tip) else None
 
-    def _ask(self, source: _Source, wanted: Sequence[bytes], now: float) -> Send:
+    def _ask(self, source: Source, wanted: Sequence[bytes], now: float) -> Send:
         if not source.in_flight:
             source.progress = now
         for block_id in wanted:
@@ -225,8 +158,7 @@ class Download:
         if len(wanted) == 1 and source.peer.has_compact and self._prefers_compact():
             is_next = self._chain.height(wanted[0]) == self._chain.tip_height + 1
             kind = InventoryKind.COMPACT_BLOCK if is_next else kind
-        items = tuple(InventoryItem(kind, block_id) for block_id in wanted)
-        return Send(source.peer.link, GetData(items))
+        return Send(source.peer.link, GetData(tuple(InventoryItem(kind, block_id) for block_id in wanted)))
 
     def _depth(self) -> int:
         """Blocks to have in flight at one peer: more where they are small, so that its answers follow each other closely."""
@@ -239,7 +171,7 @@ class Download:
         left = BLOCK_BYTES_WAITING - self._blocks.unkept_bytes
         return int(left / self._blocks.size_expected) - len(self._requests)
 
-    def _at(self, source: _Source, best: bytes, height: int) -> bytes:
+    def _at(self, source: Source, best: bytes, height: int) -> bytes:
         chain = self._chain
         if chain.on_best(best):
             return chain.at(height)
@@ -256,7 +188,7 @@ class Download:
         source = self._sources.get(link)
         if source is None or block_id in self._requests:
             return False
-        self._requests[block_id] = _Request(link, height, now)
+        self._requests[block_id] = Request(link, height, now)
         if not source.in_flight:
             source.progress = now
         source.in_flight[block_id] = None
@@ -274,10 +206,8 @@ class Download:
         request = self._requests.pop(block_id, None)
         if request is not None:
             self.waits.observe(now - request.since)
-        if request is not None and request.link != link:  # the other one may still send it
-            other = self._sources.get(request.link)
-            if other is not None:
-                self._move_to_late(other, [block_id])
+            if request.link != link and (other := self._sources.get(request.link)) is not None:
+                self._move_to_late(other, [block_id])  # the other one may still send it
         self._patience = max(BLOCK_PATIENCE_S[0], self._patience * 0.9)
         return True
 
@@ -304,15 +234,25 @@ class Download:
 
     def failed(self, link: LinkId, block_id: bytes, now: float) -> list[Effect]:
         """The peer does not have the block, or what it gave was not it: another one is asked."""
+        self._fail(link, block_id, now)
+        return self.assign(now)
+
+    def lacks(self, link: LinkId, ids: Iterable[bytes], now: float) -> list[Effect]:
+        """The peer says in one message that it does not have these: once for all it is looked who may be asked for them."""
+        expected = [block_id for block_id in ids if self.is_expected_of(link, block_id)]
+        for block_id in expected:
+            self._fail(link, block_id, now)
+        return self.assign(now) if expected else []
+
+    def _fail(self, link: LinkId, block_id: bytes, now: float) -> None:
         source = self._sources.get(link)
         if source is not None:
             source.excluded[block_id] = None
             source.again_at = now + BLOCK_REST_S
             source.lacks += 1
             source.answers(block_id)
-            if (
-                source.lacks >= BLOCKS_IN_FLIGHT and source.rests_until <= now
-            ):  # pruned, or its disk fails: it lacks others too
+            # Pruned, or its disk fails: it lacks others too.
+            if source.lacks >= BLOCKS_IN_FLIGHT and source.rests_until <= now:
                 source.rests_until = now + BLOCK_REST_S
                 self._release(source)
             if self._tick == inf:
@@ -322,7 +262,6 @@ class Download:
             del self._requests[block_id]
         if block_id in self._chain and block_id not in self._requests:
             self._reopen(self._chain.height(block_id))
-        return self.assign(now)
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 
@@ -344,7 +283,7 @@ class Download:
         self._tick = now + SYNC_TICK_S if self._requests or looks_again else inf
         return effects
 
-    def _stalled(self, source: _Source, now: float) -> list[Effect]:
+    def _stalled(self, source: Source, now: float) -> list[Effect]:
         """A peer gives nothing. If nobody else could, it gets more time, up to a limit."""
         tried = self._patience
         self._patience = min(2 * tried, BLOCK_PATIENCE_S[1])
@@ -379,24 +318,30 @@ class Download:
         effects: list[Effect] = []
         movers = [source for source in self._sources.values() if now - source.moved < BLOCK_PATIENCE_S[0]]
         coming = {block_id for source in movers for block_id in (*source.in_flight, *source.late)}
+        slow = [  # looked for once, not by each peer: the window has a thousand, and a node 125 peers
+            (block_id, request)
+            for block_id, request in self._requests.items()
+            if now - request.since >= request.wait_s(block_id in coming)
+        ]
+        slow.sort(key=lambda found: found[1].height)
         for source in sorted(self._sources.values(), key=lambda source: (source.peer.peer.is_inbound, not source.gave)):
             best = self._target(source, now)
             if best is None or len(source.in_flight) >= BLOCKS_IN_FLIGHT // 2:
                 continue
-            fitting = [
-                (request.height, block_id, request)
-                for block_id, request in self._requests.items()
-                if request.link != source.peer.link
-                and now - request.since >= request.wait_s(block_id in coming)
+            fitting = (
+                (block_id, request)
+                for block_id, request in slow
+                if request.since < now  # nobody took it just now
+                and request.link != source.peer.link
                 and (block_id not in coming or not (source.in_flight or source.late))
                 and block_id not in source.excluded
                 and block_id not in source.late  # asked before, and perhaps only slow
                 and request.height <= self._chain.height(best)
                 and self._at(source, best, request.height) == block_id
-            ]
-            if not fitting:
+            )
+            block_id, request = next(fitting, (b"", None))
+            if request is None:
                 continue
-            _, block_id, request = min(fitting, key=lambda found: found[0])
             loser = self._sources.get(request.link)
             if loser is not None:
                 self._move_to_late(loser, [block_id])
@@ -410,7 +355,7 @@ class Download:
 
     # --- Inside -------------------------------------------------------------------------------------------------------
 
-    def _release(self, source: _Source) -> bool:
+    def _release(self, source: Source) -> bool:
         """Nothing is expected of this peer any more; whether anything was."""
         heights = []
         for block_id in source.in_flight:
@@ -423,10 +368,10 @@ class Download:
             self._reopen(min(heights))
         return bool(heights)
 
-    def _move_to_late(self, source: _Source, ids: Iterable[bytes]) -> None:
+    def _move_to_late(self, source: Source, ids: Iterable[bytes]) -> None:
         self._add_late(source, [block_id for block_id in ids if source.in_flight.pop(block_id, b"") is None])
 
-    def _add_late(self, source: _Source, ids: Iterable[bytes]) -> None:
+    def _add_late(self, source: Source, ids: Iterable[bytes]) -> None:
         for block_id in ids:
             source.late[block_id] = source.late.get(block_id, 0) + 1
         source.forget_late()

@@ -295,15 +295,16 @@ class ChainRelay(Part):
         link = peer.link
         ids = [item.hash for item in message.items if item.kind == InventoryKind.TX]
         effects = self.transactions.not_found(link, ids, now)
+        lacked: dict[bytes, None] = {}
         for item in message.items:
             if item.kind in _BLOCK_KINDS:
                 if self._older.arrived(link, item.hash):
                     effects += self._older.go_on(link, now)
                 elif whole := self._compact.not_found(link, item.hash):
                     effects += whole
-                elif self.download.is_expected_of(link, item.hash):
-                    effects += self.download.failed(link, item.hash, now)
-        return effects
+                else:
+                    lacked[item.hash] = None
+        return effects + self.download.lacks(link, lacked, now)
 
     # --- Transactions -------------------------------------------------------------------------------------------------
 
