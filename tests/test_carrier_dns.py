@@ -497,6 +497,36 @@ def test_datagrams_are_cut_to_what_the_asker_takes() -> None:
     assert not dns.message.from_wire(answer).flags & dns.flags.TC
 
 
+@pytest.mark.parametrize("opcode", [dns.opcode.QUERY, dns.opcode.NOTIFY, dns.opcode.UPDATE])
+def test_several_questions_about_one_name_are_repeated_with_formerr(opcode: int) -> None:
+    """Of two names, or one asked twice, BIND repeats none but for an update, which gets those before."""
+    apex = name_of(ORIGIN)
+    soa, mx, ns = (apex + kind.to_bytes(2, "big") + b"\0\1" for kind in (6, 15, 2))
+    is_update = opcode == dns.opcode.UPDATE
+    for said, shown in (
+        ((soa, mx), 2),
+        ((soa, mx, ns), 3),
+        ((soa, b"\xc0\x0c\0\x0f\0\1"), 2),
+        ((soa, soa), is_update),
+        ((soa, mx, soa), 2 * is_update),
+        ((soa, mx, b"\1a" + soa), 2 * is_update),
+        ((soa, apex + b"\0\1\0\3"), is_update),
+        ((soa, mx, soa[:-1]), 2 * is_update),
+    ):
+        (answer,), _ = ask(framed(wire_format.HEADER.pack(7, opcode << 11, len(said), 0, 0, 0) + b"".join(said)))
+        assert (answer[3] & 15, int.from_bytes(answer[4:6], "big")) == (1, shown)
+        assert len(answer) == 12 + (len(apex) + 4 + 6 * (shown - 1) if shown else 0)
+
+
+def test_questions_that_do_not_fit_into_a_datagram_are_cut() -> None:
+    tails = [wire_format.QUESTION_TAIL.pack(kind, 1) for kind in range(300, 420)]
+    wire = wire_format.HEADER.pack(7, 0, len(tails), 0, 0, 0) + b"".join(name_of(ORIGIN) + tail for tail in tails)
+    answer = name_server(KEY).answer(wire, random.Random(1), is_tcp=False).wire
+    assert answer is not None
+    assert 506 < len(answer) <= 512
+    assert answer[2] & 2
+
+
 @pytest.mark.parametrize("kind", ["ANY", "RRSIG"])
 @pytest.mark.parametrize("size", [0, 512, 600])
 def test_an_answer_that_is_cut_is_empty_for_who_speaks_edns_with_signatures_or_without(kind: str, size: int) -> None:

@@ -256,7 +256,9 @@ def test_after_each_kind_of_message_rubbish_ends_a_connection_alike(beside: Besi
 def test_datagrams_are_answered_as_by_bind(beside: Beside) -> None:
     names = [text_of(name) for name in beside.zone.nodes if name != beside.zone.origin]
     probes = tables(ORIGIN, names[:2], beside.key)
-    chosen = {name: wire for name, wire in probes.items() if name[:4] in (ORIGIN[:4], "CH v", "opti", "abse", "tran")}
+    chosen = {
+        name: wire for name, wire in probes.items() if name[:4] in (ORIGIN[:4], "CH v", "opti", "abse", "tran", "ques")
+    }
     chosen |= {name: wire for name, wire in probes.items() if name in ("2 bytes", "an answer")}
     differ = {}
     for name, wire in chosen.items():

@@ -126,7 +126,7 @@ def tables(origin: str, names: list[str], key: bytes) -> dict[str, bytes]:
             if label in ("one", "foreign", "A", "bare"):
                 probes[f"opcode {opcode} {label} signed"] = signed(wire, key)
     for rdclass in (0, 2, 3, 4, 5, 7, 253, 254, 255, 256, 65_535):
-        for opcode in (0, 4, 5):
+        for opcode in (0, 1, 4, 5):
             wire = head(opcode << 11, 1, 0, 0, 0) + bare[:-2] + pack("!H", rdclass)
             probes[f"class {rdclass} opcode {opcode}"] = wire
             probes[f"class {rdclass} opcode {opcode} signed"] = signed(wire, key)
@@ -148,6 +148,7 @@ def tables(origin: str, names: list[str], key: bytes) -> dict[str, bytes]:
                 probes[f"option {code} {value!r} {name}"] = question(name, "SOA", use_edns=0, options=option)
     _signatures(probes, origin, key)
     _names(probes)
+    _questions(probes, origin, names[0], key)
     _changed(probes, origin, key)
     return probes
 
@@ -205,6 +206,44 @@ def _names(probes: dict[str, bytes]) -> None:
         probes[f"{size} bytes"] = bytes(size)
 
 
+def _questions(probes: dict[str, bytes], origin: str, below: str, key: bytes) -> None:
+    """Several questions: of one name or of two, of one class or of two, alike or not, whole or not."""
+    apex, upper = question(origin)[12:-4], question(origin.upper())[12:-4]
+    soa, rrsig, chaos = b"\0\6\0\1", b"\0\x2e\0\1", b"\0\1\0\3"
+    ways = {
+        "two types": (apex + soa, b"\xc0\x0c" + rrsig),
+        "other first": (apex + rrsig, b"\xc0\x0c" + soa),
+        "three types": (apex + soa, b"\xc0\x0c" + rrsig, apex + b"\0\1\0\1"),
+        "twice": (apex + soa, apex + soa),
+        "two and one again": (apex + soa, apex + rrsig, apex + soa),
+        "two names": (apex + soa, question(below, "SOA")[12:]),
+        "two types and a name": (apex + soa, apex + rrsig, question(below, "SOA")[12:]),
+        "two letters": (apex + soa, upper + rrsig),
+        "two classes": (apex + soa, apex + chaos),
+        "two types and a class": (apex + soa, apex + rrsig, apex + chaos),
+        "chaos": (apex + b"\0\6\0\3", apex + chaos),
+        "no class": (apex + soa, apex + b"\0\1\0\xfe"),
+        "no class twice": (apex + b"\0\6\0\xff", apex + b"\0\1\0\xff"),
+        "cut": (apex + soa, apex + b"\0\1\0"),
+        "cut name": (apex + soa, apex[:-2]),
+        "transfer": (apex + soa, apex + b"\0\xfc\0\1"),
+        "transfer first": (apex + b"\0\xfc\0\1", apex + soa),
+        "TKEY": (apex + soa, apex + b"\0\xf9\0\1"),
+        "elsewhere": (question("example.com", "SOA")[12:], b"\xc0\x0c" + rrsig),
+    }
+    for count in (80, 81, 300):  # around what fits into an answer over UDP
+        ways[f"{count} types"] = (apex + soa, *(b"\xc0\x0c" + pack("!HH", kind, 1) for kind in range(300, 299 + count)))
+    for opcode in (0, 1, 4, 5, 6):
+        for label, said in ways.items():
+            for more in (0, 3):
+                wire = head(opcode << 11 | 0x100, len(said) + more, 0, 0, 0) + b"".join(said)
+                probes[f"questions {opcode} {label} {more}"] = wire
+                if not more:
+                    probes[f"questions {opcode} {label} signed"] = signed(wire, key)
+                    opt = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0"
+                    probes[f"questions {opcode} {label} opt"] = wire[:10] + b"\0\1" + wire[12:] + opt
+
+
 def _changed(probes: dict[str, bytes], origin: str, key: bytes) -> None:
     """Messages cut everywhere; with bits of their header and question changed; random ones."""
     rng = random.Random(4)
@@ -227,20 +266,21 @@ def _changed(probes: dict[str, bytes], origin: str, key: bytes) -> None:
 class Named:
     """A real BIND with one zone, on a free port of loopback, until ``end``."""
 
-    def __init__(self, folder: Path, origin: str, zone: str, key: str) -> None:
-        """``zone``: text of a signed zone file; ``key``: the name of a TSIG key that may transfer and update."""
+    def __init__(self, folder: Path, origin: str, zone: str, key: str, more: str = "") -> None:
+        """``zone``: text of its file; ``key``: the name of a TSIG key that may transfer and update; ``more``: about the zone."""
         folder.mkdir(mode=0o755)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         (folder / "zone").write_text(zone)
-        secret = base64.b64encode(random.SystemRandom().randbytes(32)).decode()
+        self.secret = random.SystemRandom().randbytes(32)
+        secret = base64.b64encode(self.secret).decode()
         (folder / "named.conf").write_text(
             f'key "{key}" {{ algorithm hmac-sha256; secret "{secret}"; }};\ncontrols {{ }};\n'
             f'options {{ directory "{folder}"; pid-file "pid"; session-keyfile "session"; dnssec-validation no;\n'
             f"  listen-on port {self.port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no; notify no;\n"
             f'  version none; hostname none; minimal-responses yes; allow-transfer {{ key "{key}"; }}; }};\n'
-            f'zone "{origin}" {{ type primary; file "zone"; allow-update {{ key "{key}"; }}; }};\n'
+            f'zone "{origin}" {{ type primary; file "zone"; allow-update {{ key "{key}"; }}; {more} }};\n'
         )
         command = [shutil.which("named", path="/usr/sbin:/usr/bin:/sbin:/bin") or "named", "-g", "-c", "named.conf"]
         self._log = (folder / "log").open("wb")

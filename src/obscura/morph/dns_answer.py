@@ -27,6 +27,7 @@ _ECS, _EXPIRE, _COOKIE, _KEEPALIVE = 8, 9, 10, 11
 _COOKIE_HEAD: Final = Struct("!BBBBI")  # version, three reserved bytes, time (RFC 9018, 4)
 _KEEPALIVE_UNITS: Final = 300  # of 0.1 s (tcp-keepalive-timeout)
 _LEAST_MAC: Final = MAC_BYTES // 2  # bytes (RFC 8945, 5.2.2.1)
+_TSIG_ENDS: Final = 16  # bytes of a TSIG beside its names and MAC (RFC 8945, 4.2)
 _META: Final = frozenset({dns.OPT, *range(128, 251)})  # types that nobody may ask for
 _UNKNOWN_CLASSES: Final = (0, dns.NONE, dns.ANY_CLASS)
 _KNOWN_CLASSES: Final = (dns.IN, dns.CH, dns.HS)
@@ -108,6 +109,7 @@ class _Reply:
         self._rng = rng
         self._is_tcp = is_tcp
         self._options: list[tuple[int, bytes]] = []
+        self._kept = 0  # bytes for a TSIG
         self.cookie = b""
         self.is_change = message.opcode != dns.QUERY
 
@@ -122,7 +124,8 @@ class _Reply:
                 message.opt = msgspec.structs.replace(message.opt, ttl=0)  # its flags are not looked at any more
                 self.is_change = False
                 return self.fail(dns.FORMERR)
-        if message.opcode not in _OPCODES and (message.tsig is None or not message.questions):
+        is_known = message.opcode in _OPCODES
+        if not is_known and not (message.questions and self._is_looked_at(message.questions[0].rdclass)):
             return self.fail(dns.NOTIMP)
         if not message.questions:
             is_cookie_only = message.opcode == dns.QUERY and self.cookie
@@ -133,7 +136,7 @@ class _Reply:
         if rdclass not in _KNOWN_CLASSES:
             return self.fail(dns.NOTIMP)
         if rdclass == dns.HS:  # no view, and so no key
-            refusal, unix = self.fail(dns.REFUSED), self._server.unix()
+            refusal, unix = self.fail(dns.REFUSED if is_known else dns.NOTIMP), self._server.unix()
             return refusal if signature is None else refused(refusal, signature, signature.key, BADKEY, unix)
         if signature is not None:
             return self._wrongly_signed(signature)
@@ -142,6 +145,10 @@ class _Reply:
         if message.opcode == dns.UPDATE:
             return self._update(message.questions[0])
         return self._notify(message.questions[0])
+
+    def _is_looked_at(self, rdclass: int) -> bool:
+        """Whether more than an operation that nobody knows is found wrong with a message."""
+        return rdclass in (dns.NONE, dns.ANY_CLASS) or (self._message.tsig is not None and rdclass != 0)
 
     def _take_options(self, options: dict[int, bytes] | None) -> bool:
         if options is None:
@@ -174,11 +181,15 @@ class _Reply:
             error, name = BADKEY, signature.key
         elif signature.mac and not _LEAST_MAC <= len(signature.mac) <= MAC_BYTES:
             rcode = dns.FORMERR
+        self._kept = len(name) + dns.RECORD_TAIL.size + len(signature.algorithm) + _TSIG_ENDS
+        self._kept += MAC_BYTES if error == BADSIG else 0  # which is left out, but for which BIND keeps room
         return refused(self.fail(rcode), signature, name, error, self._server.unix())
 
     # --- Questions ----------------------------------------------------------------------------------------------------
 
     def _query(self, question: Question) -> bytes:
+        if self._message.more:
+            return self.fail(dns.FORMERR)
         kind, name, zone = question.type, question.name.lower(), self._server.zone()
         if kind in (dns.AXFR, dns.IXFR):
             is_apex = (
@@ -228,6 +239,8 @@ class _Reply:
             return self.fail(dns.FORMERR)
         if question.rdclass == dns.CH:
             return self.fail(dns.NOTIMP)
+        if self._message.more:
+            return self.fail(dns.FORMERR)
         is_ours = question.name.lower() == self._server.zone().origin and question.rdclass == dns.IN
         return self.fail(dns.REFUSED if is_ours else dns.NOTAUTH)
 
@@ -236,6 +249,8 @@ class _Reply:
             return self.fail(dns.FORMERR)
         if question.rdclass == dns.CH:
             return self.fail(dns.NOTIMP)
+        if self._message.more:
+            return self.fail(dns.FORMERR)
         if question.name.lower() != self._server.zone().origin or question.rdclass != dns.IN:
             return self.fail(dns.NOTAUTH)
         return self._write(Found(dns.NOERROR, True, [], [], []))
@@ -253,6 +268,7 @@ class _Reply:
         writer = Writer(message.id, dns.QR | message.opcode << 11 | kept | more | rcode & 15)
         if message.questions and message.opcode in _OPCODES:
             writer.question(message.questions[0])
+            writer.questions(message.more, self._limit)
         return writer
 
     def fail(self, rcode: int) -> bytes:
@@ -270,8 +286,7 @@ class _Reply:
     def _write(self, found: Found) -> bytes:
         """Whole sets of records, as many as fit; over UDP some may not."""
         writer = self._begun(found.rcode, dns.AA if found.is_authoritative else 0)
-        opt = 11 + sum(4 + len(value) for _, value in self._options) if self._message.opt is not None else 0
-        limit = (0xFFFF if self._is_tcp else self._most()) - opt
+        limit = self._limit
         for number, section in ((1, found.answer), (2, found.authority), (3, found.additional)):
             for rrset, kind, records in self._rendered(number, section):
                 if not self._records(writer, number, rrset, kind, records, limit):
@@ -283,6 +298,12 @@ class _Reply:
                     return writer.done()
         self._finish(writer, found.rcode)
         return writer.done()
+
+    @property
+    def _limit(self) -> int:
+        """Bytes of an answer before the records that say how it is said."""
+        opt = 11 + sum(4 + len(value) for _, value in self._options) if self._message.opt is not None else 0
+        return (0xFFFF if self._is_tcp else self._most()) - opt - self._kept
 
     @property
     def _is_spare(self) -> bool:

@@ -5,6 +5,8 @@ A name is its uncompressed wire form. Lengths of labels are below every letter, 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import islice
 from struct import Struct
 from typing import Final
 
@@ -70,6 +72,9 @@ class Message(msgspec.Struct, gc=False):
     tsig: Record | None = None
     names: dict[int, bytes] = msgspec.field(default_factory=dict)  # by the offset that a pointer leads to
     options: dict[int, bytes] | None = None  # of OPT, by code (``dns_reading``)
+    more: dict[bytes, None] = msgspec.field(
+        default_factory=dict
+    )  # type and class of further questions about the same name
     rare: int = 0  # bytes of records that were shown to the library, as ``dns_reading`` counts them
 
     @classmethod
@@ -213,6 +218,15 @@ class Writer:
         self._counts[0] += 1
         self._name(question.name)
         self.wire += QUESTION_TAIL.pack(question.type, question.rdclass)
+
+    def questions(self, tails: Collection[bytes], limit: int) -> None:
+        """More about the name of the one question that was written, as many as fit. ``tails``: their types and classes."""
+        name = (0xC000 | HEADER.size).to_bytes(2, "big") if self.wire[HEADER.size] else b"\0"
+        room = max(0, limit - len(self.wire)) // (len(name) + QUESTION_TAIL.size)
+        if len(tails) > room:
+            self.flags |= TC
+        self._counts[0] += min(room, len(tails))
+        self.wire += b"".join([name + tail for tail in islice(tails, room)])
 
     def record(self, section: int, name: bytes, kind: int, rdclass: int, ttl: int, data: bytes) -> None:
         """``section``: 1 answer, 2 authority, 3 additional. ``data`` is uncompressed and of the right form."""

@@ -28,8 +28,8 @@ from obscura.morph.dns_message import (
     IN,
     NAMES_IN,
     NONE,
+    NOTIFY,
     OPT,
-    QUERY,
     QUESTION_TAIL,
     RRSIG,
     TKEY,
@@ -173,19 +173,16 @@ def reading(message: Message) -> Iterator[None]:
     wire, at = message.wire, HEADER.size
     pause = DNS_STEP_BYTES
     _, _, *counts = HEADER.unpack_from(wire)
-    for _ in range(counts[0]):
-        if message.questions:
-            if message.opcode != UPDATE:
-                message.questions.clear()
-            raise Violation("two questions")
-        name, at = read_name(wire, at, message.names)
-        if at + QUESTION_TAIL.size > len(wire):
-            raise Violation("a question that goes over the end")
-        question = Question(name, *QUESTION_TAIL.unpack_from(wire, at))
-        if question.rdclass in (NONE, ANY_CLASS) and message.opcode != QUERY:
-            raise Violation("no class to change")
-        message.questions.append(question)
-        at += QUESTION_TAIL.size
+    try:
+        for _ in range(counts[0]):
+            at = _question(message, at)
+            if at > pause:
+                pause = at + DNS_STEP_BYTES
+                yield
+    except Violation:
+        if message.opcode != UPDATE:
+            message.questions.clear()
+        raise
     sections = (message.answers, message.authority, message.additional)
     for number, (section, count) in enumerate(zip(sections, counts[1:], strict=True), 1):
         for left in range(count, 0, -1):
@@ -210,6 +207,30 @@ def reading(message: Message) -> Iterator[None]:
                 _check(message, record, number)
                 section.append(record)
     # Bytes behind the message are ignored, as by BIND.
+
+
+def _question(message: Message, at: int) -> int:
+    """Take the question at ``at``: where it ends. Several may be asked about one name, each once. Raises ``Violation``."""
+    wire = message.wire
+    name, at = read_name(wire, at, message.names)
+    end = at + QUESTION_TAIL.size
+    tail = wire[at:end]
+    if message.questions and name.lower() != message.questions[0].name.lower():
+        raise Violation("questions about two names")
+    if end > len(wire):
+        raise Violation("a question that goes over the end")
+    question = Question(name, *QUESTION_TAIL.unpack(tail))
+    if question.rdclass in (NONE, ANY_CLASS) and message.opcode in (NOTIFY, UPDATE):
+        raise Violation("no class to change")
+    if not message.questions:
+        message.questions.append(question)
+    elif question.rdclass != message.questions[0].rdclass:
+        raise Violation("questions of two classes")
+    elif question.type == message.questions[0].type or tail in message.more:
+        raise Violation("a question that was asked before")
+    else:
+        message.more[tail] = None
+    return end
 
 
 def _options(opt: Record) -> Generator[None, None, dict[int, bytes] | None]:
