@@ -199,7 +199,7 @@ def test_each_bit_of_an_update_counts_as_much_as_to_bind(beside: Beside) -> None
     style = style_of(beside.zone.soa.signatures[0])
     head = HEADER.pack(0x1234, UPDATE_FLAGS, 1, 0, 0, 0) + name_of(ORIGIN) + QUESTION_TAIL.pack(SOA, IN)
     for size in (100, 600, 1_000):
-        records, count = Payload(name_of(ORIGIN), style, rng).records(rng.randbytes(size), 0, len(head), HEADER.size)
+        records, count = Payload(name_of(ORIGIN), style, rng).update(rng.randbytes(size), 0)
         bare = head[:8] + count.to_bytes(2, "big") + head[10:] + records
         wire = sign(bare, Key(beside.key, b"wrong"), int(time.time()))[0]
         message = Message.begun(wire)
@@ -381,6 +381,30 @@ def test_our_client_goes_as_far_with_bind_as_any_that_lacks_the_secret(beside: B
         answer = sock.recv(65_536)
         assert dns.message.from_wire(answer[2 : 2 + answer[1]], keyring=False, ignore_trailing=True).rcode() == 9
         assert client.receive(answer, 0.0) == [Finished()]
+
+
+def test_a_bind_that_knows_the_secret_takes_our_updates(tmp_path: Path) -> None:
+    """What NOERROR says to who watches a link: BIND refuses an update with a signature of any name but the zone's own."""
+    tmp_path.chmod(0o755)
+    named = Named(
+        tmp_path / "named", ORIGIN, zone_text(b"seed", ORIGIN, 7), "k", "dnssec-policy default; inline-signing no;"
+    )
+    try:
+        for _ in range(100):  # until it has signed the zone
+            soa = ask(named.port, question(ORIGIN, "SOA", want_dnssec=True))[1]
+            answer = dns.message.from_wire(soa[2:]).answer
+            if len(answer) > 1:
+                break
+            time.sleep(0.1)
+        style = style_of(next(iter(answer[1])).to_wire() or b"")
+        key, rng = Key(name_of("k"), named.secret), random.Random(1)
+        for size in (300, 5_000, Payload(name_of(ORIGIN), style, rng).room):
+            records, count = Payload(name_of(ORIGIN), style, rng).update(rng.randbytes(size), 0)
+            head = HEADER.pack(7, UPDATE_FLAGS, 1, 0, count, 0) + name_of(ORIGIN) + QUESTION_TAIL.pack(SOA, IN)
+            said = ask(named.port, sign(head + records, key, int(time.time()))[0])[1]
+            assert dns.message.from_wire(said[2:], keyring=False).rcode() == 0
+    finally:
+        named.end()
 
 
 def test_a_node_does_not_take_bind_for_a_peer_and_links_to_the_node_beside_it(beside: Beside, tmp_path: Path) -> None:

@@ -163,8 +163,7 @@ class DnsClient(Stream):
         assert self._payload is not None, "Ready comes first"
         id = self._fresh()
         self._updates.add(id)
-        start = HEADER.size + len(self._origin) + 4
-        records, count = self._payload.records(data, self._up.next(), start, HEADER.size)
+        records, count = self._payload.update(data, self._up.next())
         head = HEADER.pack(id, UPDATE_FLAGS, 1, 0, count, 0)
         zone = self._origin + dns.QUESTION_TAIL.pack(dns.SOA, dns.IN)
         self._sign(b"".join((head, zone, records)), now)

@@ -2,7 +2,7 @@
 
 Each RRSIG carries up to 256 bytes, the size of a signature by an RSA key of 2,048 bits; the last one of a message says how many
 in the low 16 bits of its expiration, XOR a mask that only those can compute who know the listener's channel key. Every few
-signatures begin a new owner with an address record that they belong to.
+signatures begin a new owner with an address record that they belong to; in an update all of them stand at the zone's own name.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import msgspec
 
 from obscura.errors import Violation
 from obscura.limits import DNS_MESSAGE_BYTES
-from obscura.morph.dns_message import IN, RRSIG, SOA, A, labels
+from obscura.morph.dns_message import HEADER, IN, RRSIG, SOA, A, labels
 
 SIGNATURE: Final = 256  # bytes of one signature
 _PER_OWNER: Final = 4  # signatures of one name
 _COVERED: Final = (1, 28, 16, 47)  # A, AAAA, TXT, NSEC
+_COVERED_AT_APEX: Final = (6, 2, 48, 47)  # SOA, NS, DNSKEY, NSEC: what every signed zone has there
+_ZONE: Final = (0xC000 | HEADER.size).to_bytes(2, "big")  # the name in an update's first question
 # Type, class, TTL, size; covered, algorithm, labels, TTL, the high half of the expiration.
 _HEAD: Final = Struct("!HHIHHBBIH")
 _TAIL: Final = Struct("!HHIH")  # type, class, TTL, size
@@ -99,7 +101,7 @@ class Masks:
 class Payload:
     """Both ways between bytes and the records of one zone. ``room``: bytes that one message takes."""
 
-    __slots__ = ("_address", "_heads", "_origin", "_rng", "_size", "_tail", "room")
+    __slots__ = ("_address", "_apex_heads", "_heads", "_origin", "_rng", "_size", "_tail", "room")
 
     def __init__(self, origin: bytes, style: Style, rng: random.Random) -> None:
         self._origin = origin
@@ -107,10 +109,16 @@ class Payload:
         self._address = _TAIL.pack(A, IN, style.ttl, 4) + b"\x0a" + rng.randbytes(2)
         count = len(labels(origin)) + 1
         self._size = 18 + len(origin) + SIGNATURE  # of an RRSIG's data
-        self._heads = [
-            _HEAD.pack(RRSIG, IN, style.ttl, self._size, covered, _RSASHA256, count, style.ttl, style.expiration >> 16)
-            for covered in _COVERED
-        ]
+
+        def heads(types: tuple[int, ...], count: int) -> list[bytes]:
+            high = style.expiration >> 16
+            return [
+                _HEAD.pack(RRSIG, IN, style.ttl, self._size, covered, _RSASHA256, count, style.ttl, high)
+                for covered in types
+            ]
+
+        self._heads = heads(_COVERED, count)
+        self._apex_heads = heads(_COVERED_AT_APEX, count - 1)
         self._tail = style.inception.to_bytes(4, "big") + style.tag.to_bytes(2, "big") + origin
         each = self._size + 10 + 8 + 8  # with its name, and its share of an address record
         self.room = max(1, (DNS_MESSAGE_BYTES - 2 * len(origin) - 400) // each) * SIGNATURE
@@ -123,8 +131,7 @@ class Payload:
         rng, origin, heads, tail = self._rng, self._origin, self._heads, self._tail
         view = memoryview(data)
         count = -(-len(view) // SIGNATURE)
-        last = count - 1
-        low = rng.randbytes(2 * last) + ((len(view) - last * SIGNATURE) ^ mask).to_bytes(2, "big")
+        low = self._low(len(view), count, mask)
         index = rng.getrandbits(5)
         pieces: list[bytes | memoryview] = []
         here, owners = start, 0
@@ -146,6 +153,27 @@ class Payload:
         if rest := count * SIGNATURE - len(view):
             pieces.append(rng.randbytes(rest))
         return b"".join(pieces), count + owners
+
+    def update(self, data: bytes | memoryview, mask: int) -> tuple[bytes, int]:
+        """The same for an update: signatures of the zone's own name, which stands in its first question.
+
+        BIND refuses whatever update brings signatures of other names, even to who has the secret.
+        """
+        view, heads, tail = memoryview(data), self._apex_heads, self._tail
+        count = -(-len(view) // SIGNATURE)
+        low = self._low(len(view), count, mask)
+        pieces: list[bytes | memoryview] = []
+        for at in range(count):
+            begin = at * SIGNATURE
+            pieces += (_ZONE, heads[at & 3], low[2 * at : 2 * at + 2], tail, view[begin : begin + SIGNATURE])
+        if rest := count * SIGNATURE - len(view):
+            pieces.append(self._rng.randbytes(rest))
+        return b"".join(pieces), count
+
+    def _low(self, size: int, count: int, mask: int) -> bytes:
+        """The low halves of the expirations of ``count`` signatures that carry ``size`` bytes."""
+        last = count - 1
+        return self._rng.randbytes(2 * last) + ((size - last * SIGNATURE) ^ mask).to_bytes(2, "big")
 
     def carried(self, wire: bytes, at: int, count: int, masks: Masks) -> tuple[bytes, int]:
         """What ``count`` records from ``at`` on carry, and how many of them are SOA. Raises ``Violation``."""
