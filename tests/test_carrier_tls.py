@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import ssl
 
@@ -236,6 +237,27 @@ def test_each_answer_has_records_of_its_own_and_all_but_the_last_of_them_are_ful
     assert sizes[2:-2] == [full] * (300_000 // full)
     assert 300_000 % full < sizes[-2] < 300_000 % full + 400
     assert sizes[-1] == error
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_who_leaves_without_a_good_bye_finds_the_session_again_as_with_nginx(
+    newest: ssl.TLSVersion, ends: bool
+) -> None:
+    """OpenSSL forgets the session of a connection that is freed before close_notify was said, by whomever."""
+    visitor = Visitor(server(), newest=newest)
+    visitor.shake_hands()
+    visitor.say(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    if ends:
+        assert [type(event) for event in visitor.far.eof(0.0)] == [Finished]
+        assert not visitor.far.take()
+    session, context = visitor.tls.session, visitor.tls.context
+    visitor.far = server()
+    gc.collect()  # the listener's end is freed
+    visitor.incoming, visitor.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    visitor.tls = context.wrap_bio(visitor.incoming, visitor.outgoing, session=session)
+    visitor.shake_hands()
+    assert visitor.tls.session_reused
 
 
 @pytest.mark.parametrize("name", ["a.example", "shop.example", "a-longer.shop.example"])

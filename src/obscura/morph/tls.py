@@ -211,6 +211,15 @@ class TlsServer(_Tls):
             return events if self._is_ending else self._noted(self._over())
         return events
 
+    def __del__(self) -> None:
+        """However it ends, say to OpenSSL that it ended well, as nginx does: else it forgets the session, and ours alone is
+        not taken up again by who left without close_notify."""
+        if self._tls is not None:
+            with contextlib.suppress(
+                ssl.SSLError
+            ):  # the session of a broken handshake or record is gone already, as there
+                self._tls.unwrap()
+
     def _is_welcome(self, data: bytes | memoryview) -> bool:
         """False once the hello is complete and wants other protocols than a web server's."""
         if len(self._hello) > MAX_CLIENT_HELLO:
