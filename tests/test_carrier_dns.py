@@ -926,16 +926,21 @@ sub 60 IN NS ns.sub
 sub 60 IN NS ns2.sub
 ns.sub 60 IN A 192.0.2.8
 ns2.sub 60 IN A 192.0.2.9
+sub2 60 IN NS ns4.sub2
+sub2 60 IN NS ns5.sub2
+ns4.sub2 60 IN A 192.0.2.14
+ns4.sub2 60 IN AAAA 2001:db8::4
+ns5.sub2 60 IN A 192.0.2.15
 within 60 IN DNAME www
 far 60 IN DNAME LONG.example.
 """.replace("LONG", ".".join(("d" * 60,) * 3))
 
 
-def operators_answer(name: str, kind: str, seed: int = 1) -> dns.message.Message:
+def operators_answer(name: str, kind: str, seed: int = 1, by: str = "") -> dns.message.Message:
     zone = converted(parse_zone(OPERATORS, "office.example"))
     server = NameServer(lambda: zone, tsig_key(KEY), bytes(16), lambda: UNIX)
     wire = dns.message.make_query(f"{name}office.example", kind).to_wire()
-    return dns.message.from_wire(server.answer(wire, random.Random(seed), is_tcp=False).wire)
+    return dns.message.from_wire(server.answer(wire, random.Random(seed), is_tcp=False, by=by).wire)
 
 
 def records_of(section: list[dns.rrset.RRset]) -> list[str]:
@@ -953,6 +958,26 @@ def test_addresses_of_name_servers_come_by_type_and_glue_from_behind_but_first_w
     assert records_of(operators_answer("", "NS").additional) == ["ns1 192.0.2.1", "ns2 192.0.2.2", "ns1 2001:db8::1"]
     assert records_of(operators_answer("a.sub.", "A").additional) == ["ns2.sub 192.0.2.9", "ns.sub 192.0.2.8"]
     assert records_of(operators_answer("ns.sub.", "A").additional) == ["ns.sub 192.0.2.8", "ns2.sub 192.0.2.9"]
+
+
+def test_what_else_stands_at_a_glue_that_was_asked_for_comes_first_of_its_type() -> None:
+    answer = operators_answer("ns4.sub2.", "AAAA")
+    assert [one.split()[1] for one in records_of(answer.additional)] == ["2001:db8::4", "192.0.2.14", "192.0.2.15"]
+
+
+def test_over_ipv6_addresses_of_name_servers_come_the_other_way_round_as_from_bind() -> None:
+    by_ipv6 = ["ns1 2001:db8::1", "ns1 192.0.2.1", "ns2 192.0.2.2"]
+    assert records_of(operators_answer("", "NS", by="2001:db8::9").additional) == by_ipv6
+    for by in ("192.0.2.9", "::ffff:192.0.2.9"):
+        assert records_of(operators_answer("", "NS", by=by).additional) == [*by_ipv6[1:], by_ipv6[0]]
+    zone = converted(parse_zone(OPERATORS, "office.example"))
+    host = DnsHost(NameServer(lambda: zone, tsig_key(KEY), bytes(16), lambda: UNIX), KEY)
+    carrier = host.server(random.Random(1))
+    carrier.own_host = "2001:db8::7"
+    carrier.start(0.0)
+    carrier.receive(framed(dns.message.make_query("office.example", "NS").to_wire()), 0.0)
+    (answer,) = split(b"".join(carrier.take()))
+    assert records_of(dns.message.from_wire(answer).additional) == by_ipv6
 
 
 def test_a_redirection_answers_for_all_below_it() -> None:

@@ -90,7 +90,7 @@ class Datagrams(asyncio.DatagramProtocol):
         """A step; what needs more of them goes on in the next turn."""
         if self._at_hand is None and self._waiting:
             data, addr = self._waiting.popleft()
-            self._at_hand = self._name_server.answering(data, self._rng, is_tcp=False), addr
+            self._at_hand = self._name_server.answering(data, self._rng, is_tcp=False, by=addr[0]), addr
         if self._at_hand is None or self._transport is None:
             return
         answering, addr = self._at_hand

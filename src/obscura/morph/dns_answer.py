@@ -33,7 +33,9 @@ _UNKNOWN_CLASSES: Final = (0, dns.NONE, dns.ANY_CLASS)
 _KNOWN_CLASSES: Final = (dns.IN, dns.CH, dns.HS)
 _ABOUT: Final = tuple(name_of(name) for name in ("version.bind", "hostname.bind", "authors.bind", "id.server"))
 _ABOUT_TTL: Final = 86_400
-_TURNS: Final = {dns.A: 0, dns.AAAA: 1, dns.RRSIG: 2}  # of additional records
+_TURNS: Final = {dns.A: 0, dns.AAAA: 1, dns.RRSIG: 2}  # of additional records, over IPv4
+_TURNS_BY_IPV6: Final = {dns.AAAA: 0, dns.A: 1, dns.RRSIG: 2}
+_IPV4_MAPPED: Final = "::ffff:"  # IPv4 at a socket for both
 _ERROR: Final = 15
 _PROHIBITED: Final = b"\0\x12"  # RFC 8914, 4.19
 _OPCODES: Final = (dns.QUERY, dns.UPDATE, dns.NOTIFY)
@@ -62,23 +64,26 @@ class NameServer:
         self._secret = secret
         self._cookie_time = 0
 
-    def answer(self, wire: bytes, rng: random.Random, *, is_tcp: bool) -> Answer:
+    def answer(self, wire: bytes, rng: random.Random, *, is_tcp: bool, by: str = "") -> Answer:
         """The answer to one message, which came over TCP or UDP."""
-        answering = self.answering(wire, rng, is_tcp=is_tcp)
+        answering = self.answering(wire, rng, is_tcp=is_tcp, by=by)
         while True:
             try:
                 next(answering)
             except StopIteration as answered:
                 return answered.value  # type: ignore[no-any-return]
 
-    def answering(self, wire: bytes, rng: random.Random, *, is_tcp: bool) -> Generator[None, None, Answer]:
-        """``answer`` in steps of a millisecond or two: 64 KiB take some twenty."""
+    def answering(
+        self, wire: bytes, rng: random.Random, *, is_tcp: bool, by: str = ""
+    ) -> Generator[None, None, Answer]:
+        """``answer`` in steps of a millisecond or two: 64 KiB take some twenty. ``by``: an address of either end, if known."""
         if len(wire) < dns.HEADER.size:
             return Answer(None)
         message = Message.begun(wire)
         if message.flags & dns.QR:
             return Answer(None)
-        reply = _Reply(self, message, rng, is_tcp=is_tcp)
+        is_ipv6 = ":" in by and not by.startswith(_IPV4_MAPPED)
+        reply = _Reply(self, message, rng, is_tcp=is_tcp, is_ipv6=is_ipv6)
         try:
             yield from dns_reading.reading(message)
             signature = read_signature(wire, message.tsig) if message.tsig is not None else None
@@ -103,11 +108,14 @@ _Part = tuple[RRset, int, list[bytes]]  # what is rendered together: the type is
 class _Reply:
     """One answer in the making."""
 
-    def __init__(self, server: NameServer, message: Message, rng: random.Random, *, is_tcp: bool) -> None:
+    def __init__(
+        self, server: NameServer, message: Message, rng: random.Random, *, is_tcp: bool, is_ipv6: bool
+    ) -> None:
         self._server = server
         self._message = message
         self._rng = rng
         self._is_tcp = is_tcp
+        self._turns = _TURNS_BY_IPV6 if is_ipv6 else _TURNS
         self._options: list[tuple[int, bytes]] = []
         self._kept = 0  # bytes for a TSIG
         self.cookie = b""
@@ -318,7 +326,8 @@ class _Reply:
     def _rendered(self, number: int, section: list[RRset]) -> list[_Part]:
         """A section's sets and the signatures that are wanted.
 
-        Of the additional ones first the glue that was asked for, then by type: addresses before signatures.
+        Of the additional ones first the glue that was asked for, then by type, of each what is at that name first: addresses
+        before signatures.
         """
         asked = self._message.questions[0]
         is_signed = self._is_secured or (number == 1 and asked.type == dns.ANY)
@@ -328,8 +337,10 @@ class _Reply:
             if is_signed and rrset.signatures:
                 parts.append((rrset, dns.RRSIG, list(rrset.signatures)))
         if number == 3:
-            glue = asked.name.lower()
-            parts.sort(key=lambda part: (part[1] != asked.type or part[0].name.lower() != glue, _TURNS.get(part[1], 0)))
+            glue = {part[0].name.lower() for part in parts if part[1] == asked.type} & {asked.name.lower()}
+            parts.sort(key=lambda part: part[0].name.lower() not in glue)
+            parts.sort(key=lambda part: self._turns.get(part[1], 0))
+            parts.sort(key=lambda part: part[1] != asked.type or part[0].name.lower() not in glue)
         return parts
 
     def _turned(self, data: tuple[bytes, ...]) -> list[bytes]:

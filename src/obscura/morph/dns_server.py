@@ -219,7 +219,7 @@ class DnsServer(Stream):
         self._begin_answer(wire)
 
     def _begin_answer(self, wire: bytes) -> None:
-        self._answering = self._host.name_server.answering(wire, self._rng, is_tcp=True)
+        self._answering = self._host.name_server.answering(wire, self._rng, is_tcp=True, by=self.own_host)
 
     def _answer(self, events: list[CarrierEvent]) -> bool:
         """Go a step on. Whether the message is answered."""
