@@ -14,7 +14,8 @@ from obscura.errors import UserError
 from obscura.limits import REFETCH_REST_S, REFETCH_S
 from obscura.node.peer import Peer
 from obscura.store.sqlite import FILE_NAME
-from obscura.wire.messages.blocks import GetHeaders, Headers
+from obscura.wire.message import Message
+from obscura.wire.messages.blocks import Block, GetHeaders, Headers
 from obscura.wire.messages.transactions import GetData, NotFound
 from test_chain_node import call, config, dev_blocks, in_file, until
 
@@ -129,3 +130,30 @@ def test_peers_that_pruned_it_are_asked_once_an_hour_and_whoever_has_it_gives_it
     assert len(asked) <= 4
     assert not relay_of(hurt).blocks.lost
     assert relay_of(hurt).blocks.tip_height == 5
+
+
+def test_who_pruned_what_the_disk_damaged_is_asked_for_new_blocks_all_the_same() -> None:
+    """Sixteen answers that it lacks such a one had it asked for nothing during two minutes, again and again."""
+    ledger = easy_ledger()
+    blocks = chain_of(ledger, 41)
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(ledger, blocks[:40]))
+    new = {ledger.block_id(blocks[40][:80]): blocks[40]}
+
+    def give(peer: Peer, message: GetData) -> list[Message]:
+        lacked = tuple(item for item in message.items if item.hash not in new)
+        return [*([NotFound(lacked)] if lacked else []), *(Block(new[i.hash]) for i in message.items if i.hash in new)]
+
+    pruned = Scripted({GetHeaders: lambda peer, message: [Headers((blocks[39][:80],))], GetData: give})
+    played = net.add(SETTINGS, parts=[pruned])
+    played.connect(node.address)
+    net.kernel.run(until=1.0)
+    relay = relay_of(node)
+    for raw in blocks[:20]:
+        relay.blocks.lose(ledger.block_id(raw[:80]))
+    net.kernel.run(until=2 * REFETCH_S + 5.0)
+    asked = [item for message in pruned.of(GetData) for item in message.items]  # type: ignore[attr-defined]
+    assert len(asked) == 20, "each once"
+    played.send(played.peers[0].link, Headers((blocks[40][:80],)))
+    net.kernel.run(until=2 * REFETCH_S + 8.0)
+    assert relay.blocks.tip_height == 41

@@ -246,7 +246,9 @@ class Download:
 
     def _fail(self, link: LinkId, block_id: bytes, now: float) -> None:
         source = self._sources.get(link)
-        if source is not None:
+        if source is not None and block_id in self._blocks.lost:
+            source.answers(block_id)  # an old one that ``Refetch`` asked for: whoever pruned it has the new ones
+        elif source is not None:
             source.excluded[block_id] = None
             source.again_at = now + BLOCK_REST_S
             source.lacks += 1
