@@ -157,3 +157,23 @@ def test_who_pruned_what_the_disk_damaged_is_asked_for_new_blocks_all_the_same()
     played.send(played.peers[0].link, Headers((blocks[40][:80],)))
     net.kernel.run(until=2 * REFETCH_S + 8.0)
     assert relay.blocks.tip_height == 41
+
+
+def test_blocks_that_nobody_has_keep_no_other_from_being_asked_for() -> None:
+    """The first sixteen were asked of one peer after the other, and an hour later again: of a hundred most never were."""
+    ledger = easy_ledger()
+    blocks = chain_of(ledger, 60)
+    net = network()
+    node = net.add(SETTINGS, archive=archive_of(ledger, blocks))
+    parts = []
+    for _ in range(5):
+        lacks = {GetHeaders: lambda peer, message: [Headers((blocks[59][:80],))]}
+        parts.append(Scripted({**lacks, GetData: lambda peer, message: [NotFound(message.items)]}))
+        net.add(SETTINGS, parts=[parts[-1]]).connect(node.address)
+    net.kernel.run(until=1.0)
+    relay = relay_of(node)
+    for raw in blocks:
+        relay.blocks.lose(ledger.block_id(raw[:80]))
+    net.kernel.run(until=4 * REFETCH_S + 5.0)
+    asked = {i.hash for part in parts for message in part.of(GetData) for i in message.items}  # type: ignore[attr-defined]
+    assert len(asked) == 60

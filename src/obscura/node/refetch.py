@@ -41,7 +41,8 @@ class Refetch:
         lost = self._blocks.lost
         self._asked = {block_id: asked for block_id, asked in self._asked.items() if block_id in lost}
         effects: list[Effect] = []
-        for block_id in lost:
+        # Of those that nobody has, however many, none keeps others back: what was asked for longest ago is first.
+        for block_id in sorted(lost, key=lambda each: self._asked[each][0] if each in self._asked else -inf):
             effects += self._ask(block_id, now)
             if len(effects) == REFETCHED_AT_ONCE:
                 break
