@@ -20,7 +20,10 @@ VERSION = 1  # of the directory as a whole: which files there are and in what fo
 # before there was a number are 0, and their files are those of 1.
 MIGRATIONS: dict[int, Callable[[Path], None]] = {0: lambda directory: None}
 
-_LEFT = re.compile(r"\.(?!rpc\.tokens\.).+\.[a-z0-9_]{8}")  # by mkstemp; tokens are written without the lock too
+# Of files that are being written, by mkstemp; the ending is ours alone: a user's .onion.key.original is no leftover.
+_UNFINISHED = ".unfinished"
+# Tokens are written without the lock too.
+_LEFT = re.compile(r"\.(?!rpc\.tokens\.).+\.[a-z0-9_]{8}" + re.escape(_UNFINISHED))
 
 
 class DataDir:
@@ -201,7 +204,7 @@ def write_atomic(path: Path, data: bytes, owner: tuple[int, int] | None = None) 
     Durable when it returns: the file and its directory entry are synced. ``owner``: user and group who get it, for root alone.
     Raises ``OSError``, which names ``path``, leaving nothing.
     """
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    fd, temporary = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)  # mkstemp makes it 0600
     try:
         with os.fdopen(fd, "wb") as file:
             if owner is not None:
