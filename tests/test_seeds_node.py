@@ -139,6 +139,19 @@ def test_who_waits_for_a_round_is_let_go_when_the_node_ends() -> None:
     asyncio.run(scenario())
 
 
+def test_a_defect_in_what_takes_an_answer_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object) -> None:
+        raise TypeError
+
+    seeds = seeds_of(SeedSettings(names=(NAME,), key=KEY))
+    monkeypatch.setattr(seeds, "answered", broken)
+
+    async def scenario() -> None:
+        await asyncio.wait_for(ask_once(seeds, random.Random(1), unreached), 30)
+
+    asyncio.run(scenario())
+
+
 def seeds_of(settings: SeedSettings) -> Seeds:
     return Seeds(settings, SeedSource(bytes(8), 1), _NoBook(), random.Random(1), lambda: int(time.time()), 0.0)
 

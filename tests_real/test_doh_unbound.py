@@ -46,7 +46,9 @@ class Book:
     def usable(self, now: float) -> int:
         return 0
 
-    def add_seeds(self, addresses: Iterable[Address], *, signed: bool, face: Face, now: float) -> None:
+    def add_seeds(
+        self, addresses: Iterable[Address], *, signed: bool, face: Face, now: float, is_built_in: bool = False
+    ) -> None:
         self.added |= {str(address): signed for address in addresses}
 
 

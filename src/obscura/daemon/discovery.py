@@ -141,7 +141,12 @@ class Discovery:
             log.error("fault in a lookup of seeds: %s", type(error).__name__)
             answers = tuple(Answer(kind, fault=f"it cannot be asked: {type(error).__name__}") for kind in lookup.kinds)
         before = dict(self._seeds.sequences)
-        effects = self._seeds.answered(lookup, answers, self._now())
+        try:
+            effects = self._seeds.answered(lookup, answers, self._now())
+        except Exception as error:
+            log.error("fault in an answer about seeds: %s", type(error).__name__)
+            self._idle.set()  # the round may never come to its end
+            return
         if self._seeds.sequences != before:
             self._keep(self._seeds.sequences)
         if not self._seeds.is_asking:
