@@ -21,5 +21,5 @@ def silent(folder: Path, start: str = START) -> NoNode:
         return NoNode(f"no node is running on {folder}: start one with `{start}`")
     return NoNode(
         f"the node on {folder} (pid {pid}) does not answer: it is starting, for minutes where its store is large, "
-        f"or ending; try again, or end it with `kill {pid}`"
+        f"or ending, or it is no node but `obscura chain verify`, say; try again, or end it with `kill {pid}`"
     )
