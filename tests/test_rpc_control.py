@@ -482,7 +482,8 @@ def test_without_a_node_the_client_says_how_to_start_one(tmp_path: Path) -> None
 
 def test_a_node_that_is_starting_is_not_told_as_none(tmp_path: Path) -> None:
     """It holds its directory for minutes while it looks through a large store, and was to be started once more."""
-    sentence = rf"the node on {tmp_path}/dev \(pid {os.getpid()}\) does not answer: it is starting.* no node but.*`kill {os.getpid()}`"
+    told = r"it is starting.* no node but"
+    sentence = rf"the node on {tmp_path}/dev \(pid {os.getpid()}\) does not answer: {told}.*`kill {os.getpid()}`"
 
     async def scene() -> None:
         async with AsyncClient(tmp_path / "dev" / "rpc.sock"):
