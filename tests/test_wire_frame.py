@@ -396,3 +396,11 @@ def test_messages_that_cannot_be_added(make: object) -> None:
 @pytest.mark.parametrize("raw", [b"", b"t" * 99_999])
 def test_stem_transactions_have_their_own_type(raw: bytes) -> None:
     assert list(FrameDecoder(CATALOGUE.established).receive(encode_frame(StemTx(raw)))) == [StemTx(raw)]
+
+
+def test_a_decoder_that_was_cleared_gives_nothing_more() -> None:
+    decoder, frame = FrameDecoder(CATALOGUE.established), encode_frame(Ping(1))
+    assert list(decoder.receive(frame + frame[:9])) == [Ping(1)]
+    decoder.clear()
+    assert decoder.pending is None
+    assert list(decoder.receive(frame[9:] + frame)) == []
