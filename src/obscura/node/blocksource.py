@@ -7,6 +7,7 @@ from math import inf
 from obscura.limits import BLOCK_PATIENCE_S, BLOCK_STEAL_S, MOST_IN_FLIGHT
 from obscura.node.chainpeer import ChainPeer
 from obscura.node.effects import LinkId
+from obscura.node.owed import Owed
 
 # Header -> heights from one up to another below which nothing of its branch is left to be asked for: each peer would look
 # through the same thousand, after each block that one of them lacks.
@@ -14,7 +15,7 @@ Walked = dict[bytes, tuple[int, int]]
 _LATE = 2 * MOST_IN_FLIGHT  # ids remembered as asked of a peer that somebody else was asked for since
 
 
-class Source:
+class Source(Owed):
     """One peer."""
 
     __slots__ = (
@@ -23,10 +24,8 @@ class Source:
         "cursor",
         "excluded",
         "gave",
-        "in_flight",
         "judged_at",
         "lacks",
-        "late",
         "moved",
         "overtaken",
         "path",
@@ -39,9 +38,8 @@ class Source:
     )
 
     def __init__(self, peer: ChainPeer) -> None:
+        super().__init__()
         self.peer = peer
-        self.in_flight: dict[bytes, None] = {}
-        self.late: dict[bytes, int] = {}  # answers that may still come, beside the one in flight
         self.excluded: dict[bytes, None] = {}  # blocks that it does not have, or gave wrongly; until ``again_at``
         self.again_at = inf
         self.lacks = 0  # of them, since it gave one
@@ -57,15 +55,6 @@ class Source:
         self.judged_at = -inf  # when it had given nothing for too long, unless our question has not left
         self.path: list[bytes] = []  # ids from the fork with the best chain upwards, where its chain is not that
         self.path_to = b""
-
-    def answers(self, block_id: bytes) -> bool:
-        """One answer of as many as it was asked for. Whether there was any left: who is slow was perhaps asked again."""
-        if self.in_flight.pop(block_id, b"") is None:
-            return True
-        owed = self.late.pop(block_id, 0)
-        if owed > 1:
-            self.late[block_id] = owed - 1
-        return owed > 0
 
     def forget_late(self) -> None:
         """Of many the oldest."""

@@ -67,7 +67,9 @@ class Download:
         """Somebody else asked this peer for these, and waits for them no longer: they may come all the same."""
         source = self._sources.get(link)
         if source is not None:
-            self._add_late(source, ids)
+            for block_id in ids:
+                source.add_late(block_id)
+            source.forget_late()
 
     # --- Links --------------------------------------------------------------------------------------------------------
 
@@ -371,11 +373,8 @@ class Download:
         return bool(heights)
 
     def _move_to_late(self, source: Source, ids: Iterable[bytes]) -> None:
-        self._add_late(source, [block_id for block_id in ids if source.in_flight.pop(block_id, b"") is None])
-
-    def _add_late(self, source: Source, ids: Iterable[bytes]) -> None:
         for block_id in ids:
-            source.late[block_id] = source.late.get(block_id, 0) + 1
+            source.expect_no_more(block_id)
         source.forget_late()
 
     def _reopen(self, height: int) -> None:
