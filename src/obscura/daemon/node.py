@@ -52,8 +52,8 @@ from obscura.store.faults import StoreError
 from obscura.store.sqlite import Store
 from obscura.transport.profile import TcpProfile
 from obscura.wire.address import Address
-from obscura.wire.catalogue import CATALOGUE, Catalogue
-from obscura.wire.message import Message, Phase
+from obscura.wire.catalogue import CATALOGUE, OPENING_ONLY, Catalogue
+from obscura.wire.message import Message
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ class Node:
 
     def send(self, peer: Peer | LinkId, message: Message) -> None:
         """Queue a message. ``UserError``: over ``MAX_SIZE``, of the handshake, or the link gone. ``drained``: more is welcome."""
-        if not message.PHASE & Phase.ESTABLISHED:
+        if type(message) in OPENING_ONLY:
             raise UserError(f"{message.TYPE} belongs to the handshake: a peer ends the link that brings one later")
         if len(message.encode()) > message.MAX_SIZE:
             raise UserError(f"a message of type {message.TYPE} has {message.MAX_SIZE} bytes at most")
