@@ -17,11 +17,10 @@ from obscura.daemon.jsonrpc import RpcError
 from obscura.daemon.rpc import MethodRegistry
 from obscura.daemon.stream_server import StreamServer
 from obscura.errors import UserError
-from obscura.limits import RPC_CONNECTIONS, RPC_IN_FLIGHT, RPC_LINE_BYTES, RPC_STALL_S
+from obscura.limits import RPC_CONNECTIONS, RPC_IN_FLIGHT, RPC_LEAVE_S, RPC_LINE_BYTES, RPC_STALL_S
 
 log = logging.getLogger(__name__)
 READ_BYTES = 64 << 10
-LEAVE_S = 1.0  # seconds for clients to take what is left for them when the node stops
 
 
 class ControlServer(StreamServer):
@@ -66,7 +65,7 @@ class ControlServer(StreamServer):
             else:
                 await client.serve()
         except asyncio.CancelledError:  # the node stops, which a client that does not read must not hold up
-            patience_s = min(patience_s, LEAVE_S)
+            patience_s = min(patience_s, RPC_LEAVE_S)
             raise
         except Exception as error:
             log.error("a control client ended by %s", type(error).__name__)

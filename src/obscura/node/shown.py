@@ -9,12 +9,10 @@ import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from obscura.limits import NEAR_TIP_HEADERS, TIP_LAG_S
+from obscura.limits import NEAR_TIP_HEADERS, SHOWN_BRANCHES, TIP_LAG_S
 from obscura.node.blocks import Blocks
 from obscura.node.face import Face
 from obscura.node.timers import Timers
-
-_REMEMBERED = 16  # branches per face
 
 
 class Shown:
@@ -27,7 +25,7 @@ class Shown:
         self.late = tuple(several) if len(several) > 1 else ()  # faces that show what is new after a delay
         self._tips: dict[Face, bytes] = dict.fromkeys(self.late, blocks.tip)
         # Tips of branches that it left.
-        self._left: dict[Face, deque[bytes]] = {face: deque(maxlen=_REMEMBERED) for face in self.late}
+        self._left: dict[Face, deque[bytes]] = {face: deque(maxlen=SHOWN_BRANCHES) for face in self.late}
         self._lags: Timers[Face] = Timers()
 
     def tip(self, face: Face) -> bytes:
