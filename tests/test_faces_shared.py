@@ -30,7 +30,14 @@ from obscura.wire.message import Message
 from obscura.wire.messages.blocks import Block, GetHeaders, Headers, Inv, InventoryItem, InventoryKind, SendCmpct
 from obscura.wire.messages.transactions import GetData, MempoolRequest, NotFound, Tx
 from small_chains import START, mined
-from test_faces_unlinkable import BOUND, FEW, LINKS, SEEDS, Attack, has, inventory, measured, near, scores
+from test_faces_unlinkable import (
+    Attack,
+    check_it_does_no_better_than_chance,
+    check_it_links_where_the_protection_is_off,
+    has,
+    inventory,
+    near,
+)
 
 POLL_S = 0.05
 
@@ -308,19 +315,12 @@ ATTACKS = {
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_does_no_better_than_chance(name: str) -> None:
-    attack = ATTACKS[name]
-    if attack.is_exact:
-        assert len({*scores(attack, FEW, True), *scores(attack, FEW, False)}) == 1
-    else:
-        assert abs(measured(attack, SEEDS) - 0.5) < BOUND
+    check_it_does_no_better_than_chance(ATTACKS[name])
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_it_links_where_the_protection_is_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    attack = ATTACKS[name]
-    if attack.patch is not None:
-        monkeypatch.setattr(*attack.patch)
-    assert measured(attack, FEW, attack.sabotage) >= LINKS
+    check_it_links_where_the_protection_is_off(ATTACKS[name], monkeypatch)
 
 
 def test_what_comes_back_before_a_face_showed_that_it_left_was_there_all_the_while(

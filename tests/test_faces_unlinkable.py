@@ -646,21 +646,27 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_does_no_better_than_chance(name: str) -> None:
-    attack = ATTACKS[name]
+def check_it_does_no_better_than_chance(attack: Attack) -> None:
     if attack.is_exact:
         assert len({*scores(attack, FEW, True), *scores(attack, FEW, False)}) == 1
     else:
         assert abs(measured(attack, SEEDS) - 0.5) < BOUND
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_it_links_where_the_protection_is_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    attack = ATTACKS[name]
+def check_it_links_where_the_protection_is_off(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     if attack.patch is not None:
         monkeypatch.setattr(*attack.patch)
     assert measured(attack, FEW, attack.sabotage) >= LINKS
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_does_no_better_than_chance(name: str) -> None:
+    check_it_does_no_better_than_chance(ATTACKS[name])
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_it_links_where_the_protection_is_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_it_links_where_the_protection_is_off(ATTACKS[name], monkeypatch)
 
 
 def test_what_remains_one_transaction_handed_in_shows_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
